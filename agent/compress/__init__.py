@@ -1,0 +1,1 @@
+"""A network made smaller: coupled layer groups, pruning, quantisation."""

@@ -1,0 +1,1 @@
+"""Networks and data: what is pruned, trained and evaluated."""

@@ -1,0 +1,1 @@
+"""Decides what to try next, remembers, shows, keeps agents alive."""

@@ -1,0 +1,1 @@
+"""Pages that show a sweep and a run as they go."""

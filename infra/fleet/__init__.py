@@ -1,0 +1,1 @@
+"""Agents on this machine and lines that add another."""

@@ -1,0 +1,1 @@
+"""W&B's names on the wire, turned into calls of the hub."""

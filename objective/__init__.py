@@ -1,0 +1,1 @@
+"""What a trial is and what it is worth: a leaf that every other room may import."""
