@@ -1,0 +1,126 @@
+"""What the hub hands out: one frozen row per project, sweep, run, agent and user.
+
+Times are aware and in UTC; `id` is the store's own key, `name` is what a user of W&B sees in an address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class RunState(StrEnum):
+    """Where a run stands. PROTOCOL: W&B's own words, lower-case on the wire."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    KILLED = "killed"
+    CRASHED = "crashed"
+    PREEMPTING = "preempting"
+    PREEMPTED = "preempted"
+
+
+class SweepState(StrEnum):
+    """Where a sweep stands, in W&B's upper-case words."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    CANCELED = "CANCELED"
+    FINISHED = "FINISHED"
+
+
+@dataclass(frozen=True)
+class UserRow:
+    """Somebody who holds a key; `username` is also the entity that owns their projects."""
+
+    id: int
+    username: str
+    admin: bool
+
+
+@dataclass(frozen=True)
+class ProjectRow:
+    """A named collection of sweeps and runs of one entity."""
+
+    id: int
+    entity: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """A sweep; `config` is the parsed `config_yaml`, as the user wrote it."""
+
+    id: int
+    name: str
+    entity: str
+    project: str
+    config: Mapping[str, Any]
+    config_yaml: str
+    state: SweepState
+    display_name: str | None
+    description: str | None
+    created_at: datetime
+    updated_at: datetime
+    user: str
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run; `config` and `summary` hold plain values, not W&B's `{"value": …}` wrappers.
+
+    `why` is the controller's reason for the suggestion, `retries` how often a host's failure re-queued the run,
+    `history_lines` how many rows of history are stored.
+    """
+
+    id: int
+    name: str
+    entity: str
+    project: str
+    sweep: str | None
+    agent: str | None
+    state: RunState
+    display_name: str
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    host: str | None
+    created_at: datetime
+    started_at: datetime | None
+    heartbeat_at: datetime | None
+    finished_at: datetime | None
+    exit_code: int | None
+    retries: int
+    why: Mapping[str, Any] | None
+    tags: tuple[str, ...] = ()
+    notes: str | None = None
+    group: str | None = None
+    job_type: str | None = None
+    user: str = ""
+    history_lines: int = 0
+    program: str | None = None
+    commit: str | None = None
+    repo: str | None = None
+    stop_requested_at: datetime | None = None
+    issued_at: datetime | None = None
+    raw_config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AgentRow:
+    """A `wandb agent` of a sweep; `run` is the live run it holds, if any."""
+
+    id: int
+    name: str
+    host: str
+    sweep: str
+    state: str
+    created_at: datetime
+    heartbeat_at: datetime
+    run: str | None
