@@ -1,0 +1,116 @@
+"""A child process with a log of its own that dies with us and stops in tiers: asked, asked again, killed."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+TIERS = (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL)
+
+
+class Child:
+    """A command in a session of its own, so that Ctrl-C on the terminal reaches only us and we decide who ends when."""
+
+    def __init__(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path) -> None:
+        self.name, self.log, self.started = name, log, time.monotonic()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(
+                dies_with_us(argv),
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id, also the id of the session that everything it starts belongs to."""
+        return self._process.pid
+
+    def ended(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Signal the process; a kill also takes whatever it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signum) if self.ended() is None else None
+        if signum == signal.SIGKILL:
+            for pid in session_members(self.pid):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signum)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it ended within `seconds`."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def last_line(self) -> str:
+        """The last line of its log that says something, for the message when it failed."""
+        with contextlib.suppress(OSError):
+            lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines()]
+            return next((line for line in reversed(lines) if line), "")
+        return ""
+
+
+def stop_all(children: Sequence[Child], patience: float, impatient: "Impatience | None" = None) -> None:
+    """End `children` together: each tier waits `patience` seconds for the last, less when the user asks again."""
+    for signum in TIERS:
+        alive = [child for child in children if child.ended() is None]
+        for child in alive if signum != signal.SIGKILL else children:
+            child.signal(signum)
+        until = time.monotonic() + patience
+        while any(not child.wait(0.1) for child in alive) and time.monotonic() < until:
+            if impatient is not None and impatient.asked_again():
+                break
+
+
+class Impatience:
+    """Remembers Ctrl-C and SIGTERM: the first asks to stop, each further one skips to the next tier."""
+
+    def __init__(self) -> None:
+        self.count = self._seen = 0
+
+    def install(self) -> None:
+        """Take over SIGINT and SIGTERM of this process."""
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._note)
+
+    def _note(self, *_: object) -> None:
+        self.count += 1
+
+    def asked(self) -> bool:
+        """Whether the user wants to stop; what was asked up to now counts as the first time."""
+        self._seen = self.count
+        return self.count > 0
+
+    def asked_again(self) -> bool:
+        """Whether the user has asked once more since last looked."""
+        again, self._seen = self.count > self._seen, self.count
+        return again
+
+
+def dies_with_us(argv: Sequence[str]) -> list[str]:
+    """`argv` run so that the kernel ends it when we are killed; plain where util-linux's setpriv is missing."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM", *argv] if setpriv else list(argv)
+
+
+def session_members(session: int) -> list[int]:
+    """Process ids that belong to `session`, read from /proc (see proc(5), field 6 of stat)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            if int(stat.read_text().rpartition(")")[2].split()[3]) == session:
+                found.append(int(stat.parent.name))
+    return found

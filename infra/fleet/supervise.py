@@ -1,0 +1,68 @@
+"""Keeps `wandb agent` processes running while their sweep does, with a back-off for one that keeps ending early."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from infra.fleet.process import Child, Impatience, stop_all
+
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
+HEALTHY_AFTER = 120.0  # seconds after which an end counts as the first one again
+STOP_PATIENCE = 30.0  # a trial needs up to 15 s to hand its last rows to the server
+
+
+def agent_command(sweep: str) -> list[str]:
+    """The unmodified client's agent; signals reach the trial, which then hands its run back to the server."""
+    return [sys.executable, "-m", "wandb", "agent", "--forward-signals", "--term-timeout", "25", sweep]
+
+
+class Agent:
+    """One place for a `wandb agent`: at most one process at a time, started again after a pause that grows."""
+
+    def __init__(self, number: int, sweep: str, env: Mapping[str, str], folder: Path, cwd: Path) -> None:
+        self.name = f"agent-{number}"
+        self._sweep, self._folder, self._cwd = sweep, folder, cwd
+        # One folder per agent: two agents in one would mix their runs' local files.
+        self._env = {**env, "WANDB_DIR": str(folder / self.name)}
+        self._pause, self._not_before = FIRST_PAUSE, 0.0
+        self.child: Child | None = None
+        self.starts = 0
+
+    def tend(self, now: float) -> None:
+        """Start the process if there is none and its pause is over; called often, returns at once."""
+        if self.child is not None and self.child.ended() is not None:
+            self._note_end(now)
+        if self.child is None and now >= self._not_before:
+            Path(self._env["WANDB_DIR"]).mkdir(parents=True, exist_ok=True)
+            log = self._folder / f"{self.name}.log"
+            self.child = Child(self.name, agent_command(self._sweep), self._env, log, self._cwd)
+            self.starts += 1
+
+    def _note_end(self, now: float) -> None:
+        assert self.child is not None
+        if now - self.child.started > HEALTHY_AFTER:
+            self._pause = FIRST_PAUSE
+        self._not_before, self._pause = now + self._pause, min(2 * self._pause, LONGEST_PAUSE)
+        self.child = None
+
+
+class Supervisor:
+    """The agents of this machine."""
+
+    def __init__(self, agents: Sequence[Agent]) -> None:
+        self.agents = agents
+
+    def tend(self) -> None:
+        """Restart what ended too early; called often."""
+        now = time.monotonic()
+        for agent in self.agents:
+            agent.tend(now)
+
+    def busy(self) -> bool:
+        """Whether an agent process still runs."""
+        return any(agent.child is not None and agent.child.ended() is None for agent in self.agents)
+
+    def stop(self, impatient: Impatience | None = None, patience: float = STOP_PATIENCE) -> None:
+        """End all agents and their trials, in tiers."""
+        stop_all([agent.child for agent in self.agents if agent.child is not None], patience, impatient)

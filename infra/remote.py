@@ -1,0 +1,75 @@
+"""The only place in infra that talks through the `wandb` client: create a sweep, read it back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import wandb
+
+LIVE = frozenset({"pending", "running", "preempting", "preempted"})
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as the server tells it: `name` is its 8-character id."""
+
+    name: str
+    state: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> str:
+        """The trial's own word for how it ended, else the run's state."""
+        return str(self.summary.get("outcome") or self.state)
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """A sweep and its runs, oldest first."""
+
+    path: str
+    state: str
+    run_cap: int | None
+    runs: tuple[RunView, ...]
+
+    @property
+    def ended(self) -> bool:
+        """No further run will be issued and none is under way."""
+        over = self.state.upper() in {"FINISHED", "CANCELED", "STOPPED"}
+        return over and not any(run.state in LIVE for run in self.runs)
+
+    def outcomes(self) -> dict[str, int]:
+        """How many runs ended in each way."""
+        counts: dict[str, int] = {}
+        for run in self.runs:
+            counts[run.outcome] = counts.get(run.outcome, 0) + 1
+        return counts
+
+
+def default_entity() -> str:
+    """The entity of the key in WANDB_API_KEY on the server in WANDB_BASE_URL."""
+    return str(wandb.Api().default_entity)
+
+
+def create_sweep(config: Mapping[str, Any], entity: str, project: str) -> str:
+    """Register `config` as a new sweep; returns entity/project/id."""
+    settings = wandb.Settings(silent=True)
+    wandb.setup(settings)
+    identifier = wandb.sweep(dict(config), entity=entity, project=project)
+    return f"{entity}/{project}/{identifier}"
+
+
+def read_sweep(path: str) -> SweepView:
+    """The sweep at entity/project/id as it is now.
+
+    Raises `wandb.errors.CommError` or `ValueError` when the server does not answer or does not know it.
+    """
+    sweep = wandb.Api(timeout=30).sweep(path)
+    runs = [RunView(run.id, run.state, dict(run.config), _plain(run.summary)) for run in sweep.runs]
+    return SweepView(path, str(sweep.state), sweep.config.get("run_cap"), tuple(runs))
+
+
+def _plain(summary: Any) -> dict[str, Any]:
+    """The summary as a plain dictionary, without the client's own keys."""
+    return {key: value for key, value in dict(summary).items() if not key.startswith("_wandb")}

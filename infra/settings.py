@@ -1,0 +1,94 @@
+"""Every setting once: name, default, help, environment variable; the commands and docs/settings.md read this table."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from objective.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting: an option `--name` of some commands, with an environment variable behind it where it has one."""
+
+    name: str
+    default: str | int | bool | None
+    help: str
+    env: str | None = None
+    option: str | None = None
+
+    @property
+    def flag(self) -> str:
+        """The option as it is typed, such as `--admin-token-file`."""
+        return self.option or "--" + self.name.replace("_", "-")
+
+    def initial(self, environ: Mapping[str, str] = os.environ) -> str | int | bool | None:
+        """The value before the command line is read: the environment variable if set, else the default.
+
+        Raises `BadInput` when the variable should hold a number and does not.
+        """
+        if self.env is None or not environ.get(self.env):
+            return self.default
+        if not isinstance(self.default, int):
+            return environ[self.env]
+        return whole(self.env, environ[self.env])
+
+
+def whole(field: str, text: str) -> int:
+    """`text` as a whole number of at least 0; raises `BadInput` naming `field` otherwise."""
+    if not text.isascii() or not text.isdigit():
+        raise BadInput(field, text, "give a whole number such as 2")
+    return int(text)
+
+
+SETTINGS = (
+    Setting("data", ".prunefleet", "folder for the hub, the agents' logs and the answer", "PRUNEFLEET_HOME"),
+    Setting("hub_data", ".prunefleet/hub", "folder with the hub's database and files", "PRUNEFLEET_HUB", "--data"),
+    Setting(
+        "host", "127.0.0.1", "address to listen on; another than loopback lets other machines join", "PRUNEFLEET_HOST"
+    ),
+    Setting("port", 8765, "port to listen on; 0 picks a free one", "PRUNEFLEET_PORT"),
+    Setting("agents", 2, "how many `wandb agent` processes to keep running on this machine", "PRUNEFLEET_AGENTS"),
+    Setting("until_done", False, "end when the sweep has ended, and print the answer"),
+    Setting("project", "prunefleet", "project that the sweep belongs to", "WANDB_PROJECT"),
+    Setting("answer", "demo.json", "file for the answer as JSON"),
+    Setting(
+        "admin_token_file",
+        None,
+        "file that holds the admin token; made inside the data folder if not given",
+        "PRUNEFLEET_ADMIN_TOKEN_FILE",
+    ),
+    Setting(
+        "ready_file", None, "file that gets url, api_key, admin_token and pid as JSON once connections are accepted"
+    ),
+)
+BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An environment variable that the trials read on every host."""
+
+    name: str
+    default: str
+    help: str
+
+
+VARIABLES = (
+    Variable(
+        "WANDB_BASE_URL",
+        "https://api.wandb.ai",
+        "the sweep server: the hub's address, W&B Server's, or none for wandb.ai",
+    ),
+    Variable("WANDB_API_KEY", "", "your key on that server"),
+    Variable(
+        "PRUNEFLEET_DATA", "", "folder with data sets of your own copy, looked into before anything is downloaded"
+    ),
+    Variable("PRUNEFLEET_CACHE", "~/.cache/prunefleet", "folder for data sets, dense models and unfinished profiles"),
+)
+
+
+def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder that outlives a sweep: data sets, dense models, profiles."""
+    return Path(environ.get("PRUNEFLEET_CACHE") or "~/.cache/prunefleet").expanduser()

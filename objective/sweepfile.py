@@ -1,0 +1,109 @@
+"""The sweep file: read, and refused in one line where it says what no trial could follow.
+
+Valid for `wandb sweep` on any W&B server; see https://docs.wandb.ai/models/sweeps/define-sweep-configuration for the
+keys at its top. What stands below `parameters` is prunefleet's own and is described in docs/sweepfile.md.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from objective.errors import BadInput
+from objective.goal import Goal
+
+TOP_LEVEL = frozenset(
+    {
+        "command", "controller", "description", "early_terminate", "entity", "impute", "impute_while_running", "method",
+        "metric", "metrics", "name", "parameters", "program", "project", "run_cap", "scheduler",
+    }
+)  # fmt: skip
+METHODS = ("bayes", "random", "grid", "custom")
+OBJECTIVE = ("kind", "metric", "max_drop", "max_latency_ratio", "max_latency_ms", "weight")
+MEASURE = ("device", "precision")
+RECIPE = ("epochs", "lr", "seed")
+BLOCKS: Mapping[str, tuple[str, ...]] = {"objective": OBJECTIVE, "measure": MEASURE, "recipe": RECIPE}
+SINGLE = ("task", "profile", "baseline")
+PRECISIONS = ("f32", "bf16", "int8")
+
+
+def read_sweep_file(path: Path) -> dict[str, Any]:
+    """The sweep file as a dictionary, validated. Raises `BadInput` naming the field, the value and the remedy."""
+    try:
+        config = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise BadInput("sweep file", str(path), f"give a file that can be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise BadInput("sweep file", str(path), f"mend its YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict):
+        raise BadInput(
+            "sweep file", str(path), "start it as the sweep.yaml of the README does: name, program, parameters"
+        )
+    validate(config)
+    return config
+
+
+def validate(config: Mapping[str, Any]) -> None:
+    """Refuse what `wandb sweep` or a trial would stumble over. Raises `BadInput`."""
+    _known("sweep file", config, TOP_LEVEL)
+    if config.get("program") != "prunefleet":
+        raise BadInput("program", config.get("program"), "write `program: prunefleet`")
+    if config.get("method") not in METHODS:
+        raise BadInput("method", config.get("method"), f"write one of {', '.join(METHODS)}")
+    cap = config.get("run_cap")
+    if cap is not None and (not isinstance(cap, int) or cap < 1):
+        raise BadInput("run_cap", cap, "write a whole number of at least 1, or leave it out")
+    parameters = config.get("parameters")
+    if not isinstance(parameters, Mapping):
+        raise BadInput("parameters", parameters, "write a block with task, objective, measure, recipe and ratio")
+    _validate_parameters(parameters)
+
+
+def _validate_parameters(parameters: Mapping[str, Any]) -> None:
+    _known("parameters", parameters, (*SINGLE, *BLOCKS, "ratio"))
+    if "task" not in parameters:
+        raise BadInput("parameters.task", None, "write `task: {value: fashion_mnist}` or package.module:Class")
+    for name, keys in BLOCKS.items():
+        _known(f"parameters.{name}", block(parameters, name), keys)
+    Goal.from_parameters(constants(block(parameters, "objective")))
+    for precision in choices(block(parameters, "measure").get("precision", {"value": "f32"})):
+        if precision not in PRECISIONS:
+            raise BadInput("parameters.measure.precision", precision, f"write one of {', '.join(PRECISIONS)}")
+    for group, spec in block(parameters, "ratio").items():
+        for ratio in choices(spec):
+            if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
+                raise BadInput(f"parameters.ratio.{group}", ratio, "write ratios of at least 0 and below 1")
+
+
+def block(parameters: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What stands below `name: parameters:`, nothing where it is left out. Raises `BadInput` for another shape."""
+    outer = parameters.get(name, {"parameters": {}})
+    inner = outer.get("parameters") if isinstance(outer, Mapping) else None
+    if not isinstance(inner, Mapping):
+        raise BadInput(f"parameters.{name}", outer, f"nest it: `{name}: {{parameters: {{…}}}}`")
+    return inner
+
+
+def constants(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain values of those parameters that are constants."""
+    return {name: spec["value"] for name, spec in parameters.items() if isinstance(spec, Mapping) and "value" in spec}
+
+
+def choices(spec: object) -> list[Any]:
+    """The values that a parameter's specification names: its constant, its list, or its two bounds."""
+    if not isinstance(spec, Mapping):
+        raise BadInput("parameters", spec, "write {value: …}, {values: […]} or {min: …, max: …}")
+    if "values" in spec:
+        return list(spec["values"])
+    return [spec[key] for key in ("value", "min", "max") if key in spec]
+
+
+def _known(where: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Refuse a key that is not known, with the likeliest one that is."""
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), list(known), n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(sorted(known))}"
+            raise BadInput(f"{where}: unknown key", key, remedy)
