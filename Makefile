@@ -1,0 +1,52 @@
+# The whole interface for users and developers; CI runs the same. `make` alone tells what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SWEEP ?= sweep.yaml
+AGENTS ?= 2
+PYTEST := $(BIN)/python -m pytest
+# Tests and trials run side by side: one thread each, or they fight over the cores.
+export OMP_NUM_THREADS := 1
+
+.PHONY: help demo check test test-all format clean
+help:                ## tell what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | column -t -s "$$(printf '\t')"
+
+demo: $(VENV)/.demo  ## run a whole sweep on this machine, from data to answer
+	$(BIN)/prunefleet up $(SWEEP) --agents $(AGENTS) --until-done
+
+check: $(VENV)/.dev  ## lint, types, import rules, docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(PYTEST) -q tests/unit/test_docs.py
+
+test: $(VENV)/.dev   ## all tests but the long ones
+	$(PYTEST)
+
+test-all: $(VENV)/.dev  ## all tests, the long ones too
+	$(PYTEST) -m "not bench"
+
+format: $(VENV)/.dev ## put the code in its usual form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:               ## remove what a demo left; the environment stays
+	rm -rf .prunefleet demo.json wandb build dist *.egg-info
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "PYTHON: got $$($(PYTHON) --version); install Python 3.11 or newer, or run: make PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing; run: sudo apt-get install python3-venv"; exit 2; }
+
+# A stamp per kind of environment: written last, so that an installation that was cut off is taken up again.
+$(VENV)/.demo: setup.cfg | $(VENV)/bin/python
+	@echo "Installing prunefleet and its packages into $(VENV) (some minutes the first time)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]'
+	@touch $@
+
+$(VENV)/.dev: setup.cfg | $(VENV)/bin/python
+	@echo "Installing prunefleet, its packages and the developers' tools into $(VENV) (some minutes the first time)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.demo

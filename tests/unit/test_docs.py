@@ -1,0 +1,63 @@
+"""The docs say what the code does: commands, settings, sweep-file keys, links, the README's bounds."""
+
+import re
+from pathlib import Path
+
+import pytest
+from infra.cli import AGENT_COMMANDS, COMMANDS
+from infra.settings import SETTINGS, VARIABLES
+from objective.sweepfile import BLOCKS, SINGLE
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+
+
+def _docs(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+@pytest.mark.parametrize("command", [*(command.name for command in COMMANDS), *AGENT_COMMANDS])
+def test_every_command_has_a_section(command: str) -> None:
+    """docs/commands.md has a section for every command."""
+    assert re.search(rf"^## `prunefleet {command}\b", _docs("commands.md"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_every_setting_is_in_the_table(setting: object) -> None:
+    """docs/settings.md has a row for every setting, with its option, variable and default as the code has them."""
+    variable = f"`{setting.env}`" if setting.env else ""
+    default = f"`{setting.default}`" if setting.default not in (None, False) else ""
+    assert f"| `{setting.flag}` | {variable} | {default} | {setting.help} |" in _docs("settings.md")
+
+
+@pytest.mark.parametrize("variable", VARIABLES, ids=lambda variable: variable.name)
+def test_every_variable_is_in_the_table(variable: object) -> None:
+    """docs/settings.md has a row for every environment variable that trials read."""
+    assert f"| `{variable.name}` |" in _docs("settings.md")
+
+
+def test_no_setting_is_documented_that_does_not_exist() -> None:
+    """docs/settings.md names no option that the commands do not have."""
+    flags = {setting.flag for setting in SETTINGS}
+    assert set(re.findall(r"^\| `(--[a-z-]+)`", _docs("settings.md"), re.MULTILINE)) == flags
+
+
+@pytest.mark.parametrize("key", [*SINGLE, "ratio", *(f"{block}.{key}" for block in BLOCKS for key in BLOCKS[block])])
+def test_every_sweep_file_key_is_documented(key: str) -> None:
+    """docs/sweepfile.md has a row for every key below `parameters`."""
+    assert re.search(rf"^\| `{re.escape(key)}", _docs("sweepfile.md"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link and picture of a page exists in the tree."""
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_readme_is_short_and_starts_with_a_command() -> None:
+    """The README has at most 120 lines, its first command by line 20, and one screenshot."""
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 120
+    assert any(line.startswith(("git clone", "make ", "pip install")) for line in lines[:20])
+    assert sum("![" in line for line in lines) == 1
