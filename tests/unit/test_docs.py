@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from infra.cli import AGENT_COMMANDS, COMMANDS
 from infra.settings import SETTINGS, VARIABLES
 from objective.sweepfile import BLOCKS, SINGLE

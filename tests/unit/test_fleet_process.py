@@ -1,0 +1,140 @@
+"""Children of `prunefleet up`: their end in tiers, their steps, and what is remembered between two calls."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from support_wait import wait_for
+
+from infra.fleet.process import Child, Impatience, session_members, stop_all
+from infra.fleet.state import State, hold
+from infra.fleet.steps import StepFailed, _follow
+from infra.fleet.supervise import Agent
+from objective.errors import BadInput
+
+
+def child(tmp_path: Path, code: str) -> Child:
+    return Child("child", [sys.executable, "-u", "-c", textwrap.dedent(code)], os.environ, tmp_path / "log", tmp_path)
+
+
+def test_a_willing_child_ends_at_the_first_tier(tmp_path: Path) -> None:
+    """A child that ends on SIGTERM is not killed."""
+    one = child(tmp_path, "import signal; print('ready'); signal.pause()")
+    wait_for(lambda: one.last_line() == "ready")
+    stop_all([one], patience=10)
+    assert one.ended() == -signal.SIGTERM
+
+
+def test_a_stubborn_child_is_killed_with_its_children(tmp_path: Path) -> None:
+    """A child that ignores SIGTERM is killed in the last tier, and so is what it started."""
+    one = child(
+        tmp_path,
+        """
+        import signal, subprocess, sys
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
+        subprocess.Popen([sys.executable, "-c", code], process_group=0).wait()
+        """,
+    )
+    wait_for(lambda: one.last_line() == "ready")
+    assert len(session_members(one.pid)) == 2
+    stop_all([one], patience=0.3)
+    assert one.ended() == -signal.SIGKILL
+    wait_for(lambda: not session_members(one.pid))
+
+
+def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
+    """When we are killed with -9, the kernel ends our children."""
+    code = f"""
+        import os, pathlib, signal, sys
+        from infra.fleet.process import Child
+        one = Child("c", [sys.executable, "-c", "import signal; signal.pause()"], os.environ,
+                    pathlib.Path({str(tmp_path / "log")!r}), pathlib.Path({str(tmp_path)!r}))
+        print(one.pid, flush=True)
+        signal.pause()
+        """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True) as parent:
+        pid = int(parent.stdout.readline())
+        wait_for(lambda: b"signal.pause" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        parent.kill()
+    wait_for(lambda: not _alive(pid))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_asking_again_skips_a_tier() -> None:
+    """The first Ctrl-C asks to stop; only a later one counts as asking again."""
+    impatient = Impatience()
+    assert not impatient.asked()
+    impatient._note()
+    assert impatient.asked()
+    assert not impatient.asked_again()
+    impatient._note()
+    assert impatient.asked_again()
+    assert not impatient.asked_again()
+
+
+def test_state_survives_and_is_private(tmp_path: Path) -> None:
+    """What was saved is read back by the next call, and only the owner can read the file."""
+    with hold(tmp_path / "data") as state:
+        state.save(api_key="k", sweep="e/p/s")
+        state.add_seconds("dense", 1.5)
+        state.add_seconds("dense", 1.0)
+    with hold(tmp_path / "data") as state:
+        assert (state["sweep"], state["seconds"]) == ("e/p/s", {"dense": 2.5})
+    assert (tmp_path / "data" / "up.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_serves_one_up_at_a_time(tmp_path: Path) -> None:
+    """A second `prunefleet up` on the same folder is refused in one line that names the folder."""
+    with hold(tmp_path), pytest.raises(BadInput, match="another `prunefleet up`"), hold(tmp_path):
+        pass
+
+
+def test_an_unfinished_state_file_leaves_the_old_one(tmp_path: Path) -> None:
+    """A half-written draft is not what the next call reads."""
+    state = State(tmp_path / "up.json")
+    state.save(sweep="old")
+    (tmp_path / "up.new").write_text('{"sweep": "ne')
+    assert State(tmp_path / "up.json")["sweep"] == "old"
+
+
+def test_progress_lines_are_followed_over_pieces() -> None:
+    """Progress and seconds are read from whole lines, wherever the output was cut; other lines are passed over."""
+    shown, spent = [], []
+    text = "noise\nprogress dense 3/8 top-1 0.91\nseconds dense 41.5\nprogress profile 1/40\n"
+    rest = ""
+    for letter in text:
+        rest = _follow(rest + letter, lambda *row: shown.append(row), lambda *row: spent.append(row))
+    assert shown == [("dense", "3/8 top-1 0.91"), ("profile", "1/40")]
+    assert spent == [("dense", 41.5)]
+
+
+def test_a_failed_step_keeps_its_exit_code() -> None:
+    """A step's failure carries the command's own line and exit code."""
+    error = StepFailed("task: got 'x'; use one of …", 2)
+    assert (str(error), error.exit_code) == ("task: got 'x'; use one of …", 2)
+
+
+def test_an_agent_that_keeps_ending_is_started_ever_more_rarely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause before an agent's next start doubles while it keeps ending early."""
+    monkeypatch.setattr("infra.fleet.supervise.agent_command", lambda sweep: [sys.executable, "-c", ""])
+    agent, now = Agent(1, "e/p/s", dict(os.environ), tmp_path, tmp_path), 1000.0
+    starts = []
+    for tick in range(40):
+        agent.tend(now + tick)
+        if agent.child is not None:
+            starts.append(tick)
+            assert agent.child.wait(20)
+    assert starts == [0, 3, 8, 17, 34]
