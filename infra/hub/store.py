@@ -1,0 +1,314 @@
+"""The hub's database: SQLite in WAL, one writer thread that commits in groups, readers apart.
+
+A write is acknowledged after the commit that holds it is on disk (`synchronous=FULL`). Writes that arrive while a
+commit runs share the next one, each inside its own savepoint, so one that fails takes no other with it.
+Source: https://www.sqlite.org/wal.html
+"""
+
+from __future__ import annotations
+
+import fcntl
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import IO, Any, Generic, TypeVar, cast
+
+from sqlalchemy import Connection, Engine, RowMapping, TextClause, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+
+from infra.hub.errors import StartupError, Unavailable
+
+T = TypeVar("T")
+MAX_BATCH = 256
+# What the disk may say, and what to do about it; the low byte of SQLite's error code.
+_DISK = {
+    sqlite3.SQLITE_BUSY: "another process holds the hub's database, stop it",
+    sqlite3.SQLITE_READONLY: "make the hub's data folder writable",
+    sqlite3.SQLITE_IOERR: "look at the disk of the hub's data folder",
+    sqlite3.SQLITE_FULL: "free space on the disk of the hub's data folder, the client tries again",
+    sqlite3.SQLITE_CANTOPEN: "make the hub's data folder readable and writable",
+}
+
+
+class Changes:
+    """Counts commits, so that a page can ask cheaply whether anything happened since it last looked."""
+
+    def __init__(self) -> None:
+        self._value = 0
+        self._condition = threading.Condition()
+
+    @property
+    def value(self) -> int:
+        """The number of commits so far in this process."""
+        return self._value
+
+    def bump(self) -> None:
+        """Record a commit and wake who waits for it."""
+        with self._condition:
+            self._value += 1
+            self._condition.notify_all()
+
+    def wait(self, since: int, timeout: float) -> int:
+        """Return the counter as soon as it differs from `since`, or after `timeout` seconds."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._value != since, timeout)
+            return self._value
+
+
+@dataclass(frozen=True)
+class _Job(Generic[T]):
+    work: Callable[[Connection], T]
+    done: Future[T]
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    job: _Job[Any]
+    result: Any = None
+    error: Exception | None = None
+
+    def deliver(self) -> None:
+        if self.error is None:
+            self.job.done.set_result(self.result)
+        else:
+            self.job.done.set_exception(self.error)
+
+
+class Store:
+    """Owns `folder` (database, blobs, secret) until closed.
+
+    Raises `StartupError` when the folder belongs to another hub, cannot be written, or holds a newer or damaged
+    database.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = _take_folder(folder)
+        self.changes = Changes()
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._closed = False
+        self._writer = _engine(folder / "hub.db", writer=True)
+        self._reader = _engine(folder / "hub.db", writer=False)
+        try:
+            _migrate(self._writer)
+        except (DBAPIError, sqlite3.Error) as error:
+            self._release()
+            raise StartupError(f"data folder: {folder / 'hub.db'} cannot be used: {_reason(error)}") from error
+        except StartupError:
+            self._release()
+            raise
+        self._thread = threading.Thread(target=self._run, name="hub-writer", daemon=True)
+        self._thread.start()
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in the writer's transaction and return its result once it is on disk.
+
+        Raises what `work` raises (its changes are undone), or `Unavailable` when the disk refuses.
+        """
+        if self._closed or threading.current_thread() is self._thread:
+            raise Unavailable("the hub is shutting down; try again in a moment")
+        job = _Job(work, Future())
+        self._jobs.put(job)
+        return job.done.result()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection that sees one consistent state of the database and cannot change it."""
+        with self._reader.connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Finish the writes under way, then let go of the folder."""
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+            self._thread.join()
+            self._refuse_rest()
+            self._release()
+
+    def _release(self) -> None:
+        self._reader.dispose()
+        self._writer.dispose()
+        self._lock.close()
+
+    def _run(self) -> None:
+        while (first := self._jobs.get()) is not None:
+            batch, last = self._gather(first)
+            self._commit(batch)
+            if last:
+                return
+
+    def _gather(self, first: _Job[Any]) -> tuple[list[_Job[Any]], bool]:
+        batch = [first]
+        while len(batch) < MAX_BATCH:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                return batch, True
+            batch.append(job)
+        return batch, False
+
+    def _refuse_rest(self) -> None:
+        while not self._jobs.empty():
+            job = self._jobs.get()
+            if job is not None:
+                job.done.set_exception(Unavailable("the hub is shutting down; try again in a moment"))
+
+    def _commit(self, batch: list[_Job[Any]]) -> None:
+        try:
+            with self._writer.begin() as connection:
+                attempts = [_attempt(connection, job) for job in batch]
+        except Exception as error:  # whatever broke the transaction broke it for all who share it
+            refused = _translate(error)
+            for job in batch:
+                job.done.set_exception(refused)
+            return
+        self.changes.bump()
+        for attempt in attempts:
+            attempt.deliver()
+
+
+def _attempt(connection: Connection, job: _Job[Any]) -> _Attempt:
+    try:
+        with connection.begin_nested():
+            return _Attempt(job, result=job.work(connection))
+    except Exception as error:
+        if not _in_transaction(connection):  # SQLite gave up the whole transaction, not this statement alone
+            raise
+        return _Attempt(job, error=_translate(error))
+
+
+def _in_transaction(connection: Connection) -> bool:
+    return bool(cast(sqlite3.Connection, connection.connection.dbapi_connection).in_transaction)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error.orig if isinstance(error, DBAPIError) else error)
+
+
+def _translate(error: Exception) -> Exception:
+    """An error of the disk becomes one that the client retries; any other stays what it is."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    remedy = _DISK.get(getattr(original, "sqlite_errorcode", 0) & 0xFF)
+    return Unavailable(f"nothing was written: {original}; {remedy}") if remedy else error
+
+
+def _take_folder(folder: Path) -> IO[bytes]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "lock").open("ab")
+    except OSError as error:
+        raise StartupError(f"data folder: got {str(folder)!r}, {error.strerror}; name a folder to write in") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise StartupError(
+            f"data folder: {str(folder)!r} is in use by another hub; stop that one, or name another folder"
+        ) from error
+    return lock
+
+
+def _engine(path: Path, *, writer: bool) -> Engine:
+    limits = {"pool_size": 1, "max_overflow": 0} if writer else {"pool_size": 8, "max_overflow": 56}
+    engine = create_engine(f"sqlite:///{path}", **limits)
+    begin = "BEGIN IMMEDIATE" if writer else "BEGIN"
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # the driver must not open or close transactions of its own
+        connection.execute("PRAGMA busy_timeout=10000")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        if not writer:
+            connection.execute("PRAGMA query_only=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _scripts() -> dict[int, tuple[str, str]]:
+    """Version → (file name, SQL) of every migration shipped with the package."""
+    folder = resources.files("infra.hub") / "migrations"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    return {int(f.name.split("_")[0]): (f.name, f.read_text(encoding="utf-8")) for f in files}
+
+
+def _migrate(engine: Engine) -> None:
+    """Apply what is missing, each migration in the transaction that records it."""
+    scripts = _scripts()
+    with engine.begin() as connection:
+        execute(connection, "CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, name TEXT) STRICT")
+        done = {row["version"] for row in many(connection, "SELECT version FROM migration")}
+    if newer := done - set(scripts):
+        raise StartupError(f"data folder: written by a newer version (migration {max(newer)}); upgrade prunefleet")
+    for version in sorted(set(scripts) - done):
+        name, script = scripts[version]
+        with engine.begin() as connection:
+            for statement in statements(script):
+                connection.exec_driver_sql(statement)
+            execute(connection, "INSERT INTO migration VALUES (:version, :name)", version=version, name=name)
+
+
+def statements(script: str) -> Iterator[str]:
+    """Split a script where SQLite says a statement is complete (`executescript` would commit on its own)."""
+    held = ""
+    for line in script.splitlines():
+        held += line + "\n"
+        if sqlite3.complete_statement(held):
+            yield held
+            held = ""
+    if held.strip():
+        yield held
+
+
+@lru_cache(maxsize=512)
+def _text(sql: str) -> TextClause:
+    return text(sql)
+
+
+def many(connection: Connection, sql: str, **values: object) -> list[RowMapping]:
+    """All rows of a query; `:name` in `sql` is bound to the keyword of that name."""
+    return list(connection.execute(_text(sql), values).mappings())
+
+
+def one(connection: Connection, sql: str, **values: object) -> RowMapping | None:
+    """The first row of a query, or None."""
+    return connection.execute(_text(sql), values).mappings().first()
+
+
+def scalar(connection: Connection, sql: str, **values: object) -> Any:
+    """The first column of the first row, or None."""
+    return connection.execute(_text(sql), values).scalar()
+
+
+def execute(connection: Connection, sql: str, **values: object) -> int:
+    """Run a statement; returns the number of rows it changed."""
+    return cast(int, connection.execute(_text(sql), values).rowcount)
+
+
+def insert(connection: Connection, table: str, **values: object) -> int:
+    """Insert one row and return its id; `table` and the keywords are names of ours, never a user's."""
+    columns, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+    sql = f"INSERT INTO {table} ({columns}) VALUES ({marks}) RETURNING rowid"  # noqa: S608
+    return cast(int, scalar(connection, sql, **values))
+
+
+def update(connection: Connection, table: str, row_id: int, **values: object) -> None:
+    """Set columns of the row with that id; `table` and the keywords are names of ours, never a user's."""
+    if values:
+        columns = ", ".join(f"{name} = :{name}" for name in values)
+        execute(connection, f"UPDATE {table} SET {columns} WHERE id = :row_id", row_id=row_id, **values)  # noqa: S608
