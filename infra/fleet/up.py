@@ -27,6 +27,7 @@ from objective.sweepfile import read_sweep_file
 
 LOOK_EVERY = 3.0  # seconds between two looks at the sweep
 TICK = 0.5
+LAST_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.agents < 1:
             raise BadInput("--agents", self.agents, "give at least 1")
+        if self.port > LAST_PORT:
+            raise BadInput("--port", self.port, f"give a port up to {LAST_PORT}, or 0 for a free one")
 
 
 class Stopped(Exception):

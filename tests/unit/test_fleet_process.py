@@ -36,7 +36,7 @@ def test_a_stubborn_child_is_killed_with_its_children(tmp_path: Path) -> None:
         """
         import signal, subprocess, sys
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
+        code = "import signal as s; s.signal(s.SIGTERM, s.SIG_IGN); print('ready', flush=True); s.pause()"
         subprocess.Popen([sys.executable, "-c", code], process_group=0).wait()
         """,
     )

@@ -1,0 +1,57 @@
+"""The command line: what it accepts, and how bad input ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.cli import main
+from infra.settings import BY_NAME, Setting
+from objective.errors import BadInput
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """`prunefleet` alone tells the commands and ends with 2."""
+    assert main([]) == 2
+    assert "hub" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["up", "nowhere.yaml"], "sweep file: got 'nowhere.yaml'"),
+        (["up", "--agents", "0"], "--agents: got 0; give at least 1"),
+        (["up", "--agents", "two"], "--agents: got 'two'; give a whole number"),
+        (["up", "--port", "80800"], "--port: got 80800"),
+        (["hub", "--port", "x"], "--port: got 'x'; give a whole number"),
+    ],
+)
+def test_bad_options_end_in_one_line(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bad option ends with 2 and one line that names it, the value and the remedy."""
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert line in told
+    assert told.count("\n") == 1
+
+
+def test_a_variable_stands_for_an_option() -> None:
+    """An environment variable gives a setting's value, and a wrong one is named."""
+    assert BY_NAME["agents"].initial({"PRUNEFLEET_AGENTS": "3"}) == 3
+    assert BY_NAME["agents"].initial({}) == 2
+    with pytest.raises(BadInput, match="PRUNEFLEET_AGENTS: got 'many'"):
+        BY_NAME["agents"].initial({"PRUNEFLEET_AGENTS": "many"})
+
+
+def test_flags_are_made_from_names() -> None:
+    """A setting's option is its name with dashes unless it says another."""
+    assert Setting("ready_file", None, "").flag == "--ready-file"
+    assert BY_NAME["hub_data"].flag == "--data"
+
+
+def test_importing_the_command_line_is_light() -> None:
+    """`prunefleet --help` loads neither torch nor wandb nor the server."""
+    code = "import sys, infra.cli; print([m for m in ('torch', 'wandb', 'starlette', 'sqlalchemy') if m in sys.modules])"
+    root = Path(__file__).parents[2]
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert told.stdout.strip() == "[]"
