@@ -1,0 +1,114 @@
+"""A network → OpenVINO IR (and ONNX on request), and the proof that both compute the same."""
+
+import copy
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from agent.measure.engine import openvino
+from objective.errors import BadInput
+from objective.trial import Failure, FailureKind, TrialFailed
+
+PRECISIONS = ("f32", "bf16")
+PARITY_LIMIT = 1e-4
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network on disk: `xml` with its weights beside it in `.bin`, `size_bytes` of both, and the shape of its input.
+
+    `precision` is the one to run it at. `network` is the source while it is at hand, for runners that take torch's.
+    """
+
+    xml: Path
+    onnx: Path | None
+    precision: str
+    size_bytes: int
+    input_shape: tuple[int, ...]
+    network: nn.Module | None = field(default=None, compare=False, repr=False)
+
+
+def export(
+    network: nn.Module,
+    example_input: torch.Tensor,
+    folder: Path,
+    precision: str = "f32",
+    name: str = "model",
+    onnx: bool = False,
+) -> Exported:
+    """Write `network` as `folder/name.xml` and `.bin`, in f32 whatever `precision` it is to run at.
+
+    `example_input`: [1, ...], which fixes the input's shape. The network is left as it was. Raises `BadInput` for an
+    unknown precision and `TrialFailed` where the network does not convert.
+    """
+    if precision not in PRECISIONS:
+        raise BadInput("precision", precision, f"choose one of {', '.join(PRECISIONS)}")
+    source = copy.deepcopy(network).float().eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    xml = folder / f"{name}.xml"
+    # By default weights are stored in half precision: an "f32" model would be rounded without a word.
+    openvino.save_model(_convert(source, example_input), xml, compress_to_fp16=False)
+    written = _write_onnx(source, example_input, folder / f"{name}.onnx") if onnx else None
+    size = xml.stat().st_size + xml.with_suffix(".bin").stat().st_size
+    return Exported(xml, written, precision, size, tuple(example_input.shape), source)
+
+
+def _convert(network: nn.Module, example_input: torch.Tensor) -> "openvino.Model":
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # tracing warns of its own future
+            return openvino.convert_model(network, example_input=example_input, input=[tuple(example_input.shape)])
+    except Exception as error:
+        message = " ".join(str(error).split())[:200]
+        raise TrialFailed(
+            Failure(FailureKind.DEVICE, "export", f"OpenVINO cannot convert the network: {message}")
+        ) from error
+
+
+def _write_onnx(network: nn.Module, example_input: torch.Tensor, path: Path) -> Path:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(network, (example_input,), path, dynamo=True, verbose=False)
+    except ImportError as error:
+        raise BadInput("onnx", True, "install what torch exports ONNX with: pip install onnxscript") from error
+    return path
+
+
+def parity(exported: Exported, network: nn.Module, example_input: torch.Tensor) -> float:
+    """Largest difference between the exported model and torch, in f32, relative to torch's largest output.
+
+    `example_input`: [1, ...]; the two are compared on it and on one of noise. Not a number where either is not finite.
+    """
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = openvino.Core().compile_model(exported.xml, "CPU", options)
+    reference = copy.deepcopy(network).float().eval()
+    noise = torch.randn(example_input.shape, generator=torch.Generator().manual_seed(0))
+    return max(_difference(compiled, reference, batch) for batch in (example_input.float(), noise))
+
+
+def _difference(compiled: "openvino.CompiledModel", network: nn.Module, batch: torch.Tensor) -> float:
+    with torch.no_grad():
+        expected = network(batch)
+    outputs = [expected] if isinstance(expected, torch.Tensor) else list(expected)
+    got = compiled([batch.numpy()])
+    worst = 0.0
+    for index, tensor in enumerate(outputs):
+        error = np.abs(got[index] - tensor.numpy()).max() / max(float(tensor.abs().max()), 1e-12)
+        worst = max(worst, float(error)) if np.isfinite(error) else float("nan")
+    return worst
+
+
+def check_parity(
+    exported: Exported, network: nn.Module, example_input: torch.Tensor, limit: float = PARITY_LIMIT
+) -> float:
+    """`parity`, or `TrialFailed` where it is above `limit`: what would ship is then not what was evaluated."""
+    difference = parity(exported, network, example_input)
+    if not difference <= limit:
+        message = f"exported model differs from torch by {difference:.2g} of the largest output, {limit:.0e} allowed"
+        raise TrialFailed(Failure(FailureKind.DEVICE, "parity", message))
+    return difference

@@ -1,0 +1,227 @@
+"""What runs an exported network on a device: one protocol, checked by one contract suite for every implementation."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from agent.measure.engine import openvino
+from agent.measure.export import Exported
+from objective.errors import BadInput
+from objective.trial import Failure, FailureKind, TrialFailed
+
+Array = NDArray[np.float32]
+PRECISION_NAMES = {"float32": "f32", "float": "f32", "bfloat16": "bf16", "float16": "f16"}
+TORCH_TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
+
+class Session(Protocol):
+    """One network loaded on one device, ready to run on inputs of its fixed shape."""
+
+    precision: str
+    """The precision it computes in: what the device chose where it was free to."""
+
+    def run(self) -> None:
+        """One inference on a fixed input; returns when the output is there."""
+
+    def infer(self, batch: Array) -> Array:
+        """The first output for `batch`, which has the input's shape."""
+
+    def throughput(self, seconds: float) -> float:
+        """Inferences per second with as many requests in flight as the device likes, over about `seconds`."""
+
+
+class Runner(Protocol):
+    """A device and a precision, able to load exported networks."""
+
+    device: str
+    precision: str
+
+    def load(self, model: Exported) -> Session:
+        """Load `model`; raises `TrialFailed` with kind DEVICE where the device refuses it."""
+
+
+@dataclass(frozen=True)
+class OpenVINORunner:
+    """OpenVINO on `device` ("CPU", "GPU", "NPU", …) with one stream of `threads` threads.
+
+    `precision` "default" leaves the choice to the device. Raises `BadInput` for a device that is not there or a
+    precision that it has not.
+    """
+
+    device: str = "CPU"
+    precision: str = "f32"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        core = openvino.Core()
+        present = core.available_devices
+        if self.device not in present:
+            raise BadInput("device", self.device, f"OpenVINO has {', '.join(present) or 'no device'} on this host")
+        able = supported_precisions(self.device)
+        if self.precision not in ("default", *able):
+            raise BadInput("precision", self.precision, f"{self.device} of this host computes in {', '.join(able)}")
+
+    def options(self) -> dict[str, Any]:
+        """What the network is compiled with for latency."""
+        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if self.device == "CPU":
+            options |= {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": self.threads}
+        if self.precision != "default":
+            options["INFERENCE_PRECISION_HINT"] = self.precision
+        return options
+
+    def load(self, model: Exported) -> "OpenVINOSession":
+        """Compile `model`; raises `TrialFailed` with kind DEVICE where the device refuses it."""
+        return OpenVINOSession(model, self)
+
+
+def supported_precisions(device: str = "CPU") -> tuple[str, ...]:
+    """Precisions that OpenVINO computes in on `device`."""
+    able = openvino.Core().get_property(device, "OPTIMIZATION_CAPABILITIES")
+    named = {"FP32": "f32", "BF16": "bf16", "FP16": "f16"}
+    return tuple(named[each] for each in ("FP32", "BF16", "FP16") if each in able)
+
+
+class OpenVINOSession:
+    """A compiled network with one request on a fixed input."""
+
+    def __init__(self, model: Exported, runner: OpenVINORunner) -> None:
+        self._model, self._runner, self._core = model, runner, openvino.Core()
+        self._compiled = self._compile(runner.options())
+        self._request = self._compiled.create_infer_request()
+        self._input = openvino.Tensor(_fixed_input(model.input_shape), shared_memory=True)
+        self._request.set_input_tensor(self._input)
+        self.run = self._request.infer
+        chosen = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self.precision = PRECISION_NAMES.get(chosen, chosen)
+
+    def _compile(self, options: dict[str, Any]) -> Any:
+        try:
+            return self._core.compile_model(self._model.xml, self._runner.device, options)
+        except RuntimeError as error:
+            raise _refused(self._runner.device, error) from error
+
+    run: Callable[[], object]
+
+    def infer(self, batch: Array) -> Array:
+        """The first output for `batch`, which has the input's shape."""
+        return np.array(self._compiled([np.ascontiguousarray(batch, np.float32)])[0], np.float32)
+
+    def throughput(self, seconds: float) -> float:
+        """Inferences per second of an asynchronous run of its own, compiled for throughput on the same threads."""
+        options = self._runner.options() | {"PERFORMANCE_HINT": "THROUGHPUT"}
+        options.pop("NUM_STREAMS", None)
+        queue = openvino.AsyncInferQueue(self._compile(options))
+        for request in queue:
+            request.set_input_tensor(openvino.Tensor(_fixed_input(self._model.input_shape), shared_memory=True))
+        _drain(queue, time.perf_counter() + seconds / 4)
+        began = time.perf_counter()
+        count = _drain(queue, began + seconds)
+        return count / (time.perf_counter() - began)
+
+
+def _drain(queue: Any, until: float) -> int:
+    """Keep the queue full until then, and wait for its end; returns how many ran."""
+    count = 0
+    while time.perf_counter() < until:
+        queue.start_async()
+        count += 1
+    queue.wait_all()
+    return count
+
+
+@dataclass(frozen=True)
+class TorchRunner:
+    """torch, eager, on `device` ("cpu" or "cuda", "cuda:1", …); the export has to hold its network still.
+
+    Sets the process's number of torch threads to `threads` when it runs. Raises `BadInput` for a device or precision
+    that is not there.
+    """
+
+    device: str = "cpu"
+    precision: str = "f32"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        kind = self.device.partition(":")[0]
+        if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+            raise BadInput(
+                "device", self.device, f"torch has {'cpu, cuda' if torch.cuda.is_available() else 'cpu'} here"
+            )
+        if self.precision not in ("default", *TORCH_TYPES):
+            raise BadInput("precision", self.precision, f"choose default, {', '.join(TORCH_TYPES)}")
+
+    def load(self, model: Exported) -> "TorchSession":
+        """Copy `model.network` to the device; raises `TrialFailed` with kind DEVICE where that fails."""
+        if model.network is None:
+            raise BadInput("model", str(model.xml), "torch needs the network itself: measure it where it was exported")
+        try:
+            return TorchSession(model.network, model.input_shape, self)
+        except RuntimeError as error:
+            raise _refused(self.device, error) from error
+
+
+class TorchSession:
+    """A network on a torch device with a fixed input."""
+
+    def __init__(self, network: nn.Module, shape: tuple[int, ...], runner: TorchRunner) -> None:
+        self.precision = "f32" if runner.precision == "default" else runner.precision
+        self._device, self._threads = torch.device(runner.device), runner.threads
+        kind = TORCH_TYPES[self.precision]
+        self._network = copy.deepcopy(network).eval().to(self._device, kind)
+        self._input = torch.from_numpy(_fixed_input(shape)).to(self._device, kind)
+
+    @torch.inference_mode()
+    def run(self) -> None:
+        """One inference; returns when the output is there."""
+        self._limit_threads()
+        self._network(self._input)
+        self._synchronise()
+
+    @torch.inference_mode()
+    def infer(self, batch: Array) -> Array:
+        """The first output for `batch`, which has the input's shape."""
+        output = self._network(torch.from_numpy(batch).to(self._device, self._input.dtype))
+        first = output if isinstance(output, torch.Tensor) else output[0]
+        return np.asarray(first.float().cpu().numpy(), np.float32)
+
+    @torch.inference_mode()
+    def throughput(self, seconds: float) -> float:
+        """Inferences per second when each is queued behind the last without waiting for it."""
+        self._limit_threads()
+        self._queue(time.perf_counter() + seconds / 4)
+        began = time.perf_counter()
+        count = self._queue(began + seconds)
+        return count / (time.perf_counter() - began)
+
+    def _queue(self, until: float) -> int:
+        count = 0
+        while time.perf_counter() < until:
+            self._network(self._input)
+            count += 1
+        self._synchronise()
+        return count
+
+    def _synchronise(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def _limit_threads(self) -> None:
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+
+
+def _fixed_input(shape: tuple[int, ...]) -> Array:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def _refused(device: str, error: Exception) -> TrialFailed:
+    message = " ".join(str(error).split())[:200]
+    return TrialFailed(Failure(FailureKind.DEVICE, "measure", f"{device} refuses the network: {message}"))
