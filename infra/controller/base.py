@@ -1,0 +1,223 @@
+"""The contract of a controller: stored trials in, one suggestion out.
+
+A controller is a pure, seeded function. The same sweep, trials and seed give the same suggestion in any process, so a
+restart changes nothing and a suggestion can be made ahead of time. What a trial teaches:
+
+- `scored` and `skipped` teach what they measured;
+- `infeasible` and `diverged` teach that the network could not be had there;
+- a trial that is pending or running counts as tried, with the value that the model expects of it;
+- a host's failure (crashed, preempted, `kept_failing`) teaches nothing.
+
+This module knows no numerical library, so the hub can import it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Protocol, Self
+
+from infra.controller.parameters import ParameterSpace, parse
+from objective.errors import BadInput
+from objective.goal import Goal
+from objective.profile import Profile
+
+METHODS = ("bayes", "random", "grid")
+WAITING = frozenset({"pending", "running", "preempting", "preempted"})
+IMPOSSIBLE = frozenset({"infeasible", "diverged"})
+HOST_FAILED = frozenset({"kept_failing"})
+
+
+@dataclass(frozen=True)
+class StoredTrial:
+    """What a controller sees of a run.
+
+    `params` holds the free parameters by leaf name (`ratio.stem`), `value` the sweep's metric, `drop` the loss of the
+    objective's metric against the dense model (a fraction), `latency_ratio` the worst device's ratio to the dense
+    model, `baseline_ms` that device's dense median in milliseconds. A number that is not finite is kept as None.
+    """
+
+    name: str
+    params: Mapping[str, Any]
+    state: str
+    value: float | None = None
+    drop: float | None = None
+    latency_ratio: float | None = None
+    metric: float | None = None
+    outcome: str | None = None
+    baseline_ms: float | None = None
+    history: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("value", "drop", "latency_ratio", "metric", "baseline_ms"):
+            object.__setattr__(self, name, _finite(getattr(self, name)))
+        object.__setattr__(self, "history", tuple(self.history))
+
+    @property
+    def pending(self) -> bool:
+        """Whether an answer is still to come: claimed, running, or queued again after a host's failure."""
+        return self.state in WAITING
+
+    @property
+    def impossible(self) -> bool:
+        """Whether it taught that no network can be had at its parameters."""
+        return not self.pending and self.outcome in IMPOSSIBLE
+
+    @property
+    def answered(self) -> bool:
+        """Whether what it measured may be learnt from: ended by itself, or stopped early with a value."""
+        ended = self.state in ("finished", "killed")
+        return ended and self.outcome not in IMPOSSIBLE | HOST_FAILED
+
+    def to_json(self) -> dict[str, Any]:
+        """The trial in plain JSON types."""
+        return {**asdict(self), "params": dict(self.params), "history": list(self.history)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """The trial that `to_json` wrote."""
+        return cls(**document)
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """What a controller knows of a sweep. Raises `BadInput` naming the field that cannot be right.
+
+    `goal` and `profile` are there for a sweep of pruning trials that names a profile; the Bayesian search then models
+    accuracy and latency apart. `maximise` says which way the sweep's metric is better.
+    """
+
+    name: str
+    method: str
+    parameters: Mapping[str, Any]
+    metric: str | None = None
+    maximise: bool = False
+    run_cap: int | None = None
+    goal: Goal | None = None
+    profile: Profile | None = None
+    early_terminate: Mapping[str, Any] | None = None
+    space: ParameterSpace = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise BadInput("method", self.method, f"give one of {', '.join(METHODS)}")
+        if self.method == "bayes" and self.metric is None:
+            raise BadInput("metric.name", None, "name the metric that bayes should improve")
+        object.__setattr__(self, "space", parse(self.parameters))
+
+    @classmethod
+    def from_config(cls, name: str, config: Mapping[str, Any], profile: Profile | None = None) -> Self:
+        """The sweep `name` as its file describes it; an `objective` block becomes the goal when there is a `profile`.
+
+        Raises `BadInput` for an unknown method, metric, distribution or objective.
+        """
+        metric = _block("metric", config.get("metric"))
+        direction = metric.get("goal", "minimize")
+        if direction not in ("minimize", "maximize"):
+            raise BadInput("metric.goal", direction, "give minimize or maximize")
+        parameters = _block("parameters", config.get("parameters"))
+        return cls(
+            name=name,
+            method=str(config.get("method", "")),
+            parameters=parameters,
+            metric=metric.get("name"),
+            maximise=direction == "maximize",
+            run_cap=_run_cap(config.get("run_cap")),
+            goal=_goal(parameters) if profile is not None else None,
+            profile=profile,
+            early_terminate=config.get("early_terminate"),
+        )
+
+    def seed(self, count: int) -> int:
+        """The seed of the suggestion that follows `count` trials: the same in any process."""
+        digest = hashlib.blake2b(f"{self.name}/{count}".encode(), digest_size=6).digest()
+        return int.from_bytes(digest, "big")
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The next run: `params` by leaf name, its whole nested `config` with constants, and `why` it was chosen."""
+
+    params: Mapping[str, Any]
+    config: Mapping[str, Any]
+    why: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Exhausted:
+    """Nothing is left to try; `reason` says so in a sentence."""
+
+    reason: str
+
+
+class Controller(Protocol):
+    """Chooses the next run of a sweep from its stored trials."""
+
+    def suggest(self, sweep: SweepSpec, trials: Sequence[StoredTrial], seed: int) -> Suggestion | Exhausted:
+        """The next run, or word that nothing is left.
+
+        `trials` are all runs of the sweep, oldest first, whatever became of them. Does not look at `run_cap`.
+        Raises `BadInput` when the method cannot search these parameters.
+        """
+        ...
+
+
+def suggest_many(
+    controller: Controller, sweep: SweepSpec, trials: Sequence[StoredTrial], count: int
+) -> list[Suggestion | Exhausted]:
+    """Up to `count` suggestions in a row, each knowing the earlier ones as pending; ends with the first `Exhausted`."""
+    seen, answers = list(trials), list[Suggestion | Exhausted]()
+    while len(answers) < count:
+        if sweep.run_cap is not None and len(seen) >= sweep.run_cap:
+            return [*answers, Exhausted(f"run_cap of {sweep.run_cap} runs is reached")]
+        answer = controller.suggest(sweep, seen, sweep.seed(len(seen)))
+        answers.append(answer)
+        if isinstance(answer, Exhausted):
+            break
+        seen.append(StoredTrial(name=f"ahead-{len(seen)}", params=answer.params, state="pending"))
+    return answers
+
+
+def without_goal(sweep: SweepSpec) -> SweepSpec:
+    """The sweep as a generic search sees it: no profile, no goal."""
+    return replace(sweep, goal=None, profile=None)
+
+
+def _goal(parameters: Mapping[str, Any]) -> Goal | None:
+    block = parameters.get("objective")
+    if not isinstance(block, Mapping) or "parameters" not in block:
+        return None
+    known = {each.name for each in fields(Goal)}
+    values = {
+        name: setting.get("value") for name, setting in block["parameters"].items() if isinstance(setting, Mapping)
+    }
+    for name, setting in block["parameters"].items():
+        if name in known and (not isinstance(setting, Mapping) or "value" not in setting):
+            raise BadInput(
+                f"parameters.objective.{name}", setting, "give one constant `value`; a sweep has one objective"
+            )
+    return Goal.from_parameters(values)
+
+
+def _run_cap(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadInput("run_cap", value, "give a whole number of at least 1")
+    return value
+
+
+def _block(name: str, value: object) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise BadInput(name, value, "give a mapping")
+    return value
+
+
+def _finite(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,27 @@
+"""Bayesian search: over pruning ratios where a profile and a goal are known, over any parameters otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from infra.controller import generic, pruning
+from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec
+
+
+class BayesSearch:
+    """Models the answers so far with Gaussian processes and tries where improvement is most to be expected."""
+
+    def suggest(self, sweep: SweepSpec, trials: Sequence[StoredTrial], seed: int) -> Suggestion | Exhausted:
+        """See `Controller.suggest`; exhausted when a finite grid is used up."""
+        if not sweep.space.free:
+            return _only(sweep, trials)
+        if sweep.profile is not None and sweep.goal is not None and "ratio" in sweep.parameters:
+            return pruning.suggest(sweep, sweep.profile, sweep.goal, trials, seed)
+        return generic.suggest(sweep, trials, seed)
+
+
+def _only(sweep: SweepSpec, trials: Sequence[StoredTrial]) -> Suggestion | Exhausted:
+    """A sweep of constants has one candidate."""
+    if trials:
+        return Exhausted("all parameters are constant, and the one candidate has been tried")
+    return Suggestion({}, sweep.space.config({}), {"kind": "explore", "note": "all parameters are constant"})

@@ -1,0 +1,165 @@
+"""The channel grid of a pruning sweep, and what its trials teach about kept channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from infra.controller.base import StoredTrial, SweepSpec
+from infra.controller.candidates import Floats, Ints
+from infra.controller.parameters import Parameter
+from objective.errors import BadInput
+from objective.profile import Profile
+from objective.space import GroupSpec, levels, ratio_of, snap
+
+RATIO = "ratio"  # the block of the sweep file that holds one ratio per group
+Kept = tuple[int, ...]  # channels by group, in the order of the profile
+Answers = tuple[tuple[Kept, float], ...]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One group: the kept counts that may be tried, ascending, and the ratio that asks for each."""
+
+    spec: GroupSpec
+    leaf: Parameter | None
+    kept: tuple[int, ...]
+    ratios: tuple[float, ...]
+
+    def nearest(self, count: int) -> int:
+        """The level that keeps as nearly `count` channels as may be."""
+        return min(range(len(self.kept)), key=lambda level: (abs(self.kept[level] - count), -level))
+
+
+class ChannelGrid:
+    """The channel grid of a sweep: the profile's groups within the bounds of the sweep's `ratio` block.
+
+    Raises `BadInput` for a group that the profile does not know, or a ratio outside [0, 1).
+    """
+
+    def __init__(self, sweep: SweepSpec, profile: Profile) -> None:
+        leaves = {leaf.path[1]: leaf for leaf in sweep.space.leaves if leaf.path[0] == RATIO and len(leaf.path) == 2}
+        known = [group.name for group in profile.groups]
+        for name in leaves:
+            if name not in known:
+                raise BadInput(f"parameters.{RATIO}.{name}", name, f"name a group of the profile: {', '.join(known)}")
+        self.axes = tuple(_axis(group, leaves.get(group.name)) for group in profile.groups)
+        self.others = tuple(leaf for leaf in sweep.space.free if leaf.path[0] != RATIO)
+        self.widths = np.array([axis.spec.width for axis in self.axes], dtype=float)
+        self._kept = [np.array(axis.kept, dtype=float) for axis in self.axes]
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of levels of each group."""
+        return [len(axis.kept) for axis in self.axes]
+
+    def kept(self, points: Ints) -> Floats:
+        """Kept channels [n, groups] of points [n, groups] of level numbers."""
+        return np.stack([counts[column] for counts, column in zip(self._kept, points.T, strict=True)], axis=1)
+
+    def tried(self, trial: StoredTrial) -> Kept | None:
+        """The channels that a trial kept or will keep; None when its ratios cannot be read."""
+        try:
+            return tuple(_kept_by(axis, trial.params) for axis in self.axes)
+        except BadInput:
+            return None
+
+    def nearest(self, kept: Sequence[int]) -> tuple[int, ...]:
+        """The level numbers of the point nearest to these kept channels."""
+        return tuple(axis.nearest(count) for axis, count in zip(self.axes, kept, strict=True))
+
+    def exact(self, kept: Kept) -> tuple[int, ...] | None:
+        """The level numbers of the point that keeps exactly these channels, if the sweep's bounds allow it."""
+        point = self.nearest(kept)
+        return point if tuple(self.counts(point).values()) == kept else None
+
+    def counts(self, point: Sequence[int]) -> dict[str, int]:
+        """Kept channels by group's name."""
+        return {axis.spec.name: axis.kept[level] for axis, level in zip(self.axes, point, strict=True)}
+
+    def warm(self, profile: Profile) -> list[tuple[int, ...]]:
+        """The profile's warm points in order, each moved to the nearest point that the sweep's bounds allow."""
+        specs = [axis.spec for axis in self.axes]
+        wanted = [[snap(ratios.get(g.name, 0.0), g.width, g.step) for g in specs] for ratios in profile.warm]
+        return [self.nearest(kept) for kept in wanted]
+
+    def matrix(self, kept: Sequence[Kept]) -> Floats:
+        """A list of kept channels as [n, groups]."""
+        return np.array(kept, dtype=float).reshape(-1, len(self.axes))
+
+    def params(self, point: Sequence[int], rng: np.random.Generator) -> dict[str, Any]:
+        """The parameters that ask for a point; other free parameters of the sweep are drawn at random."""
+        ratios = {
+            axis.leaf.name: axis.ratios[level]
+            for axis, level in zip(self.axes, point, strict=True)
+            if axis.leaf is not None and not axis.leaf.constant
+        }
+        return ratios | {leaf.name: leaf.law.quantile(float(rng.random())) for leaf in self.others}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What trials taught, by kept channels.
+
+    `tried` holds all, in step with `names`; `known` those whose drop was measured or is still to come.
+    """
+
+    names: tuple[str, ...]
+    tried: tuple[Kept, ...]
+    drop_at: Answers
+    latency_at: Answers
+    pending: tuple[Kept, ...]
+    impossible: tuple[Kept, ...]
+    known: tuple[Kept, ...]
+    baseline_ms: float | None
+
+
+def read(space: ChannelGrid, trials: Sequence[StoredTrial]) -> Facts:
+    """What the trials teach about kept channels."""
+    known = [(trial, kept) for trial in trials if (kept := space.tried(trial)) is not None]
+    answered = [(trial, kept) for trial, kept in known if trial.answered]
+    dense = [trial.baseline_ms for trial, _ in answered if trial.baseline_ms is not None]
+    ratios = [(kept, trial.latency_ratio) for trial, kept in answered]
+    return Facts(
+        names=tuple(trial.name for trial, _ in known),
+        tried=tuple(kept for _, kept in known),
+        drop_at=tuple((kept, trial.drop) for trial, kept in answered if trial.drop is not None),
+        latency_at=tuple((kept, ratio) for kept, ratio in ratios if ratio is not None and ratio > 0),
+        pending=tuple(kept for trial, kept in known if trial.pending),
+        impossible=tuple(kept for trial, kept in known if trial.impossible),
+        known=tuple(kept for trial, kept in known if trial.pending or (trial.answered and trial.drop is not None)),
+        baseline_ms=float(np.median(dense)) if dense else None,
+    )
+
+
+def _axis(group: GroupSpec, leaf: Parameter | None) -> Axis:
+    if leaf is None:
+        return Axis(group, None, (group.width,), (0.0,))
+    counts = {snap(ratio, group.width, group.step): ratio for ratio in _ratios(group, leaf)}
+    kept = tuple(sorted(counts))
+    return Axis(group, leaf, kept, tuple(counts[count] for count in kept))
+
+
+def _ratios(group: GroupSpec, leaf: Parameter) -> Iterator[float]:
+    """The ratios that the sweep allows, those that lie best on the group's channel grid last."""
+    if leaf.law.levels is not None:
+        off = {
+            ratio: abs(snap(ratio, group.width, group.step) - (1 - ratio) * group.width) for ratio in leaf.law.levels
+        }
+        yield from sorted(off, key=lambda ratio: (-off[ratio], ratio))
+        return
+    lowest, highest = leaf.law.quantile(0.0), leaf.law.quantile(1.0)
+    on_grid = [ratio_of(kept, group.width) for kept in levels(group)]
+    inside = [ratio for ratio in on_grid if lowest - 1e-9 <= ratio <= highest + 1e-9]
+    # Bounds between two steps of the grid leave one level: the one that the lower bound snaps to.
+    yield from inside or [lowest]
+
+
+def _kept_by(axis: Axis, params: Mapping[str, Any]) -> int:
+    if axis.leaf is None:
+        return axis.spec.width
+    ratio = axis.leaf.law.quantile(0.5) if axis.leaf.constant else params.get(axis.leaf.name)
+    return snap(ratio, axis.spec.width, axis.spec.step)  # type: ignore[arg-type]

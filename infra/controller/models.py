@@ -1,0 +1,192 @@
+"""What a pruning sweep has learnt: the drop of the metric and the latency ratio of kept channels, apart.
+
+Both are a simple law of the network plus a Gaussian process for what the law leaves over. Kept channels are a matrix
+[n, groups] in the order of the profile's groups; drops are fractions, latencies are ratios to the dense model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+from scipy.optimize import nnls
+
+from infra.controller.surrogate import Floats, Form, Surrogate, fit
+from objective.profile import Curve, Profile
+
+MOST_FITTED = 160  # hyperparameters need no more observations than this; predictions use all
+DROP_NOISE = 0.003  # expected repeatability of a metric, as a fraction
+LATENCY_NOISE = 0.01  # expected repeatability of a latency ratio, relative
+LATENCY_REST = 0.05  # expected size of what the product law leaves over, relative
+FAR_APART = 4  # in networks of many groups only neighbours within this distance share a product
+MANY_GROUPS = 20
+
+
+@dataclass(frozen=True)
+class Band:
+    """Predictions [n]: expected values and standard deviations, on the scale of the model that made them."""
+
+    mean: Floats
+    std: Floats
+
+
+class Sensitivity:
+    """The profile's curves: what pruning one group alone costs before fine-tuning, undone of its saturation."""
+
+    def __init__(self, profile: Profile) -> None:
+        curves = {curve.group: curve for curve in profile.curves}
+        self.widths = np.array([group.width for group in profile.groups], dtype=float)
+        self._laws = [_sensitivity(curves.get(g.name), g.width, profile.dense_metric) for g in profile.groups]
+
+    def __call__(self, kept: Floats) -> Floats:
+        """The cost of each group by itself [n, groups]; a sum over groups predicts the order of candidates."""
+        return np.stack([np.asarray(law(column)) for law, column in zip(self._laws, kept.T, strict=True)], axis=1)
+
+
+class Drop:
+    """The metric's drop after fine-tuning, a process around a multiple of the summed sensitivity curves.
+
+    Large drops are compressed (`_squeeze`): what matters is told apart, ruins need not be.
+    """
+
+    def __init__(self, sensitivity: Sensitivity, kept: Floats, drops: Floats) -> None:
+        self._sensitivity = sensitivity
+        # The dense network loses nothing, whoever has measured it.
+        kept = np.concatenate([sensitivity.widths[None], kept])
+        drops = np.concatenate([[0.0], drops])
+        self._bend = max(3 * float(np.median(np.abs(drops))), 0.01)
+        squeezed = self._squeeze(drops)
+        self._scale = max(float(np.sqrt(np.mean(squeezed**2))), DROP_NOISE)
+        self._unit = max(float(np.sqrt(np.mean(sensitivity(kept).sum(axis=1) ** 2))), 1e-6)
+        groups = kept.shape[1]
+        form = Form(
+            smooth=(tuple(range(groups)),),
+            linear=tuple(range(groups, 2 * groups)),
+            trend=2 * groups,
+            scale=self._scale,
+            noise=DROP_NOISE,
+            centred=False,
+        )
+        self._process = _fit(self._features(kept), squeezed, form)
+
+    def believing(self, kept: Floats) -> Drop:
+        """The model told that pending `kept` [n, groups] turn out as it expects."""
+        return self._with(self._process.believing(self._features(kept)))
+
+    def predict(self, kept: Floats) -> Band:
+        """The squeezed drop of `kept` [n, groups]; `sample` and `drop` speak of the drop itself."""
+        return Band(*self._process.predict(self._features(kept)))
+
+    def sample(self, band: Band, normals: Floats) -> Floats:
+        """Drops [samples, n] for standard normal numbers [samples, 1]."""
+        return self._unsqueeze(band.mean + band.std * normals)
+
+    def _features(self, kept: Floats) -> Floats:
+        costs = self._sensitivity(kept) / self._unit
+        return np.concatenate([1 - kept / self._sensitivity.widths, costs, costs.sum(axis=1, keepdims=True)], axis=1)
+
+    def _squeeze(self, drops: Floats) -> Floats:
+        beyond = np.maximum(drops / self._bend, 1.0)
+        return np.minimum(drops, self._bend) + self._bend * np.log(beyond)
+
+    def _unsqueeze(self, squeezed: Floats) -> Floats:
+        beyond = np.maximum(squeezed / self._bend - 1.0, 0.0)
+        return np.minimum(squeezed, self._bend) + self._bend * np.expm1(np.minimum(beyond, 5.0))
+
+    def _with(self, process: Surrogate) -> Drop:
+        twin = object.__new__(Drop)
+        twin.__dict__.update(self.__dict__, _process=process)
+        return twin
+
+
+class Latency:
+    """The latency ratio: a sum of products of kept shares (a layer costs its inputs times its outputs), and a process.
+
+    The products' weights are at least nothing, so fewer channels never cost more in the law; the process works on the
+    logarithm of what is left over.
+    """
+
+    def __init__(self, profile: Profile, kept: Floats, ratios: Floats) -> None:
+        self._widths = np.array([group.width for group in profile.groups], dtype=float)
+        known, measured = _untrained(profile)
+        kept, ratios = np.concatenate([known, kept]), np.concatenate([measured, ratios])
+        self._weights = _product_law(self._terms(kept), ratios)
+        groups = tuple(range(kept.shape[1]))
+        form = Form(smooth=(groups,), scale=LATENCY_REST, noise=LATENCY_NOISE, centred=False)
+        self._process = _fit(kept / self._widths, np.log(ratios) - self._law(kept), form)
+
+    def believing(self, kept: Floats) -> Latency:
+        """The model told that pending `kept` [n, groups] turn out as it expects."""
+        twin = object.__new__(Latency)
+        twin.__dict__.update(self.__dict__, _process=self._process.believing(kept / self._widths))
+        return twin
+
+    def predict(self, kept: Floats) -> Band:
+        """The logarithm of the latency ratio of `kept` [n, groups]."""
+        mean, std = self._process.predict(kept / self._widths)
+        return Band(self._law(kept) + mean, std)
+
+    def sample(self, band: Band, normals: Floats) -> Floats:
+        """Latency ratios [samples, n] for standard normal numbers [samples, 1]."""
+        return np.asarray(np.exp(band.mean + band.std * normals))
+
+    def _law(self, kept: Floats) -> Floats:
+        return np.asarray(np.log(np.maximum(self._terms(kept) @ self._weights, 1e-3)))
+
+    def _terms(self, kept: Floats) -> Floats:
+        shares = kept / self._widths
+        one, two = _pairs(shares.shape[1])
+        return np.concatenate([np.ones((len(shares), 1)), shares, shares[:, one] * shares[:, two]], axis=1)
+
+
+def _pairs(groups: int) -> tuple[Sequence[int], Sequence[int]]:
+    reach = groups if groups <= MANY_GROUPS else FAR_APART
+    pairs = [(i, j) for i in range(groups) for j in range(i, min(i + reach + 1, groups))]
+    return [i for i, _ in pairs], [j for _, j in pairs]
+
+
+def _product_law(terms: Floats, ratios: Floats) -> Floats:
+    """Weights of at least 0 with the least relative error; a slight ridge shares a cost among terms that explain it."""
+    ridge = 1e-2 * np.eye(terms.shape[1])
+    rows = np.concatenate([terms / ratios[:, None], ridge])
+    weights, _ = nnls(rows, np.concatenate([np.ones(len(ratios)), np.zeros(len(ridge))]), maxiter=20 * terms.shape[1])
+    return np.asarray(weights)
+
+
+def _untrained(profile: Profile) -> tuple[Floats, Floats]:
+    """Every latency that the profile holds: dense, single groups, and whole candidates."""
+    names = [group.name for group in profile.groups]
+    dense = {group.name: group.width for group in profile.groups}
+    points = [({}, 1.0), *profile.latencies]
+    points += [({c.group: k}, ratio) for c in profile.curves for k, ratio in zip(c.kept, c.latency_ratio, strict=True)]
+    kept = [[{**dense, **dict(point)}[name] for name in names] for point, _ in points]
+    return np.array(kept, dtype=float), np.array([ratio for _, ratio in points], dtype=float)
+
+
+def _sensitivity(curve: Curve | None, width: int, dense: float) -> PchipInterpolator:
+    """A rising, unsaturated cost over kept channels; a group without a curve costs the square of its pruned share."""
+    if curve is None:
+        kept = np.linspace(0, width, 9)
+        return PchipInterpolator(kept, 0.1 * dense * (1 - kept / width) ** 2)
+    lost = {kept: max(dense - metric, 0.0) for kept, metric in zip(curve.kept, curve.metric, strict=True)}
+    points = sorted({**lost, width: 0.0}.items(), reverse=True)
+    rising = np.maximum.accumulate([loss for _, loss in points])
+    unsaturated = -dense * np.log(1 - np.minimum(rising / dense, 0.95))
+    kept = np.array([count for count, _ in points], dtype=float)
+    if len(points) == 1:
+        return _sensitivity(None, width, dense)
+    # Below the last point measured the cost goes on as steeply as it came.
+    slope = (unsaturated[-1] - unsaturated[-2]) / (kept[-2] - kept[-1])
+    ends, costs = np.append(kept, 0.0), np.append(unsaturated, unsaturated[-1] + slope * kept[-1])
+    return PchipInterpolator(ends[::-1], costs[::-1])
+
+
+def _fit(points: Floats, observations: Floats, form: Form) -> Surrogate:
+    """Hyperparameters from the newest and an even share of the rest, predictions from all."""
+    if len(points) <= MOST_FITTED:
+        return fit(points, observations, form)
+    rest = len(points) - MOST_FITTED // 2
+    chosen = np.concatenate([np.linspace(0, rest - 1, MOST_FITTED // 2).astype(int), np.arange(rest, len(points))])
+    return fit(points[chosen], observations[chosen], form).told(points, observations)

@@ -1,0 +1,167 @@
+"""Bayesian search over pruning ratios: the profile's warm points first, then expected improvement on the channel grid.
+
+A candidate is the channels that each group keeps. The two models of `models` predict drop and latency ratio; samples of
+both go through `objective.score.values`, so the goal stands on top of the models and may change without a new trial.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from infra.controller.acquisition import log_expected_improvement, normals, possible
+from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec
+from infra.controller.candidates import Best, Floats, Grid, Ints, maximise
+from infra.controller.channels import Answers, ChannelGrid, Facts, read
+from infra.controller.models import Drop, Latency, Sensitivity
+from objective import score
+from objective.goal import Goal
+from objective.profile import Profile
+
+SAMPLES = 128
+BLUR = 1e-3  # scores lie between -1 and 1; differences below this do not matter
+INTERVAL = 1.645  # standard deviations either side that hold 90 %
+STARTS = 12  # how many of the best trials the search starts from
+
+
+def suggest(
+    sweep: SweepSpec, profile: Profile, goal: Goal, trials: Sequence[StoredTrial], seed: int
+) -> Suggestion | Exhausted:
+    """The next candidate of a pruning sweep; see `Controller.suggest`."""
+    space = ChannelGrid(sweep, profile)
+    facts = read(space, trials)
+    rng = np.random.default_rng(seed)
+    grid = Grid(space.sizes, (point for kept in facts.tried if (point := space.exact(kept)) is not None))
+    if grid.left <= 0:
+        return Exhausted(f"all {grid.count} candidates of the channel grid have been tried")
+    for place, point in enumerate(space.warm(profile)):
+        if point not in grid.taken:
+            why = {"kind": "warm", "place": place + 1, "of": len(profile.warm)}
+            return _answer(sweep, space, facts, point, rng, why)
+    return _search(sweep, space, Search(space, profile, goal, facts, seed), grid, rng)
+
+
+def _search(
+    sweep: SweepSpec, space: ChannelGrid, search: Search, grid: Grid, rng: np.random.Generator
+) -> Suggestion | Exhausted:
+    best = maximise(search.acquisition, grid, search.starts(), rng)
+    if best is None:
+        return Exhausted("no candidate of the channel grid is left")
+    return _answer(sweep, space, search.facts, tuple(best.point.tolist()), rng, search.why(best))
+
+
+class Search:
+    """The models of a sweep at one moment, and what they think of points of the grid."""
+
+    def __init__(self, space: ChannelGrid, profile: Profile, goal: Goal, facts: Facts, seed: int) -> None:
+        self.space, self.profile, self.goal, self.facts = space, profile, goal, facts
+        pending = space.matrix(facts.pending)
+        text = json.dumps(profile.to_json(), sort_keys=True)
+        self._drop = _drop(text, facts.drop_at).believing(pending)
+        self._latency = _latency(text, facts.latency_at).believing(pending)
+        self._normals = normals(SAMPLES, 2, seed)
+        # The incumbent goes by what the models expect, not by the luckiest observation.
+        self._reached = self.values(space.matrix(facts.known)).mean(axis=0)
+        self._best = float(self._reached.max(initial=-1.0))
+
+    def values(self, kept: Floats) -> Floats:
+        """Sampled scores [samples, n] of kept channels [n, groups]."""
+        drops = self._drop.sample(self._drop.predict(kept), self._normals[:, :1])
+        ratios = self._latency.sample(self._latency.predict(kept), self._normals[:, 1:])
+        metric = self.profile.dense_metric - drops
+        return np.asarray(score.values(metric, drops, ratios, self.goal, self.facts.baseline_ms))
+
+    def acquisition(self, points: Ints) -> Floats:
+        """The logarithm [n] of the expected improvement at points, times the chance that they can be had."""
+        if not len(points):
+            return np.zeros(0)
+        kept = self.space.kept(points)
+        return log_expected_improvement(self.values(kept), self._best, BLUR) + np.log(self._possible(kept))
+
+    def starts(self) -> Ints:
+        """The grid's points nearest to the best trials [m, groups], and the warm points."""
+        order = np.argsort(-self._reached, kind="stable")[:STARTS]
+        tried = [self.space.nearest(self.facts.known[place]) for place in order]
+        return np.array([*tried, *self.space.warm(self.profile)], dtype=np.int64).reshape(-1, len(self.space.axes))
+
+    def why(self, best: Best) -> dict[str, Any]:
+        """What the models expect of a point, with 90 % intervals, and why it is worth a trial."""
+        kept = self.space.kept(best.point[None])
+        ends = np.array([[0.0], [-INTERVAL], [INTERVAL]])
+        drop = self._drop.sample(self._drop.predict(kept), ends)[:, 0]
+        ratio = self._latency.sample(self._latency.predict(kept), ends)[:, 0]
+        expected = float(self.values(kept).mean())
+        return {
+            "kind": "exploit" if expected > self._best else "explore",
+            "drop": _interval(drop),
+            "latency_ratio": _interval(ratio),
+            "score": round(expected, 5),
+            "best_score": round(self._best, 5),
+            "acquisition": {"name": "log expected improvement", "value": round(best.score, 4)},
+        }
+
+    def _possible(self, kept: Floats) -> Floats:
+        had = [kept for kept, _ in self.facts.latency_at]
+        widths = self.space.widths
+        bad = self.space.matrix(self.facts.impossible)
+        return possible(kept / widths, self.space.matrix(had) / widths, bad / widths)
+
+
+# A fit depends on the profile and the answers alone, so suggestions made in a row share it.
+@lru_cache(maxsize=4)
+def _profile(text: str) -> Profile:
+    return Profile.from_json(json.loads(text))
+
+
+@lru_cache(maxsize=4)
+def _drop(profile: str, answers: Answers) -> Drop:
+    sensitivity = Sensitivity(_profile(profile))
+    return Drop(sensitivity, _points(answers, len(sensitivity.widths)), _numbers(answers))
+
+
+@lru_cache(maxsize=4)
+def _latency(profile: str, answers: Answers) -> Latency:
+    known = _profile(profile)
+    return Latency(known, _points(answers, len(known.groups)), _numbers(answers))
+
+
+def _points(answers: Answers, groups: int) -> Floats:
+    return np.array([kept for kept, _ in answers], dtype=float).reshape(-1, groups)
+
+
+def _numbers(answers: Answers) -> Floats:
+    return np.array([number for _, number in answers], dtype=float)
+
+
+def _answer(
+    sweep: SweepSpec,
+    space: ChannelGrid,
+    facts: Facts,
+    point: tuple[int, ...],
+    rng: np.random.Generator,
+    why: Mapping[str, Any],
+) -> Suggestion:
+    params = space.params(point, rng)
+    kept = space.counts(point)
+    return Suggestion(
+        params, sweep.space.config(params), {**why, "kept": kept, "nearest": _nearest(space, facts, kept)}
+    )
+
+
+def _nearest(space: ChannelGrid, facts: Facts, kept: Mapping[str, int]) -> dict[str, Any] | None:
+    """The tried trial whose kept shares differ least, and in how many groups it differs."""
+    if not facts.tried:
+        return None
+    here = np.array(list(kept.values()), dtype=float)
+    apart = np.abs(space.matrix(facts.tried) - here) / space.widths
+    place = int(apart.sum(axis=1).argmin())
+    differs = int((apart[place] > 0).sum())
+    return {"trial": facts.names[place], "groups": differs, "distance": round(float(apart[place].mean()), 4)}
+
+
+def _interval(ends: Floats) -> dict[str, float]:
+    return {name: round(float(end), 5) for name, end in zip(("expected", "lo", "hi"), ends, strict=True)}

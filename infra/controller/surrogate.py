@@ -1,0 +1,204 @@
+"""Gaussian processes for the controller: the only module of `infra` that knows torch, GPyTorch and BoTorch.
+
+Numbers go in and come out as numpy arrays. Hyperparameters are fitted once per set of answers; pending points then join
+as believers, that is as observations of what the model expects there (Ginsbourger et al. 2010), without another fit.
+Priors follow BoTorch: lengthscales and noise are log-normal, scaled with the number of columns (Hvarfner et al. 2024).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gpytorch
+import numpy as np
+import torch
+from botorch.exceptions.warnings import BotorchWarning
+from botorch.fit import fit_gpytorch_mll
+from botorch.models import SingleTaskGP
+from gpytorch.constraints import GreaterThan, Positive
+from gpytorch.kernels import Kernel, LinearKernel, RBFKernel, ScaleKernel
+from gpytorch.likelihoods import GaussianLikelihood
+from gpytorch.means import ConstantMean, Mean
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from gpytorch.priors import LogNormalPrior, NormalPrior
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+FIT_STEPS = 60
+SMALLEST_NOISE = 1e-5  # variance, in units of the scaled observations
+
+# The same trials must give the same suggestion in any process, so sums may not depend on the number of cores.
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form of a Gaussian process over columns of features.
+
+    `smooth` lists groups of columns, each with a squared-exponential kernel of one lengthscale per column; `linear`
+    columns get a linear kernel; `trend` is a column whose positive multiple is the prior mean. `noise` is the expected
+    standard deviation of an observation and `scale` what observations are divided by, both in their own unit;
+    a `scale` of None takes their spread.
+    """
+
+    smooth: tuple[tuple[int, ...], ...]
+    linear: tuple[int, ...] = ()
+    trend: int | None = None
+    scale: float | None = None
+    noise: float | None = None
+    centred: bool = True
+
+
+class Surrogate:
+    """A fitted Gaussian process, told of points [n, d] and observations [n]."""
+
+    def __init__(
+        self, model: SingleTaskGP, points: torch.Tensor, seen: torch.Tensor, shift: float, scale: float
+    ) -> None:
+        self._model, self._points, self._seen, self._shift, self._scale = model, points, seen, shift, scale
+        with torch.no_grad():
+            noise = model.likelihood.noise.item()
+            gram = _dense(model.covar_module(points)) + (noise + 1e-8) * torch.eye(len(points), dtype=torch.double)
+            self._factor = torch.linalg.cholesky(gram)
+            residual = (seen - model.mean_module(points))[:, None]
+            self._weights = torch.cholesky_solve(residual, self._factor)[:, 0]
+
+    def predict(self, points: Floats) -> tuple[Floats, Floats]:
+        """Mean and standard deviation [n] of the noise-free function at `points` [n, d], each point by itself."""
+        with torch.no_grad():
+            at = torch.as_tensor(points, dtype=torch.double)
+            cross = _dense(self._model.covar_module(at, self._points))
+            mean = self._model.mean_module(at) + cross @ self._weights
+            known = torch.linalg.solve_triangular(self._factor, cross.T, upper=False).square().sum(0)
+            variance = (self._model.covar_module(at, diag=True) - known).clamp_min(1e-10)
+        return mean.numpy() * self._scale + self._shift, variance.sqrt().numpy() * self._scale
+
+    def believing(self, points: Floats) -> Surrogate:
+        """The same process told that `points` [n, d] turned out as it expects."""
+        if not len(points):
+            return self
+        mean, _ = self.predict(points)
+        expected = torch.as_tensor((mean - self._shift) / self._scale, dtype=torch.double)
+        more = torch.cat([self._points, torch.as_tensor(points, dtype=torch.double)])
+        return Surrogate(self._model, more, torch.cat([self._seen, expected]), self._shift, self._scale)
+
+    def told(self, points: Floats, observations: Floats) -> Surrogate:
+        """The process with the same hyperparameters and these observations in place of its own."""
+        seen = torch.as_tensor((observations - self._shift) / self._scale, dtype=torch.double)
+        return Surrogate(self._model, torch.as_tensor(points, dtype=torch.double), seen, self._shift, self._scale)
+
+    @property
+    def noise(self) -> float:
+        """The fitted standard deviation of an observation, in its own unit."""
+        return math.sqrt(self._model.likelihood.noise.item()) * self._scale
+
+
+def fit(points: Floats, observations: Floats, form: Form) -> Surrogate:
+    """The process of this `form` with the most probable hyperparameters, for `points` [n, d] and `observations` [n]."""
+    shift = float(observations.mean()) if form.centred else 0.0
+    spread = float(np.sqrt(np.mean((observations - shift) ** 2)))
+    scale = form.scale or max(spread, 1e-9)
+    at = torch.as_tensor(points, dtype=torch.double)
+    seen = torch.as_tensor((observations - shift) / scale, dtype=torch.double)
+    model = _model(at, seen, form, scale)
+    with warnings.catch_warnings():
+        # A fit that stops at its step limit is good enough; what would matter shows in the predictions.
+        warnings.simplefilter("ignore", BotorchWarning)
+        warnings.simplefilter("ignore", gpytorch.utils.warnings.NumericalWarning)
+        _train(model)
+    return Surrogate(model.eval(), at, seen, shift, scale)
+
+
+def _train(model: SingleTaskGP) -> None:
+    options: dict[str, Any] = {"options": {"maxiter": FIT_STEPS}}
+    with gpytorch.settings.cholesky_max_tries(8):
+        fit_gpytorch_mll(
+            ExactMarginalLogLikelihood(model.likelihood, model),
+            optimizer_kwargs=options,
+            max_attempts=1,
+            warning_handler=_accept,
+        )
+
+
+def _accept(warning: Any) -> bool:
+    return True
+
+
+def _model(at: torch.Tensor, seen: torch.Tensor, form: Form, scale: float) -> SingleTaskGP:
+    likelihood = GaussianLikelihood(noise_prior=_noise_prior(form, scale), noise_constraint=GreaterThan(SMALLEST_NOISE))
+    mean = ConstantMean() if form.trend is None else Trend(form.trend)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice on scaling and float type does not apply: both are done here
+        model = SingleTaskGP(
+            at,
+            seen[:, None],
+            likelihood=likelihood,
+            covar_module=_kernel(form),
+            mean_module=mean,
+            outcome_transform=None,
+        )
+    likelihood.noise = math.exp(_noise_prior(form, scale).loc.item())
+    return model.double()
+
+
+def _noise_prior(form: Form, scale: float) -> LogNormalPrior:
+    if form.noise is None:
+        return LogNormalPrior(-4.0, 1.0)
+    return LogNormalPrior(2 * math.log(max(form.noise / scale, 2 * math.sqrt(SMALLEST_NOISE))), 1.0)
+
+
+def _kernel(form: Form) -> Kernel:
+    parts: list[Kernel] = [_smooth(columns) for columns in form.smooth]
+    if form.linear:
+        parts.append(_scaled(LinearKernel(active_dims=form.linear, variance_constraint=Positive()), -1.0))
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _smooth(columns: Sequence[int]) -> Kernel:
+    prior = LogNormalPrior(math.sqrt(2) + 0.5 * math.log(len(columns)), math.sqrt(3))
+    constraint = GreaterThan(0.025, transform=None, initial_value=prior.mode)
+    kernel = RBFKernel(
+        ard_num_dims=len(columns),
+        lengthscale_prior=prior,
+        lengthscale_constraint=constraint,
+        active_dims=tuple(columns),
+    )
+    return _scaled(kernel, 0.0)
+
+
+def _scaled(kernel: Kernel, location: float) -> Kernel:
+    prior = LogNormalPrior(location, 1.0)
+    scaled = ScaleKernel(kernel, outputscale_prior=prior)
+    scaled.outputscale = math.exp(location)
+    return scaled
+
+
+def _dense(kernel: Any) -> torch.Tensor:
+    matrix = kernel.to_dense() if hasattr(kernel, "to_dense") else kernel
+    assert isinstance(matrix, torch.Tensor)
+    return matrix
+
+
+class Trend(Mean):  # type: ignore[misc]
+    """A prior mean: a constant and a positive multiple of one column."""
+
+    def __init__(self, column: int) -> None:
+        super().__init__()
+        self.column = column
+        self.register_parameter("constant", torch.nn.Parameter(torch.zeros(1)))
+        self.register_parameter("raw_slope", torch.nn.Parameter(torch.zeros(1)))
+        self.register_prior("constant_prior", NormalPrior(0.0, 0.3), "constant")
+        self.register_prior("slope_prior", NormalPrior(0.0, 1.0), "raw_slope")
+
+    def forward(self, points: torch.Tensor) -> torch.Tensor:
+        """The mean [..., n] at points [..., n, d]; the slope is the exponential of a normal number."""
+        mean: torch.Tensor = self.constant + self.raw_slope.exp() * points[..., self.column]
+        return mean
