@@ -1,0 +1,197 @@
+"""The dashboard's addresses: pages for people, and beside each its JSON twin for the page's own polling.
+
+The addresses are those that the wandb client prints: /ENTITY/PROJECT, …/sweeps/ID and …/runs/ID.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from infra.dashboard import session
+from infra.dashboard.reader import Hub
+from infra.dashboard.render import answer, digest, fragment, page, segment
+from infra.dashboard.trials import Question
+from infra.dashboard.views import SweepView, sweep_view
+from infra.dashboard.views_run import run_view
+from infra.hub.rows import RunRow, SweepRow
+
+LIVE_MS = 2000
+IDLE_MS = 15000
+LOOSE_RUNS = 200
+LISTED_SWEEPS = 100
+NO_SWEEP = Question("", True, False, "top1", None, "", "")
+
+SWEEP_PARTS = {
+    "head": "_sweep_head.html",
+    "best": "_sweep_best.html",
+    "trials": "_trials.html",
+    "agents": "_agents.html",
+}
+RUN_PARTS = {name: f"_run_{name}.html" for name in ("head", "figures", "groups", "tables", "log")}
+
+
+def routes(hub: Hub) -> list[BaseRoute]:
+    """Everything the dashboard serves; mount it after the wire, whose addresses are more special."""
+    pages = Pages(hub)
+    found: list[BaseRoute] = [
+        Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static"),
+        *session.routes(hub),
+    ]
+    for address, find in (
+        ("/", pages.home),
+        ("/{entity}/{project}", pages.project),
+        ("/{entity}/{project}/sweeps/{name}", pages.sweep),
+        ("/{entity}/{project}/runs/{name}", pages.run),
+    ):
+        endpoint = session.guarded(hub, pages.endpoint(find))
+        found += [Route(f"{address.rstrip('/')}/data.json", endpoint), Route(address, endpoint)]
+    return [*found, *_elsewhere()]
+
+
+def _elsewhere() -> list[BaseRoute]:
+    """W&B addresses that have no page of their own here lead to the nearest one."""
+
+    def nearest(request: Request) -> Response:
+        parts = [segment(request.path_params[key]) for key in ("entity", "project")]
+        name = request.path_params.get("name")
+        return RedirectResponse("/" + "/".join([*parts, "runs", segment(name)] if name else parts), status_code=302)
+
+    tabs = [Route(f"/{{entity}}/{{project}}/{tab}", nearest) for tab in ("workspace", "table", "sweeps", "runs")]
+    return [*tabs, Route("/{entity}/{project}/runs/{name}/{tab}", nearest)]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an address leads to: the rows it stands on, and how to make the template's values from them."""
+
+    template: str
+    parts: Mapping[str, str]
+    rows: object
+    values: Callable[[], dict[str, Any]]
+
+
+Finder = Callable[[Request], Found | str]
+
+
+class Pages:
+    """Finders over one hub: request → what is shown, or a sentence saying what is missing."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._boot = secrets.token_hex(4)
+
+    def home(self, request: Request) -> Found | str:
+        """All projects with their sweeps."""
+        projects = self._hub.projects()
+        listed = [(one, self._listed(self._hub.sweeps(one.entity, one.name))) for one in projects]
+        live = any(view.live for _, views in listed for view in views)
+        return Found("home.html", {"projects": "_projects.html"}, listed, lambda: {"listed": listed, "live": live})
+
+    def project(self, request: Request) -> Found | str:
+        """One project: its sweeps, and the runs that belong to none."""
+        entity, name = request.path_params["entity"], request.path_params["project"]
+        project = next((one for one in self._hub.projects(entity) if one.name == name), None)
+        if project is None:
+            return f"There is no project {entity}/{name}."
+        views = self._listed(self._hub.sweeps(entity, name))
+        loose = [run for run in self._hub.runs(entity, name) if not run.sweep][-LOOSE_RUNS:][::-1]
+        live = any(view.live for view in views) or any(run.finished_at is None for run in loose)
+        values = {"project": project, "sweeps": views, "loose": loose, "live": live}
+        parts = {"sweeps": "_sweeps.html", "loose": "_loose.html"}
+        return Found("project.html", parts, (project, views, loose), lambda: values)
+
+    def sweep(self, request: Request) -> Found | str:
+        """One sweep, live."""
+        entity, project, name = (request.path_params[key] for key in ("entity", "project", "name"))
+        sweep = self._hub.sweep(entity, project, name)
+        if sweep is None:
+            return f"There is no sweep {name} in {entity}/{project}."
+        runs, agents = self._hub.sweep_runs(sweep.id), self._hub.sweep_agents(sweep.id)
+
+        def values() -> dict[str, Any]:
+            view = sweep_view(sweep, runs, agents)
+            return {"view": view, "charts": view.charts, "live": view.live}
+
+        return Found("sweep.html", SWEEP_PARTS, (sweep, runs, agents), values)
+
+    def run(self, request: Request) -> Found | str:
+        """One run, live."""
+        entity, project, name = (request.path_params[key] for key in ("entity", "project", "name"))
+        run = self._hub.run(entity, project, name)
+        if run is None:
+            return f"There is no run {name} in {entity}/{project}."
+        return Found("run.html", RUN_PARTS, run, lambda: self._run_values(run))
+
+    def _run_values(self, run: RunRow) -> dict[str, Any]:
+        sweep = self._hub.sweep(run.entity, run.project, run.sweep) if run.sweep else None
+        beside = sweep_view(sweep, self._hub.sweep_runs(sweep.id)) if sweep else None
+        view = run_view(
+            run,
+            beside.asked if beside else NO_SWEEP,
+            number_in_sweep=_number(beside, run),
+            history=self._hub.history(run.id),
+            console=self._hub.console(run.id),
+            full=beside.widths if beside else None,
+        )
+        return {"view": view, "beside": beside, "charts": {"curves": view.curves}, "live": view.live}
+
+    def _listed(self, sweeps: Sequence[SweepRow]) -> list[SweepView]:
+        newest = sorted(sweeps, key=lambda one: one.created_at, reverse=True)[:LISTED_SWEEPS]
+        return [sweep_view(one, self._hub.sweep_runs(one.id)) for one in newest]
+
+    def endpoint(self, find: Finder) -> session.Endpoint:
+        """A finder as an endpoint that serves the page, or its twin when asked for `data.json`."""
+
+        def serve(request: Request) -> Response:
+            twin = request.url.path.endswith("/data.json")
+            known, moment = request.query_params.get("since", ""), f"{self._boot}-{self._hub.changes}"
+            if twin and known.startswith(f"{moment}-"):
+                return answer({"token": known})
+            found = find(request)
+            if isinstance(found, str):
+                return missing(request, found)
+            token = f"{moment}-{digest(repr(found.rows).encode())}"
+            if twin and _same(known, token):
+                return answer({"token": token})
+            return (_twin if twin else _page)(request, found, token)
+
+        return serve
+
+
+def _same(known: str, token: str) -> bool:
+    """Whether two tokens of one life of the server stand for the same rows, whatever was committed between."""
+    return known.split("-")[::2] == token.split("-")[::2]
+
+
+def _values(request: Request, found: Found, token: str) -> dict[str, Any]:
+    values = {**found.values(), **session.around(request), "token": token}
+    return {**values, "poll_ms": LIVE_MS if values["live"] else IDLE_MS}
+
+
+def _page(request: Request, found: Found, token: str) -> Response:
+    return page(found.template, **_values(request, found, token))
+
+
+def _twin(request: Request, found: Found, token: str) -> Response:
+    values = _values(request, found, token)
+    fragments = {name: fragment(file, **values) for name, file in found.parts.items()}
+    shown = {key: values[key] for key in ("token", "live", "poll_ms")}
+    return answer({**shown, "fragments": fragments, "charts": values.get("charts", {})})
+
+
+def missing(request: Request, message: str) -> Response:
+    """A page that says what is not there."""
+    if request.url.path.endswith("/data.json"):
+        return answer({"error": message}, 404)
+    return page("message.html", 404, message=message, **session.around(request))
+
+
+def _number(beside: SweepView | None, run: RunRow) -> int:
+    return next((one.number for one in beside.trials if one.name == run.name), 0) if beside else 0

@@ -1,0 +1,72 @@
+"""What the pages ask of the hub: reads alone, and who is asking."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, UserRow
+
+
+class Signer(Protocol):
+    """Whose key it is; texts that only this hub can have signed. `unsign` raises `Invalid`."""
+
+    def user_of(self, key: str) -> UserRow | None:
+        """The user who holds a key."""
+        ...
+
+    def sign(self, payload: object, ttl_s: float) -> str:
+        """A token that `unsign` accepts for `ttl_s` seconds."""
+        ...
+
+    def unsign(self, token: str) -> Any:
+        """What was signed."""
+        ...
+
+
+class Hub(Protocol):
+    """The hub as the dashboard sees it. Reads of one thing give None where there is no such thing."""
+
+    @property
+    def changes(self) -> int:
+        """A counter that grows with every commit."""
+        ...
+
+    @property
+    def auth(self) -> Signer:
+        """Keys, and signed tokens."""
+        ...
+
+    def projects(self, entity: str | None = None) -> Sequence[ProjectRow]:
+        """All projects, or one entity's."""
+        ...
+
+    def sweeps(self, entity: str, project: str) -> Sequence[SweepRow]:
+        """A project's sweeps."""
+        ...
+
+    def sweep(self, entity: str, project: str, name: str) -> SweepRow | None:
+        """One sweep."""
+        ...
+
+    def sweep_runs(self, sweep_id: int) -> Sequence[RunRow]:
+        """A sweep's runs by creation."""
+        ...
+
+    def sweep_agents(self, sweep_id: int) -> Sequence[AgentRow]:
+        """A sweep's agents."""
+        ...
+
+    def run(self, entity: str, project: str, name: str) -> RunRow | None:
+        """One run."""
+        ...
+
+    def runs(self, entity: str, project: str) -> Sequence[RunRow]:
+        """A project's runs."""
+        ...
+
+    def history(self, run_id: int, after_line: int = 0) -> Sequence[dict[str, Any]]:
+        """A run's history rows from a line on."""
+        ...
+
+    def console(self, run_id: int, last: int = 500) -> Sequence[str]:
+        """The last lines of a run's console."""
+        ...

@@ -1,0 +1,119 @@
+"""Who is looking: sign-in by key or by a signed link, kept in a signed cookie. The pages change nothing."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from infra.dashboard.reader import Hub
+from infra.dashboard.render import answer, page
+from infra.hub.errors import Invalid
+
+COOKIE = "prunefleet_session"
+DAYS_30 = 30 * 24 * 3600
+LONGEST_FORM = 10_000
+
+Endpoint = Callable[[Request], Response]
+
+
+def routes(hub: Hub) -> list[BaseRoute]:
+    """/login (key form, or ?ticket= from a signed link), /logout, and /authorize, where `wandb login` sends people."""
+
+    def form(request: Request) -> Response:
+        ticket = request.query_params.get("ticket")
+        if ticket is None:
+            return _form(request)
+        username = _signed(hub, "ticket", ticket)
+        return (
+            _enter(request, hub, username)
+            if username
+            else _form(request, "This link has expired; ask for another.", 401)
+        )
+
+    async def submit(request: Request) -> Response:
+        fields = parse_qs((await _body(request)).decode("utf-8", "replace"))
+        key = fields.get("key", [""])[0].strip()
+        user = await run_in_threadpool(hub.auth.user_of, key)
+        if user is None:
+            return _form(request, "The server does not know this key.", 401)
+        return _enter(request, hub, user.username)
+
+    def leave(request: Request) -> Response:
+        response = RedirectResponse("/login", status_code=303)
+        response.delete_cookie(COOKIE)
+        return response
+
+    return [
+        Route("/login", form, methods=["GET"]),
+        Route("/login", submit, methods=["POST"]),
+        Route("/logout", leave, methods=["POST"]),
+        Route("/authorize", lambda request: RedirectResponse("/login", status_code=302)),
+    ]
+
+
+def guarded(hub: Hub, endpoint: Endpoint) -> Endpoint:
+    """The endpoint for those signed in; people are led to the form, programs get 401."""
+
+    def guard(request: Request) -> Response:
+        username = _signed(hub, "session", request.cookies.get(COOKIE, ""))
+        if username is not None:
+            request.state.username = username
+            return endpoint(request)
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse(f"/login?{urlencode({'next': request.url.path})}", status_code=303)
+        return answer({"error": "sign in at /login"}, 401)
+
+    return guard
+
+
+def around(request: Request) -> dict[str, Any]:
+    """What every template needs to know of the request."""
+    return {"username": getattr(request.state, "username", None), "base_url": str(request.base_url).rstrip("/")}
+
+
+def local(address: str) -> str:
+    """The address if it is a path of this server, else the front page: a link must not lead people elsewhere."""
+    safe = address.startswith("/") and not address.startswith("//") and "\\" not in address and address.isprintable()
+    return address if safe else "/"
+
+
+def _signed(hub: Hub, use: str, token: str) -> str | None:
+    """The username that a token names for this use: a download's token opens no page."""
+    try:
+        payload = hub.auth.unsign(token) if token else None
+    except Invalid:
+        return None
+    name = payload.get(use) if isinstance(payload, Mapping) else None
+    return name if isinstance(name, str) and name else None
+
+
+def _form(request: Request, problem: str = "", status: int = 200) -> Response:
+    onward = local(request.query_params.get("next", "/"))
+    return page("login.html", status, problem=problem, onward=onward, **around(request))
+
+
+def _enter(request: Request, hub: Hub, username: str) -> Response:
+    response = RedirectResponse(local(request.query_params.get("next", "/")), status_code=303)
+    response.set_cookie(
+        COOKIE,
+        hub.auth.sign({"session": username}, DAYS_30),
+        max_age=DAYS_30,
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+    return response
+
+
+async def _body(request: Request) -> bytes:
+    """The form, as long as it has a form's length."""
+    found = b""
+    async for chunk in request.stream():
+        found += chunk
+        if len(found) > LONGEST_FORM:
+            return b""
+    return found

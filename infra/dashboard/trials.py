@@ -1,0 +1,229 @@
+"""A sweep's runs in the vocabulary of a trial: what was tried, what came of it, and why it was tried."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from infra.dashboard.text import flat, number, points, ratio
+from infra.hub.rows import RunRow, SweepRow
+from objective.errors import BadInput
+from objective.goal import Goal
+from objective.space import GroupSpec, Space
+
+KINDS = ("dense", "uniform", "greedy", "exploit", "explore", "warm", "random", "grid")
+QUIET_REASONS = frozenset({"kind", "acquisition"})
+ENDED = frozenset({"finished", "failed", "killed", "crashed"})
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a sweep asks: its metric, direction, goal and whether it prunes at all."""
+
+    metric: str
+    maximize: bool
+    prunes: bool
+    accuracy: str
+    goal: Goal | None
+    precision: str
+    device: str
+
+    @property
+    def max_drop(self) -> float | None:
+        """The goal's limit on the accuracy lost, a fraction."""
+        return self.goal.max_drop if self.goal and self.goal.kind == "fastest" else None
+
+    def max_ratio(self, baseline_ms: float | None) -> float | None:
+        """The goal's limit on the latency ratio; one in milliseconds is read against the dense median."""
+        if self.goal is None or self.goal.kind != "most_accurate":
+            return None
+        in_ms = self.goal.max_latency_ms
+        limits = [self.goal.max_latency_ratio, in_ms / baseline_ms if in_ms and baseline_ms else None]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep. Accuracy and drop are fractions, `ratio` is candidate to dense, `ms` the p10 latency,
+    `baseline_ms` the dense network's median beside it."""
+
+    number: int
+    name: str
+    title: str
+    state: str
+    outcome: str
+    kind: str
+    reason: str
+    score: float | None
+    accuracy: float | None
+    drop: float | None
+    ratio: float | None
+    ratio_lo: float | None
+    ratio_hi: float | None
+    ms: float | None
+    baseline_ms: float | None
+    kept: Mapping[str, int]
+    parameters: Mapping[str, object]
+    host: str
+    retries: int
+    created_at: datetime
+    finished_at: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run will say no more."""
+        return self.state in ENDED
+
+    @property
+    def seconds(self) -> float | None:
+        """From creation to end."""
+        return (self.finished_at - self.created_at).total_seconds() if self.finished_at else None
+
+
+def question(sweep: SweepRow) -> Question:
+    """Read what a sweep asks from its configuration; a foreign or broken one is a sweep that does not prune."""
+    parameters = _mapping(sweep.config.get("parameters"))
+    metric = _mapping(sweep.config.get("metric"))
+    objective = constants(_mapping(parameters.get("objective")))
+    measure = constants(_mapping(parameters.get("measure")))
+    return Question(
+        metric=str(metric.get("name") or ""),
+        maximize=metric.get("goal", "minimize") == "maximize",
+        prunes="ratio" in parameters or str(sweep.config.get("program", "")).endswith("prunefleet"),
+        accuracy=str(objective.get("metric", "top1")),
+        goal=_goal(objective),
+        precision=str(measure.get("precision", "")),
+        device=str(measure.get("device", "")),
+    )
+
+
+def constants(block: Mapping[str, object]) -> dict[str, object]:
+    """The plain values of a nested `parameters` block, without the parameters that are searched."""
+    entries = _mapping(block.get("parameters"))
+    return {key: _mapping(entry)["value"] for key, entry in entries.items() if "value" in _mapping(entry)}
+
+
+def trials(rows: Sequence[RunRow], asked: Question) -> tuple[Trial, ...]:
+    """Runs in order of creation → trials numbered from 1, warm points told apart by their kept channels."""
+    found = tuple(trial(row, index, asked) for index, row in enumerate(rows, start=1))
+    full = widths(found)
+    ladder = uniform_ladder(full, [one.kept for one in found])
+    return tuple(replace(one, kind=warm_kind(one.kept, full, ladder)) if one.kind == "warm" else one for one in found)
+
+
+def trial(row: RunRow, index: int, asked: Question) -> Trial:
+    """One run in the vocabulary of a trial; what it has not said yet is None or empty."""
+    said = row.summary
+    why = row.why if row.why is not None else said.get("why")
+    return Trial(
+        number=index,
+        name=row.name,
+        title=row.display_name or row.name,
+        state=str(row.state),
+        outcome=str(said.get("outcome") or row.state),
+        kind=kind(why),
+        reason=reason(why),
+        score=number(said.get(asked.metric)),
+        accuracy=number(said.get(f"val_{asked.accuracy}")),
+        drop=number(said.get("metric_drop")),
+        ratio=number(said.get("latency_ratio")),
+        ratio_lo=number(said.get("latency_ratio_lo")),
+        ratio_hi=number(said.get("latency_ratio_hi")),
+        ms=number(said.get("latency_p10_ms")),
+        baseline_ms=number(said.get("baseline_p50_ms")),
+        kept=kept(row),
+        parameters=dict(flat(row.config)),
+        host=row.host or "",
+        retries=row.retries,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+    )
+
+
+def kept(row: RunRow) -> dict[str, int]:
+    """Channels kept per group, from the run's config or summary; empty until the run says so."""
+    found = _mapping(row.config.get("kept")) or _mapping(row.summary.get("kept"))
+    return {str(key): int(value) for key, raw in found.items() if (value := number(raw)) is not None}
+
+
+def kind(why: object) -> str:
+    """Which sort of trial the controller meant: the first of KINDS that its reason names, or "other"."""
+    words = {word for _, value in _said(why) for word in str(value).lower().replace("-", " ").split()}
+    words |= {key for key, value in _said(why) if value is True}
+    return next((name for name in KINDS if name in words), "other")
+
+
+def reason(why: object) -> str:
+    """The controller's reason on one line."""
+    if isinstance(why, str):
+        return why
+    said = why if isinstance(why, Mapping) else {}
+    parts = (_expectation(str(key), value) for key, value in said.items() if key not in QUIET_REASONS)
+    return ", ".join(part for part in parts if part)
+
+
+def widths(all_trials: Sequence[Trial]) -> dict[str, int]:
+    """Channels per group of the dense network: the most that any trial kept."""
+    most: dict[str, int] = {}
+    for one in all_trials:
+        for group, channels in one.kept.items():
+            most[group] = max(channels, most.get(group, 0))
+    return most
+
+
+def uniform_ladder(full: Mapping[str, int], seen: Iterable[Mapping[str, int]]) -> tuple[dict[str, int], ...]:
+    """What uniform pruning gives on the grid that the kept channels seen lie on (their common divisor)."""
+    step = math.gcd(*full.values(), *(channels for each in seen for channels in each.values()))
+    if not full or step < 1:
+        return ()
+    return Space(tuple(GroupSpec(name, width, step) for name, width in full.items())).uniform_ladder()
+
+
+def warm_kind(channels: Mapping[str, int], full: Mapping[str, int], ladder: Sequence[Mapping[str, int]]) -> str:
+    """A warm point is the dense network, uniform pruning on the grid, or greedy from the profile's curves."""
+    if not channels:
+        return "warm"
+    if dict(channels) == dict(full):
+        return "dense"
+    return "uniform" if any(dict(channels) == dict(rung) for rung in ladder) else "greedy"
+
+
+def share_kept(channels: Mapping[str, int], full: Mapping[str, int]) -> float | None:
+    """Kept channels over all channels, 0..1; None where nothing is known."""
+    total = sum(full.get(group, 0) for group in channels)
+    return sum(channels.values()) / total if total else None
+
+
+def _goal(objective: Mapping[str, object]) -> Goal | None:
+    try:
+        return Goal.from_parameters(objective) if objective else None
+    except (BadInput, TypeError, ValueError):
+        return None
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _said(why: object) -> list[tuple[str, object]]:
+    if isinstance(why, str):
+        return [("", why)]
+    return list(flat(why)) if isinstance(why, Mapping) else []
+
+
+def _expectation(name: str, value: object) -> str:
+    """One part of the controller's reason; `{"expected", "lo", "hi"}` is a prediction with its interval."""
+    name = name.replace("_", " ")
+    if not isinstance(value, Mapping):
+        return f"{name} {_short(value)}"
+    middle, low, high = (number(value.get(key)) for key in ("expected", "lo", "hi"))
+    if middle is None:
+        return ", ".join(f"{name} {key} {_short(one)}" for key, one in flat(value))
+    text = points if name.endswith("drop") else ratio
+    return f"expected {name} {text(middle)}" + (
+        "" if low is None or high is None else f" ({text(low)} to {text(high)})"
+    )
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

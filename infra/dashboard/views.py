@@ -1,0 +1,288 @@
+"""Pure: a sweep's rows → what its page says and draws. No clock, no store, no HTML."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from infra.dashboard.text import number, percent, plain, points, score
+from infra.dashboard.trials import Question, Trial, question, share_kept, trials, widths
+from infra.hub.rows import AgentRow, RunRow, SweepRow
+from objective.pareto import front
+
+Chart = dict[str, object]
+
+OUTCOMES = ("scored", "finished", "skipped", "infeasible", "diverged", "kept_failing", "failed", "crashed", "killed")
+WAITING = ("running", "pending", "preempting", "preempted")
+STATE_WORDS = {
+    "PENDING": "waiting for the first agent",
+    "RUNNING": "running",
+    "PAUSED": "paused",
+    "CANCELED": "cancelled",
+    "FINISHED": "finished",
+}
+GENERIC_COLUMNS = 8
+DEEPEST_DROP = 0.10  # the hypervolume's reference; what lost more is drawn on the floor of the chart
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is: ended trials of `cap` (None: no limit), live ones, and counts per outcome."""
+
+    ended: int
+    live: int
+    cap: int | None
+    parts: tuple[tuple[str, int], ...]
+
+    @property
+    def total(self) -> int:
+        """What the bar is measured against."""
+        return max(self.cap or 0, self.ended + self.live, 1)
+
+
+@dataclass(frozen=True)
+class AgentView:
+    """One agent: where it runs, when it was last heard of, and what it holds."""
+
+    number: int
+    name: str
+    host: str
+    device: str
+    state: str
+    heartbeat_at: datetime
+    run: Trial | None
+    finished: int
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """Everything a sweep's page needs."""
+
+    sweep: SweepRow
+    title: str
+    state: str
+    asked: Question
+    aim: str
+    progress: Progress
+    trials: tuple[Trial, ...]
+    best: Trial | None
+    best_within: bool
+    dense: Trial | None
+    widths: Mapping[str, int]
+    columns: tuple[str, ...]
+    agents: tuple[AgentView, ...]
+    charts: Mapping[str, Chart]
+
+    @property
+    def live(self) -> bool:
+        """Whether anything may still change."""
+        return self.sweep.state in ("PENDING", "RUNNING", "PAUSED") or self.progress.live > 0
+
+
+def sweep_view(sweep: SweepRow, runs: Sequence[RunRow], agents: Sequence[AgentRow] = ()) -> SweepView:
+    """Rows of one sweep → its page."""
+    asked = question(sweep)
+    asked_trials = trials(runs, asked)
+    best = best_trial(asked_trials, asked)
+    return SweepView(
+        sweep=sweep,
+        title=sweep.display_name or str(sweep.config.get("name") or sweep.name),
+        state=STATE_WORDS.get(sweep.state, str(sweep.state).lower()),
+        asked=asked,
+        aim=aim(asked),
+        progress=progress(asked_trials, cap(sweep.config)),
+        trials=asked_trials,
+        best=best,
+        best_within=best is not None and within(best, asked),
+        dense=next((one for one in asked_trials if one.kind == "dense" and one.ms is not None), None),
+        widths=widths(asked_trials),
+        columns=() if asked.prunes else parameter_columns(asked_trials),
+        agents=agent_views(agents, runs, asked_trials),
+        charts=charts(asked_trials, asked),
+    )
+
+
+def aim(asked: Question) -> str:
+    """The goal in one sentence."""
+    if asked.goal is None:
+        return f"{'Maximise' if asked.maximize else 'Minimise'} {asked.metric}" if asked.metric else ""
+    where = (f"on {asked.device}" if asked.device else "", f"at {asked.precision}" if asked.precision else "")
+    return " ".join([_aim_of_kind(asked), *filter(None, where)])
+
+
+def _aim_of_kind(asked: Question) -> str:
+    goal = asked.goal
+    assert goal is not None
+    limits = (
+        f"{goal.max_latency_ratio:g} of the dense latency" if goal.max_latency_ratio is not None else "",
+        f"{goal.max_latency_ms:g} ms" if goal.max_latency_ms is not None else "",
+    )
+    sentences = {
+        "fastest": f"Fastest, losing at most {plain(100 * (goal.max_drop or 0.0))} pt of {asked.accuracy}",
+        "most_accurate": f"Best {asked.accuracy} within {' and '.join(filter(None, limits))}",
+        "tradeoff": f"{asked.accuracy} × latency ratio^{goal.weight:g}",
+        "pareto": f"The whole front of {asked.accuracy} against latency",
+    }
+    return sentences.get(goal.kind, goal.kind)
+
+
+def cap(config: Mapping[str, object]) -> int | None:
+    """The sweep's run_cap, if it has one."""
+    value = number(config.get("run_cap"))
+    return int(value) if value else None
+
+
+def progress(all_trials: Sequence[Trial], run_cap: int | None) -> Progress:
+    """Counts per outcome, ended ones first, in a fixed order."""
+    counts = Counter(one.outcome if one.ended else one.state for one in all_trials)
+    order = [*OUTCOMES, *sorted(set(counts) - {*OUTCOMES, *WAITING}), *WAITING]
+    ended = sum(one.ended for one in all_trials)
+    parts = tuple((name, counts[name]) for name in order if counts[name])
+    return Progress(ended=ended, live=len(all_trials) - ended, cap=run_cap, parts=parts)
+
+
+def best_trial(all_trials: Sequence[Trial], asked: Question) -> Trial | None:
+    """The ended trial with the best value of the sweep's metric; the earlier one where two are equal."""
+    sign = 1.0 if asked.maximize else -1.0
+    scored = [(sign * one.score, -one.number, one) for one in all_trials if one.score is not None and one.ended]
+    return max(scored, key=lambda entry: entry[:2])[2] if scored else None
+
+
+def within(one: Trial, asked: Question) -> bool:
+    """Whether a trial meets the goal's limits; what was not measured does not break one."""
+    most = asked.max_ratio(one.baseline_ms)
+    slow = most is not None and one.ratio is not None and one.ratio > most
+    lost = asked.max_drop is not None and one.drop is not None and one.drop > asked.max_drop
+    return not (slow or lost)
+
+
+def parameter_columns(all_trials: Sequence[Trial]) -> tuple[str, ...]:
+    """The parameters that differ between trials, in order of appearance, at most GENERIC_COLUMNS."""
+    values: dict[str, set[str]] = {}
+    for one in all_trials:
+        for name, value in one.parameters.items():
+            values.setdefault(name, set()).add(repr(value))
+    varied = [name for name, seen in values.items() if len(seen) > 1 and not name.startswith("_")]
+    return tuple((varied or [name for name in values if not name.startswith("_")])[:GENERIC_COLUMNS])
+
+
+def agent_views(
+    agents: Sequence[AgentRow], runs: Sequence[RunRow], all_trials: Sequence[Trial]
+) -> tuple[AgentView, ...]:
+    """Agents with their device (said by their runs) and the trial they hold."""
+    by_name = {one.name: one for one in all_trials}
+    devices = {row.agent: _device(row) for row in runs if row.agent and _device(row)}
+    done = Counter(row.agent for row in runs if by_name[row.name].ended)
+    return tuple(
+        AgentView(
+            number=index,
+            name=agent.name,
+            host=agent.host,
+            device=devices.get(agent.name, ""),
+            state=str(agent.state).lower(),
+            heartbeat_at=agent.heartbeat_at,
+            run=by_name.get(agent.run or ""),
+            finished=done[agent.name],
+        )
+        for index, agent in enumerate(agents, start=1)
+    )
+
+
+def _device(row: RunRow) -> str:
+    said = row.config.get("device")
+    if isinstance(said, Mapping):
+        return " · ".join(str(said[key]) for key in ("kind", "cpu") if said.get(key))
+    return str(said or "")
+
+
+def charts(all_trials: Sequence[Trial], asked: Question) -> dict[str, Chart]:
+    """The page's charts by name: `tradeoff` where trials were timed, `best` always."""
+    drawn = {"best": best_chart(all_trials, asked)}
+    if asked.prunes:
+        drawn["tradeoff"] = tradeoff_chart(all_trials, asked)
+    return drawn
+
+
+def best_chart(all_trials: Sequence[Trial], asked: Question) -> Chart:
+    """The metric of each ended trial, and the best so far as a line: `[number, value]` each."""
+    scored = [one for one in all_trials if one.score is not None and one.ended]
+    values = np.array([one.score for one in scored], dtype=float)
+    running = np.maximum.accumulate(values) if asked.maximize else np.minimum.accumulate(values)
+    return {
+        "metric": asked.metric,
+        "points": [
+            {"x": one.number, "y": one.score, "name": one.name, "title": one.title, "kind": one.kind} for one in scored
+        ],
+        "line": [[one.number, float(value)] for one, value in zip(scored, running, strict=True)],
+    }
+
+
+def tradeoff_chart(all_trials: Sequence[Trial], asked: Question) -> Chart:
+    """Accuracy against latency ratio: points by kind, the Pareto front, the dense accuracy and the goal's limits."""
+    measured = [one for one in all_trials if one.accuracy is not None and one.ratio is not None]
+    dense = dense_accuracy(measured)
+    return {
+        "metric": asked.accuracy,
+        "points": [_point(one, asked) for one in measured],
+        "front": pareto(measured),
+        "dense": dense,
+        "least_accuracy": None if dense is None or asked.max_drop is None else dense - asked.max_drop,
+        "most_ratio": asked.max_ratio(median(one.baseline_ms for one in measured)),
+        "max_drop": asked.max_drop,
+        "floor": None if dense is None else dense - max(DEEPEST_DROP, asked.max_drop or 0.0),
+    }
+
+
+def dense_accuracy(measured: Sequence[Trial]) -> float | None:
+    """The dense network's accuracy as any trial knows it: its own plus its drop (the median of them)."""
+    return median(one.accuracy + one.drop for one in measured if one.accuracy is not None and one.drop is not None)
+
+
+def median(values: Iterable[float | None]) -> float | None:
+    """The median of the values that are known."""
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def pareto(measured: Sequence[Trial]) -> list[list[float]]:
+    """The non-dominated `[ratio, accuracy]`, fastest first."""
+    if not measured:
+        return []
+    accuracy = np.array([one.accuracy for one in measured], dtype=float)
+    ratios = np.array([one.ratio for one in measured], dtype=float)
+    chosen = front(np.column_stack([1.0 - accuracy, ratios]))
+    return sorted([float(ratios[i]), float(accuracy[i])] for i in chosen)
+
+
+def _point(one: Trial, asked: Question) -> Chart:
+    return {
+        "name": one.name,
+        "title": one.title,
+        "number": one.number,
+        "kind": one.kind,
+        "x": one.ratio,
+        "lo": one.ratio_lo,
+        "hi": one.ratio_hi,
+        "y": one.accuracy,
+        "within": within(one, asked),
+        "text": [
+            f"{asked.accuracy} {percent(one.accuracy)}, lost {points(one.drop)}",
+            f"score {score(one.score)}",
+        ],
+    }
+
+
+def compact(one: Trial, full: Mapping[str, int]) -> tuple[tuple[str, int, float], ...]:
+    """Kept channels for one cell: group, channels, share of the dense width 0..1."""
+    return tuple((group, channels, channels / max(full.get(group, 0), 1)) for group, channels in one.kept.items())
+
+
+def kept_text(one: Trial, full: Mapping[str, int]) -> str:
+    """Kept channels in words: each group's where they are few, else the share."""
+    if not one.kept:
+        return ""
+    if len(one.kept) <= 8:
+        return "·".join(str(channels) for channels in one.kept.values())
+    return f"{percent(share_kept(one.kept, full), 0)} of {len(one.kept)} groups"
