@@ -19,6 +19,7 @@ import torch_pruning as tp
 from torch import nn
 
 from objective.errors import BadInput
+from objective.space import GroupSpec, levels
 
 PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
 
@@ -235,3 +236,17 @@ def _unique(groups: Sequence[Group]) -> tuple[Group, ...]:
         name = group.name if seen[group.name] == 1 else f"{group.name}_{seen[group.name]}"
         unique.append(Group(name, group.width, group.members, group.root, group.multiple))
     return tuple(unique)
+
+
+def specs(groups: Sequence[Group], step: int) -> tuple[GroupSpec, ...]:
+    """The groups on a channel grid of `step`, each on the least multiple of it that its grouped layers allow.
+
+    Where no group is wider than one step the step is halved until one is, so that a narrow network can be searched too.
+    """
+    while step > 1 and all(len(levels(_spec(group, step))) < 2 for group in groups):
+        step //= 2
+    return tuple(_spec(group, step) for group in groups)
+
+
+def _spec(group: Group, step: int) -> GroupSpec:
+    return GroupSpec(group.name, group.width, math.lcm(step, group.multiple))

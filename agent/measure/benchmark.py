@@ -1,8 +1,8 @@
 """Latency of candidates against the dense model: interleaved slots, 10th percentiles, repeated until it is certain.
 
-A slot is a few milliseconds of one network's calls; its value is the median of its calls. Rounds run one slot of
-every network in random order, so whatever slows the host slows all of them. docs/measurement.md gives the protocol
-and its limits.
+A slot is a few milliseconds of one network's calls; its value is their 10th percentile, which other work on the host
+hardly moves. Rounds run one slot of every network in random order, so whatever slows the host slows all of them.
+docs/measurement.md gives the protocol and its limits.
 """
 
 import gc
@@ -23,8 +23,9 @@ from objective.trial import Device, Latency
 Model = Exported | Callable[[], object]
 Samples = NDArray[np.float64]
 
+QUANTILE = 10
 WARM_UP_CALLS = 20
-SLOT_S = 0.006
+SLOT_S = 0.004
 ROUNDS_BETWEEN_CHECKS = 20
 THROUGHPUT_S = 0.2
 DRIFT_LIMIT = 0.10
@@ -36,7 +37,7 @@ DENSE = "dense"
 class Sitting:
     """Networks measured together: a `Latency` for each (the dense one under "dense"), and the raw samples.
 
-    `slots[name]`: medians of its slots in milliseconds, in the order of the rounds; `calls[name]`: every call,
+    `slots[name]`: 10th percentiles of its slots in milliseconds, in the order of the rounds; `calls[name]`: every call,
     milliseconds.
     """
 
@@ -45,7 +46,7 @@ class Sitting:
     calls: Mapping[str, Samples]
     seconds: float
 
-    def interval_ms(self, name: str, q: float = 10, seed: int = 0) -> tuple[float, float]:
+    def interval_ms(self, name: str, q: float = QUANTILE, seed: int = 0) -> tuple[float, float]:
         """95 % bootstrap interval of that percentile of the slots, in milliseconds."""
         slots = self.slots[name]
         chosen = np.random.default_rng(seed).integers(0, len(slots), (2000, len(slots)))
@@ -153,7 +154,7 @@ class _Bench:
         for index in self._random.permutation(len(names)):
             calls = _slot(self.sessions[names[index]], self._length[names[index]])
             self.calls[names[index]].append(calls)
-            self.slots[names[index]].append(float(np.median(calls)))
+            self.slots[names[index]].append(float(np.percentile(calls, QUANTILE)))
 
     def _tight(self, target: float) -> bool:
         return all(_half_width(*self.interval(name, 200)) <= target for name in self.sessions if name != DENSE)
@@ -163,14 +164,14 @@ class _Bench:
         if name == DENSE:
             return 1.0, 1.0, 1.0
         slots, dense = np.array(self.slots[name]), np.array(self.slots[DENSE])
-        ratio, low, high = bootstrap_ratio_interval(slots, dense, n=n, seed=self.seed)
+        ratio, low, high = bootstrap_ratio_interval(slots, dense, q=QUANTILE, n=n, seed=self.seed)
         return float(ratio), float(low), float(high)
 
     def latency(self, name: str, device: Device, fps: float) -> Latency:
         """What one network's rounds say; percentiles of milliseconds above the 10th are those of single calls."""
         ratio, low, high = self.interval(name, 2000)
         dense = np.array(self.slots[DENSE])
-        p10 = float(np.percentile(self.slots[name], 10))
+        p10 = float(np.percentile(self.slots[name], QUANTILE))
         p50, p90, p99 = (float(value) for value in np.percentile(np.concatenate(self.calls[name]), [50, 90, 99]))
         return Latency(
             device=device,
@@ -182,7 +183,7 @@ class _Bench:
             p50_ms=p50,
             p90_ms=p90,
             p99_ms=p99,
-            baseline_p10_ms=float(np.percentile(dense, 10)),
+            baseline_p10_ms=float(np.percentile(dense, QUANTILE)),
             baseline_p50_ms=float(np.percentile(np.concatenate(self.calls[DENSE]), 50)),
             throughput_fps=fps,
             n=len(dense),
@@ -192,7 +193,7 @@ class _Bench:
 
 def drift(slots: Samples) -> float:
     """How far the 10th percentiles of the first and the second half of the slots lie apart, relative to the smaller."""
-    halves = [float(np.percentile(half, 10)) for half in np.array_split(slots, 2) if len(half)]
+    halves = [float(np.percentile(half, QUANTILE)) for half in np.array_split(slots, 2) if len(half)]
     return max(halves) / min(halves) - 1
 
 
