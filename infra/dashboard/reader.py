@@ -3,23 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, UserRow
-
-
-class Signer(Protocol):
-    """Whose key it is; texts that only this hub can have signed. `unsign` raises `Invalid`."""
-
-    def user_of(self, key: str) -> UserRow | None:
-        """The user who holds a key."""
-        ...
-
-    def sign(self, payload: object, ttl_s: float) -> str:
-        """A token that `unsign` accepts for `ttl_s` seconds."""
-        ...
-
-    def unsign(self, token: str) -> Any:
-        """What was signed."""
-        ...
+from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow
 
 
 class Hub(Protocol):
@@ -28,11 +12,6 @@ class Hub(Protocol):
     @property
     def changes(self) -> int:
         """A counter that grows with every commit."""
-        ...
-
-    @property
-    def auth(self) -> Signer:
-        """Keys, and signed tokens."""
         ...
 
     def projects(self, entity: str | None = None) -> Sequence[ProjectRow]:
@@ -69,4 +48,20 @@ class Hub(Protocol):
 
     def console(self, run_id: int, last: int = 500) -> Sequence[str]:
         """The last lines of a run's console."""
+        ...
+
+    def user_of_key(self, key: str) -> str | None:
+        """Whose key this is."""
+        ...
+
+    def user_of_ticket(self, ticket: str) -> str | None:
+        """For whom a sign-in link was made, while it lasts."""
+        ...
+
+    def user_of_session(self, cookie: str) -> str | None:
+        """Whose cookie this is, while it lasts."""
+        ...
+
+    def session_of(self, username: str, ttl_s: float) -> str:
+        """A signed cookie for a user."""
         ...

@@ -1,6 +1,6 @@
 """Who is looking: sign-in by key or by a signed link, kept in a signed cookie. The pages change nothing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -11,7 +11,6 @@ from starlette.routing import BaseRoute, Route
 
 from infra.dashboard.reader import Hub
 from infra.dashboard.render import answer, page
-from infra.hub.errors import Invalid
 
 COOKIE = "prunefleet_session"
 DAYS_30 = 30 * 24 * 3600
@@ -27,7 +26,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
         ticket = request.query_params.get("ticket")
         if ticket is None:
             return _form(request)
-        username = _signed(hub, "ticket", ticket)
+        username = hub.user_of_ticket(ticket)
         return (
             _enter(request, hub, username)
             if username
@@ -37,10 +36,10 @@ def routes(hub: Hub) -> list[BaseRoute]:
     async def submit(request: Request) -> Response:
         fields = parse_qs((await _body(request)).decode("utf-8", "replace"))
         key = fields.get("key", [""])[0].strip()
-        user = await run_in_threadpool(hub.auth.user_of, key)
-        if user is None:
+        username = await run_in_threadpool(hub.user_of_key, key)
+        if username is None:
             return _form(request, "The server does not know this key.", 401)
-        return _enter(request, hub, user.username)
+        return _enter(request, hub, username)
 
     def leave(request: Request) -> Response:
         response = RedirectResponse("/login", status_code=303)
@@ -59,7 +58,7 @@ def guarded(hub: Hub, endpoint: Endpoint) -> Endpoint:
     """The endpoint for those signed in; people are led to the form, programs get 401."""
 
     def guard(request: Request) -> Response:
-        username = _signed(hub, "session", request.cookies.get(COOKIE, ""))
+        username = hub.user_of_session(request.cookies.get(COOKIE, ""))
         if username is not None:
             request.state.username = username
             return endpoint(request)
@@ -81,16 +80,6 @@ def local(address: str) -> str:
     return address if safe else "/"
 
 
-def _signed(hub: Hub, use: str, token: str) -> str | None:
-    """The username that a token names for this use: a download's token opens no page."""
-    try:
-        payload = hub.auth.unsign(token) if token else None
-    except Invalid:
-        return None
-    name = payload.get(use) if isinstance(payload, Mapping) else None
-    return name if isinstance(name, str) and name else None
-
-
 def _form(request: Request, problem: str = "", status: int = 200) -> Response:
     onward = local(request.query_params.get("next", "/"))
     return page("login.html", status, problem=problem, onward=onward, **around(request))
@@ -100,7 +89,7 @@ def _enter(request: Request, hub: Hub, username: str) -> Response:
     response = RedirectResponse(local(request.query_params.get("next", "/")), status_code=303)
     response.set_cookie(
         COOKIE,
-        hub.auth.sign({"session": username}, DAYS_30),
+        hub.session_of(username, DAYS_30),
         max_age=DAYS_30,
         httponly=True,
         samesite="lax",

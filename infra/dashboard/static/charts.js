@@ -1,10 +1,14 @@
 // Chart data (views.py says what is in it) → ECharts. Colours come from the style sheet, so that dark mode has one source.
-const SYMBOLS = { dense: "diamond", uniform: "rect", greedy: "triangle", exploit: "circle", explore: "emptyCircle" };
+const SYMBOLS = { dense: "diamond", uniform: "rect", greedy: "triangle", exploit: "circle", explore: "circle" };
 const ORDER = ["dense", "uniform", "greedy", "warm", "exploit", "explore", "random", "grid", "other"];
 const drawn = new Map(); // place → { chart, make }
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const colour = (kind) => style(`kind-${kind === "warm" ? "greedy" : kind}`) || style("kind-other");
+const filling = (kind) =>
+  kind === "explore"
+    ? { color: style("card"), borderColor: colour(kind), borderWidth: 2 }
+    : { color: colour(kind), borderColor: style("card"), borderWidth: 1 };
 const percent = (value) => `${(100 * value).toFixed(Math.abs(value * 100) % 1 ? 1 : 0)} %`;
 const short = (value) => String(Number(Number(value).toPrecision(4)));
 
@@ -163,7 +167,7 @@ function tradeoff(data, narrow) {
         type: "scatter",
         symbol: SYMBOLS[kind] ?? "circle",
         symbolSize: kind === "dense" ? 15 : 11,
-        itemStyle: { color: colour(kind), borderColor: kind === "explore" ? undefined : style("card"), borderWidth: kind === "explore" ? undefined : 1 },
+        itemStyle: filling(kind),
         data: data.points.filter((point) => point.kind === kind).map((point) => tradeoffPoint(point, data)),
         cursor: "pointer",
         z: 3,
@@ -190,7 +194,7 @@ function best(data) {
         type: "scatter",
         symbol: SYMBOLS[kind] ?? "circle",
         symbolSize: 8,
-        itemStyle: { color: colour(kind), opacity: 0.85 },
+        itemStyle: { ...filling(kind), opacity: 0.85 },
         data: data.points.filter((point) => point.kind === kind).map((point) => ({ value: [point.x, point.y], point })),
         cursor: "pointer",
         z: 2,
