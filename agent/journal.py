@@ -8,7 +8,7 @@ from typing import Any, Self
 
 
 class Journal:
-    """Results by key in the file `path`. One process holds it at a time: another that wants the same waits, then finds all.
+    """Results by key in the file `path`, which one process holds at a time: another waits, then finds all.
 
     Use as a context manager. Values are JSON.
     """
