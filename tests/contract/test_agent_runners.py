@@ -1,0 +1,123 @@
+"""One suite that every runner passes: OpenVINO and torch, on each device and precision that this host has."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support_networks import Residual
+
+from agent.measure.engine import openvino
+from agent.measure.export import Exported, export
+from agent.measure.runners import OpenVINORunner, Runner, TorchRunner, supported_precisions
+from objective.errors import BadInput
+from objective.trial import FailureKind, TrialFailed
+
+IMAGES = torch.randn(4, 1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+CLOSE = {"f32": 1e-4, "bf16": 0.03, "f16": 0.01}
+
+
+def openvino_on(device: str, precision: str) -> Runner:
+    """The runner, or a skip that says what this host lacks."""
+    if device not in openvino.Core().available_devices:
+        pytest.skip(f"OpenVINO has no {device} on this host")
+    if precision not in ("default", *supported_precisions(device)):
+        pytest.skip(f"{device} of this host does not compute in {precision}")
+    return OpenVINORunner(device, precision)
+
+
+def torch_on(device: str, precision: str) -> Runner:
+    """The runner, or a skip that says what this host lacks."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch has no CUDA device on this host")
+    return TorchRunner(device, precision)
+
+
+PRECISIONS = ("f32", "bf16", "default")
+CASES = [(openvino_on, "CPU", precision) for precision in PRECISIONS]
+CASES += [(torch_on, "cpu", precision) for precision in PRECISIONS]
+CASES += [(openvino_on, "GPU", "default"), (openvino_on, "NPU", "default"), (torch_on, "cuda", "f32")]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A small residual network."""
+    return export(Residual(16, (8,)).eval(), IMAGES[0], tmp_path_factory.mktemp("runners"))
+
+
+@pytest.fixture(params=CASES, ids=[f"{make.__name__}-{device}-{precision}" for make, device, precision in CASES])
+def runner(request: pytest.FixtureRequest) -> Runner:
+    """Every runner in turn."""
+    make: Callable[[str, str], Runner]
+    make, device, precision = request.param
+    return make(device, precision)
+
+
+def test_it_computes_what_torch_computes(runner: Runner, exported: Exported) -> None:
+    """On several inputs, to the accuracy of the precision that the session says it computes in."""
+    session = runner.load(exported)
+    for image in IMAGES:
+        with torch.no_grad():
+            expected = exported.network(image).numpy()
+        got = session.infer(image.numpy())
+        assert got.shape == expected.shape and got.dtype == np.float32
+        assert np.abs(got - expected).max() <= CLOSE[session.precision] * np.abs(expected).max()
+
+
+def test_it_says_the_precision_it_computes_in(runner: Runner, exported: Exported) -> None:
+    """What was asked for, or what the device chose where the choice was left to it."""
+    session = runner.load(exported)
+    assert session.precision in CLOSE
+    if runner.precision != "default":
+        assert session.precision == runner.precision
+
+
+def test_it_runs_again_and_again_on_its_fixed_input(runner: Runner, exported: Exported) -> None:
+    """Without an input from outside, and without changing what `infer` gives."""
+    session = runner.load(exported)
+    before = session.infer(IMAGES[0].numpy())
+    for _ in range(30):
+        session.run()
+    assert np.array_equal(session.infer(IMAGES[0].numpy()), before)
+
+
+def test_its_throughput_is_counted(runner: Runner, exported: Exported) -> None:
+    """Inferences per second of a run of its own: positive and finite."""
+    assert 0 < runner.load(exported).throughput(0.02) < 1e7
+
+
+def test_it_holds_several_networks_at_once(runner: Runner, exported: Exported, tmp_path: Path) -> None:
+    """Sessions do not disturb each other."""
+    other = export(Residual(24, ()).eval(), IMAGES[0], tmp_path)
+    first, second = runner.load(exported), runner.load(other)
+    alone = first.infer(IMAGES[1].numpy())
+    second.run()
+    assert np.array_equal(first.infer(IMAGES[1].numpy()), alone)
+    assert not np.allclose(second.infer(IMAGES[1].numpy()), alone)
+
+
+def test_a_device_that_is_not_there_is_bad_input() -> None:
+    """One line with the devices that are."""
+    with pytest.raises(BadInput, match="device: got 'TPU'; OpenVINO has CPU"):
+        OpenVINORunner("TPU")
+    with pytest.raises(BadInput, match="device: got 'tpu'; torch has cpu"):
+        TorchRunner("tpu")
+
+
+def test_a_precision_that_is_not_there_is_bad_input() -> None:
+    """One line with the precisions that are."""
+    with pytest.raises(BadInput, match="precision: got 'f8'; CPU of this host computes in f32"):
+        OpenVINORunner(precision="f8")
+    with pytest.raises(BadInput, match="precision: got 'f8'"):
+        TorchRunner(precision="f8")
+
+
+def test_a_network_that_the_device_refuses_is_a_device_failure(exported: Exported, tmp_path: Path) -> None:
+    """A broken model file fails the trial with kind DEVICE and one line."""
+    broken = Exported(tmp_path / "none.xml", None, "f32", 0, (1, 1, 16, 16))
+    with pytest.raises(TrialFailed) as failed:
+        OpenVINORunner().load(broken)
+    assert failed.value.failure.kind == FailureKind.DEVICE and "\n" not in failed.value.failure.message
+    with pytest.raises(BadInput, match="torch needs the network itself"):
+        TorchRunner().load(broken)
