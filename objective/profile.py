@@ -1,0 +1,125 @@
+"""What is known before the first trial: sensitivity and latency of each group alone, and points worth starting from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from objective import checks
+from objective.errors import BadInput
+from objective.goal import Goal
+from objective.plain import Plain
+from objective.space import GroupSpec, Space
+from objective.warm import warm_start
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Curve(Plain):
+    """One group pruned alone: for each count in ``kept`` the validation metric after batch-norm re-estimation, without
+    fine-tuning, and the latency ratio to the dense model. All three have one length; ``kept`` ascends.
+    """
+
+    group: str
+    kept: tuple[int, ...]
+    metric: tuple[float, ...]
+    latency_ratio: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        checks.name("curve.group", self.group)
+        lengths = {len(self.kept), len(self.metric), len(self.latency_ratio)}
+        if len(lengths) != 1 or not self.kept:
+            raise BadInput(f"curve.{self.group}", sorted(lengths), "give as many metrics and latencies as kept counts")
+        if list(self.kept) != sorted(set(self.kept)):
+            raise BadInput(f"curve.{self.group}.kept", self.kept, "give each kept count once, ascending")
+        for value in self.metric:
+            checks.number(f"curve.{self.group}.metric", value, low=0, high=1)
+        for value in self.latency_ratio:
+            checks.positive(f"curve.{self.group}.latency_ratio", value)
+
+    def points(self) -> dict[int, tuple[float, float]]:
+        """Return (metric, latency ratio) by kept channels."""
+        pairs = zip(self.metric, self.latency_ratio, strict=True)
+        return dict(zip(self.kept, pairs, strict=True))
+
+
+@dataclass(frozen=True)
+class Profile(Plain):
+    """A profile of one trained network on one device at one precision.
+
+    ``latencies`` are further untrained networks, as (kept channels by group, latency ratio); ``warm`` are pruning
+    ratios by group, to be tried first and in this order: dense, aligned uniform, greedy from the curves; ``made`` is an
+    ISO time.
+    """
+
+    task: str
+    network_hash: str
+    baseline_hash: str
+    device: str
+    precision: str
+    groups: tuple[GroupSpec, ...]
+    metric: str
+    dense_metric: float
+    curves: tuple[Curve, ...]
+    latencies: tuple[tuple[Mapping[str, int], float], ...] = ()
+    warm: tuple[Mapping[str, float], ...] = ()
+    made: str = ""
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise BadInput("profile.version", self.version, f"make the profile anew: this release reads {VERSION}")
+        for field in ("task", "network_hash", "baseline_hash", "device", "precision"):
+            checks.text(f"profile.{field}", getattr(self, field))
+        checks.name("profile.metric", self.metric)
+        checks.number("profile.dense_metric", self.dense_metric, low=0, high=1)
+        self._check_groups()
+
+    def _check_groups(self) -> None:
+        space = self.space
+        for curve in self.curves:
+            space.ratios({curve.group: curve.kept[-1]})
+        for kept, ratio in self.latencies:
+            space.ratios(kept)
+            checks.positive("profile.latencies", ratio)
+        for ratios in self.warm:
+            space.kept(ratios)
+
+    @property
+    def space(self) -> Space:
+        """The whole search space of the network on this device."""
+        return Space(self.groups)
+
+    def save(self, path: Path) -> None:
+        """Write the profile as JSON."""
+        path.write_text(json.dumps(self.to_json(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Profile:
+        """Read a profile from JSON.
+
+        Raises:
+            BadInput: the file is not JSON, or not a profile of this version.
+        """
+        return cls.loads(path.read_text(), str(path))
+
+    @classmethod
+    def loads(cls, text: str, name: str = "profile") -> Profile:
+        """Read a profile from a JSON text; ``name`` says in messages where it came from."""
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise BadInput(name, error.msg, "give a profile made by `prunefleet plan`") from None
+        return cls.from_json(document)
+
+
+def warm_points(profile: Profile, goal: Goal) -> tuple[dict[str, float], ...]:
+    """Return the points to try first, as ratios: dense, three aligned uniform, four greedy from the curves.
+
+    All are distinct in kept channels; fewer where the space has fewer.
+    """
+    curves = {curve.group: curve.points() for curve in profile.curves}
+    return tuple(profile.space.ratios(kept) for kept in warm_start(profile.space, profile.dense_metric, curves, goal))
