@@ -1,0 +1,64 @@
+"""The demonstration task: Fashion-MNIST and a residual network that two cores train in minutes."""
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from agent.tasks import sources
+from agent.tasks.classification import Classification, Images
+from agent.tasks.network import ResNet9
+from agent.tasks.task import Budget, digest
+from objective.checks import whole
+
+SEED = 20170825
+HELD_BACK = 5000
+"""Images of the training part in each of validation and holdout."""
+
+
+class FashionMNIST(Classification):
+    """Train 50,000, validation 5,000 (guides), holdout 5,000 (checks the guide), test 10,000 (read for what ships)."""
+
+    name = "fashion_mnist"
+    mean = (0.2860,)
+    std = (0.3530,)
+    lr = 0.1
+
+    def __init__(self, limit: int | None = None) -> None:
+        """`limit` takes that many images of each split, for trials of the machinery; or PRUNEFLEET_LIMIT does."""
+        asked = limit if limit is not None else int(os.environ.get("PRUNEFLEET_LIMIT", "0")) or None
+        self.limit = None if asked is None else whole("limit", asked, low=1)
+
+    def network(self) -> nn.Module:
+        """ResNet9, initialised from a fixed seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            return ResNet9()
+
+    def dense_budget(self) -> Budget:
+        """Ten epochs at learning rate 0.2."""
+        return Budget(epochs=10, lr=0.2, seed=SEED)
+
+    def splits(self) -> Mapping[str, Images]:
+        """The official test part is the test split; the training part is divided by a fixed permutation."""
+        files = sources.fashion_mnist()
+        order = _order()
+        pixels = torch.from_numpy(files["train-images-idx3-ubyte"][order])[:, None]
+        labels = torch.from_numpy(files["train-labels-idx1-ubyte"][order].astype(np.int64))
+        train = len(order) - 2 * HELD_BACK
+        bounds = {"train": (0, train), "validation": (train, train + HELD_BACK), "holdout": (train + HELD_BACK, None)}
+        splits = {name: Images(pixels[slice(*ends)], labels[slice(*ends)]) for name, ends in bounds.items()}
+        test = files["t10k-images-idx3-ubyte"], files["t10k-labels-idx1-ubyte"].astype(np.int64)
+        splits["test"] = Images(torch.from_numpy(test[0].copy())[:, None], torch.from_numpy(test[1]))
+        return {name: Images(each.pixels[: self.limit], each.labels[: self.limit]) for name, each in splits.items()}
+
+    def data_hash(self) -> str:
+        """Of the files' checksums, the division into splits, and the limit: known before the data is read."""
+        return digest(*sources.SHA256.values(), _order().tobytes(), repr(self.limit))
+
+
+def _order() -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """A fixed permutation of the 60,000 training images."""
+    return np.random.default_rng(SEED).permutation(60000)

@@ -1,0 +1,105 @@
+"""What a user writes to bring a network and data of their own; docs/task.md shows one in 40 lines."""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from objective import checks
+
+SPLITS = ("validation", "holdout", "test")
+
+Report = Callable[[Mapping[str, float]], bool]
+"""Called with what training knows (epoch, train_loss, val_<metric>); returns False when training should end now."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long and how fast to train: epochs of the training part, peak learning rate (None: the task's own).
+
+    `teacher` is the dense network where knowledge should be distilled from it.
+    """
+
+    epochs: float = 1.0
+    lr: float | None = None
+    seed: int = 0
+    teacher: nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        checks.number("recipe.epochs", self.epochs, low=0)
+        checks.whole("recipe.seed", self.seed)
+        if self.lr is not None:
+            checks.positive("recipe.lr", self.lr)
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A network, its data, and how to train and judge it. Everything has one seed, so that two hosts agree.
+
+    Optional members, used where a task has them: `dense_budget() -> Budget` (training of the dense network; epochs 0
+    for a network that comes trained), `recalibrate(network)` (else batch-norm statistics are re-estimated on
+    `calibration()`), `correct(network, split) -> Tensor` (bool, one per image; gives paired intervals), `teacher()`,
+    `data_hash() -> str` and `task_hash() -> str`.
+    """
+
+    name: str
+    metrics: tuple[str, ...]
+
+    def network(self) -> nn.Module:
+        """The dense network, freshly initialised or pretrained: the same on every call and every host."""
+
+    def example_input(self) -> torch.Tensor:
+        """One input, [1, ...], float."""
+
+    def fit(self, network: nn.Module, budget: Budget, report: Report) -> None:
+        """Train the network in place; call `report` every second or so and end when it returns False.
+
+        Wrap each batch in `agent.measure.lock.batch()` so that a measurement on this host can pause the training. Raise
+        `TrialFailed` with kind DIVERGED on a loss that is not finite.
+        """
+
+    def evaluate(self, network: nn.Module, split: str, limit: int | None = None) -> dict[str, float]:
+        """Each metric as a fraction on "validation", "holdout" or "test", on the first `limit` examples if given.
+
+        The order of examples is random but fixed, so that a limit leaves a fair sample.
+        """
+
+    def calibration(self) -> Iterable[torch.Tensor]:
+        """A few batches of training inputs, [n, ...], the same on every call."""
+
+
+def dense_budget(task: Task) -> Budget:
+    """How the dense network is trained: what the task says, else 10 epochs."""
+    own: Callable[[], Budget] | None = getattr(task, "dense_budget", None)
+    return own() if own else Budget(epochs=10)
+
+
+def task_hash(task: Task) -> str:
+    """Hash of the task's code: its own word, else that of its class's source and of the network's shapes."""
+    own: Callable[[], str] | None = getattr(task, "task_hash", None)
+    if own:
+        return own()
+    shapes = {name: tuple(tensor.shape) for name, tensor in task.network().state_dict().items()}
+    return digest(inspect.getsource(type(task)), repr(shapes))
+
+
+def data_hash(task: Task) -> str:
+    """Hash of the task's data: its own word, else that of its calibration batches."""
+    own: Callable[[], str] | None = getattr(task, "data_hash", None)
+    if own:
+        return own()
+    return digest(*(batch.contiguous().numpy().tobytes() for batch in task.calibration()))
+
+
+def digest(*parts: str | bytes) -> str:
+    """SHA-256 of the parts in hexadecimal; where one ends and the next begins matters."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(f"{len(data)}:".encode())
+        total.update(data)
+    return total.hexdigest()

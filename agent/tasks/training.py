@@ -1,0 +1,145 @@
+"""Training in steps, batch-norm re-estimation, and the arithmetic type that is fastest on this host."""
+
+import contextlib
+import copy
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from agent.cache import cache_folder, replace_file
+from agent.measure import lock
+from agent.tasks.task import Task
+from objective.trial import Failure, FailureKind, TrialFailed
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(inputs, outputs, targets) → scalar."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """SGD with Nesterov momentum; the learning rate rises to `lr` over the first part, then falls linearly to 0."""
+
+    lr: float
+    steps: int
+    warm_up: float = 0.2
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0; never 0, so that no step is idle."""
+        done, rising = (step + 0.5) / self.steps, max(self.warm_up, 1e-9)
+        return self.lr * min(done / rising, (1 - done) / (1 - self.warm_up))
+
+
+def train(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    loss: Loss,
+    schedule: Schedule,
+    on_step: Callable[[int, float], bool],
+    bf16: bool = False,
+) -> None:
+    """Train in place, a batch a step; `on_step(steps done, loss)` returns False to end now.
+
+    Pauses between batches while this host measures. Raises `TrialFailed` of kind DIVERGED when the loss is not finite.
+    """
+    network.train().to(memory_format=torch.channels_last)
+    optimiser = torch.optim.SGD(
+        network.parameters(),
+        schedule.lr,
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
+        nesterov=True,
+    )
+    for step, batch in zip(range(schedule.steps), batches, strict=False):
+        optimiser.param_groups[0]["lr"] = schedule.rate(step)
+        with lock.batch():
+            value = _step(network, batch, loss, optimiser, bf16)
+        if not math.isfinite(value):
+            message = f"loss {value} in step {step + 1} of {schedule.steps} at learning rate {schedule.rate(step):.3g}"
+            raise TrialFailed(Failure(FailureKind.DIVERGED, "train", message))
+        if not on_step(step + 1, value):
+            break
+    network.eval()
+
+
+def _step(network: nn.Module, batch: Batch, loss: Loss, optimiser: torch.optim.Optimizer, bf16: bool) -> float:
+    inputs, targets = batch
+    inputs = inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+        value = loss(inputs, network(inputs), targets)
+    optimiser.zero_grad(set_to_none=True)
+    value.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return float(value.detach())
+
+
+def recalibrate(task: Task, network: nn.Module) -> None:
+    """Re-estimate batch-norm statistics after pruning: the task's own way, else on its calibration batches."""
+    own: Callable[[nn.Module], None] | None = getattr(task, "recalibrate", None)
+    if own:
+        own(network)
+    else:
+        re_estimate(network, task.calibration())
+
+
+@torch.no_grad()
+def re_estimate(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Replace each batch norm's running statistics by the plain average over `batches` of inputs, [n, ...] each."""
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # average over all batches alike
+    network.eval()
+    for norm in norms:
+        norm.train()
+    for batch in batches:
+        with lock.batch():
+            network(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+
+
+def bf16_pays(name: str, network: nn.Module, batch: Batch, loss: Loss, cache: Path | None = None) -> bool:
+    """Whether training in bfloat16 is faster here: measured once per host, torch and `name`, then remembered."""
+    folder = cache or cache_folder()
+    path = folder / "bf16" / f"{name}-{platform.node()}-{torch.__version__}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return bool(json.loads(path.read_text())["bf16"])
+    with lock.exclusive("training"):
+        seconds = {kind: _seconds_per_step(network, batch, loss, kind == "bf16") for kind in ("f32", "bf16")}
+    chosen = seconds["bf16"] < 0.95 * seconds["f32"]
+    replace_file(path, json.dumps({"bf16": chosen, "seconds_per_step": seconds}).encode())
+    return chosen
+
+
+def _seconds_per_step(network: nn.Module, batch: Batch, loss: Loss, bf16: bool, steps: int = 4) -> float:
+    copied = copy.deepcopy(network).train().to(memory_format=torch.channels_last)
+    optimiser = torch.optim.SGD(copied.parameters(), 1e-6)
+    times = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        _step(copied, batch, loss, optimiser, bf16)
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use that many threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
