@@ -13,7 +13,7 @@ from typing import Any
 
 
 class RunState(StrEnum):
-    """Where a run stands. PROTOCOL: W&B's own words, lower-case on the wire."""
+    """Where a run stands, in W&B's lower-case words."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -76,8 +76,8 @@ class SweepRow:
 class RunRow:
     """A run; `config` and `summary` hold plain values, not W&B's `{"value": …}` wrappers.
 
-    `why` is the controller's reason for the suggestion, `retries` how often a host's failure re-queued the run,
-    `history_lines` how many rows of history are stored.
+    `args` is what its sweep gave it and `why` the controller's reason for that, `retries` how often a host's failure
+    re-queued the run, `history_lines` how many rows of history are stored.
     """
 
     id: int
@@ -109,6 +109,7 @@ class RunRow:
     repo: str | None = None
     stop_requested_at: datetime | None = None
     issued_at: datetime | None = None
+    args: Mapping[str, Any] | None = None
     raw_config: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -20,7 +20,9 @@ from importlib import resources
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, RowMapping, TextClause, create_engine, event, text
+from sqlalchemy import Connection as Connection
+from sqlalchemy import Engine, TextClause, create_engine, event, text
+from sqlalchemy import RowMapping as RowMapping
 from sqlalchemy.exc import DBAPIError
 
 from infra.hub.errors import StartupError, Unavailable
@@ -297,7 +299,7 @@ def scalar(connection: Connection, sql: str, **values: object) -> Any:
 
 def execute(connection: Connection, sql: str, **values: object) -> int:
     """Run a statement; returns the number of rows it changed."""
-    return cast(int, connection.execute(_text(sql), values).rowcount)
+    return int(connection.execute(_text(sql), values).rowcount)
 
 
 def insert(connection: Connection, table: str, **values: object) -> int:

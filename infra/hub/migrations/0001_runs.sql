@@ -61,6 +61,7 @@ CREATE TABLE run (
     display_name TEXT NOT NULL,
     config TEXT NOT NULL DEFAULT '{}',     -- as the client sends it: {"k": {"value": …}}
     summary TEXT NOT NULL DEFAULT '{}',
+    args TEXT,                             -- what a sweep gave the run, plain values; the same at every retry
     why TEXT,                              -- the controller's reason for the suggestion
     tags TEXT NOT NULL DEFAULT '[]',
     notes TEXT,

@@ -1,0 +1,173 @@
+"""Agents: registered, heard, and told what to do, at most one thing a heartbeat.
+
+A claim is idempotent: an agent that asks again is given what is already its own, then what is queued, then something
+new. The server alone limits concurrency, so a run is only given to an agent that has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from infra.controller.base import Exhausted, Suggestion
+from infra.hub import runs, store_rows, sweeps
+from infra.hub.errors import Missing
+from infra.hub.lifecycle import Timing, blames_host, end, happen, set_sweep_state
+from infra.hub.rows import AgentRow, RunRow, RunState, SweepRow, SweepState, UserRow
+from infra.hub.states import ENDED_STATES, LIVE_STATES, RunEvent
+from infra.hub.store import Connection, insert, update
+
+Offer = Callable[[], Suggestion | Exhausted | None]
+Command = dict[str, Any]
+EXIT: Command = {"type": "exit"}
+
+
+@dataclass(frozen=True)
+class Orders:
+    """The answer to a heartbeat: at most one command, the sweep it belongs to, and whether a run came or went."""
+
+    command: Command | None
+    sweep_id: int
+    moved: bool
+
+
+def register(
+    connection: Connection, user: UserRow, entity: str | None, project: str | None, sweep: str, host: str, now: float
+) -> AgentRow:
+    """A new agent of a sweep; the first one starts it. Raises `Missing` for an unknown sweep."""
+    entity, project = entity or user.username, project or "uncategorized"
+    found = store_rows.sweep_named(connection, entity, project, sweep)
+    if found is None:
+        raise Missing(f"sweep: got {sweep[:80]!r}, which is not in {entity}/{project}; look at the sweep's address")
+    if found.state is SweepState.PENDING:
+        set_sweep_state(connection, found, SweepState.RUNNING, now)
+    agent_id = insert(
+        connection,
+        "agent",
+        name=runs.random_name(),
+        sweep_id=found.id,
+        user_id=user.id,
+        host=host,
+        created_at=now,
+        heartbeat_at=now,
+    )
+    return reread(connection, agent_id)
+
+
+def heartbeat(
+    connection: Connection, agent_id: int, listed: Collection[str], offer: Offer, timing: Timing, now: float
+) -> Orders:
+    """Hear what the agent runs (`listed`), settle what it no longer does, and say what to do next.
+
+    Raises `Missing` for an agent that is unknown, or whose sweep was deleted: the client then ends.
+    """
+    agent = reread(connection, agent_id)
+    update(connection, "agent", agent_id, heartbeat_at=now)
+    sweep = sweeps.reread(connection, sweep_id_of(connection, agent_id))
+    held = [run for run in store_rows.agent_runs(connection, agent_id) if run.state in LIVE_STATES]
+    kept = [run for run in held if _keep(connection, sweep, run, listed, timing, now)]
+    command, claimed = _orders(connection, sweep, agent, kept, listed, offer, timing, now)
+    if command is EXIT:
+        update(connection, "agent", agent_id, released=1)
+    return Orders(command, sweep.id, moved=claimed or len(kept) < len(held))
+
+
+def reread(connection: Connection, agent_id: int) -> AgentRow:
+    """The agent as it is now. Raises `Missing`."""
+    found = store_rows.agent(connection, agent_id)
+    if found is None:
+        raise Missing("agent: it is not known here; its sweep may have been deleted")
+    return found
+
+
+def sweep_id_of(connection: Connection, agent_id: int) -> int:
+    """The id of the agent's sweep. Raises `Missing`."""
+    return store_rows.agent_sweep_id(connection, reread(connection, agent_id).id)
+
+
+def _keep(
+    connection: Connection, sweep: SweepRow, run: RunRow, listed: Collection[str], timing: Timing, now: float
+) -> bool:
+    """Whether the agent still has the run; settles it if not."""
+    if run.name in listed:
+        update(connection, "run", run.id, heartbeat_at=now)
+        return True
+    if run.state is RunState.PENDING and now - _issued(run) < timing.issue_grace:
+        return True
+    # What was issued and never listed may have been lost on the way: it is queued again in every kind of sweep.
+    blamed = blames_host(sweep) or run.state is RunState.PENDING
+    end(connection, run, None, now, host_is_blamed=blamed)
+    return False
+
+
+def _orders(
+    connection: Connection,
+    sweep: SweepRow,
+    agent: AgentRow,
+    held: list[RunRow],
+    listed: Collection[str],
+    offer: Offer,
+    timing: Timing,
+    now: float,
+) -> tuple[Command | None, bool]:
+    """The command, and whether it hands out a run that was not the agent's before."""
+    for run in held:
+        if run.name in listed and _must_end(run, timing, now):
+            return {"type": "stop", "run_id": run.name}, False
+        if run.name not in listed and run.stop_requested_at is None:
+            return _run_command(sweep, run), False
+    if held or listed:
+        return None, False
+    if sweep.state in (SweepState.CANCELED, SweepState.FINISHED):
+        return EXIT, False
+    if sweep.state is not SweepState.RUNNING:
+        return None, False
+    return _claim(connection, sweep, agent, offer, now)
+
+
+def _claim(
+    connection: Connection, sweep: SweepRow, agent: AgentRow, offer: Offer, now: float
+) -> tuple[Command | None, bool]:
+    """Something queued, else something new, else wait; the last agent to wait in vain finishes the sweep."""
+    queued = store_rows.first_queued(connection, sweep.id)
+    if queued is not None:
+        happen(connection, queued, RunEvent.ISSUED, now, agent_id=agent.id)
+        return _run_command(sweep, runs.reread(connection, queued.id)), True
+    states = store_rows.sweep_states(connection, sweep.id)
+    offered = Exhausted("run_cap") if _full(sweep, sum(states.values())) else offer()
+    if isinstance(offered, Suggestion):
+        run_id = runs.create_for_agent(connection, sweep, agent.id, offered.config, offered.why, now)
+        return _run_command(sweep, runs.reread(connection, run_id)), True
+    if offered is None or not ENDED_STATES.issuperset(states):
+        return None, False  # a run still at work may yet be queued again and need this agent
+    set_sweep_state(connection, sweep, SweepState.FINISHED, now)
+    return EXIT, True
+
+
+def _full(sweep: SweepRow, count: int) -> bool:
+    cap = sweep.config.get("run_cap")
+    return cap is not None and count >= int(cap)
+
+
+def _run_command(sweep: SweepRow, run: RunRow) -> Command:
+    return {
+        "type": "resume" if run.started_at else "run",
+        "run_id": run.name,
+        "args": {key: {"value": value} for key, value in (run.args or run.config).items()},
+        "program": sweep.config.get("program"),
+        "id": run.name,
+        "logs": [],
+    }
+
+
+def _must_end(run: RunRow, timing: Timing, now: float) -> bool:
+    """A process that was asked to stop is left to do so by itself for a while; one that never started is not."""
+    if run.stop_requested_at is None:
+        return False
+    grace = timing.stop_grace if run.state is not RunState.PENDING else 0.0
+    return now - run.stop_requested_at.timestamp() >= grace
+
+
+def _issued(run: RunRow) -> float:
+    return (run.issued_at or run.created_at).timestamp()

@@ -1,0 +1,86 @@
+"""The one place that writes the state of a run or a sweep, as the tables of `states.py` allow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from infra.hub import store_rows
+from infra.hub.errors import Conflict
+from infra.hub.rows import RunRow, RunState, SweepRow, SweepState
+from infra.hub.states import ENDED_STATES, LIVE_STATES, QUEUED_STATES, RunEvent, after, ending, may_become
+from infra.hub.store import Connection, update
+
+OWN_PROGRAM = "prunefleet"
+KEPT_FAILING = "kept_failing"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long the hub waits before it acts, in seconds.
+
+    `run_silence`: a run nobody heard of is lost (the client speaks at least every 30 s). `agent_silence`: an agent is
+    gone, and what it was given but never started goes to another. `stop_grace`: after a stop request, how long the
+    process may take by itself before its agent is told to end it. `issue_grace`: how long an agent may take to list a
+    run it was given.
+    """
+
+    run_silence: float = 300.0
+    agent_silence: float = 60.0
+    stop_grace: float = 45.0
+    issue_grace: float = 3.0
+
+
+def blames_host(sweep: SweepRow | None) -> bool:
+    """Whether what a host does to a run is tried again: trials of this project say themselves what is their fault."""
+    return sweep is not None and sweep.config.get("program") == OWN_PROGRAM
+
+
+def happen(connection: Connection, run: RunRow, event: RunEvent, now: float, **columns: object) -> RunState:
+    """Let `event` happen to `run`; writes the new state, what follows from it, and `columns`, if the state moves."""
+    state = after(run.state, event)
+    if state != run.state:
+        update(connection, "run", run.id, state=state.value, **{**_consequences(run, state, event, now), **columns})
+    return state
+
+
+def end(connection: Connection, run: RunRow, exit_code: int | None, now: float, *, host_is_blamed: bool) -> RunState:
+    """The run's process ended with `exit_code`, or vanished (None)."""
+    stopped = run.stop_requested_at is not None
+    event = ending(run.state, exit_code, stop_requested=stopped, host_is_blamed=host_is_blamed, retries=run.retries)
+    return happen(connection, run, event, now, exit_code=exit_code)
+
+
+def request_stop(connection: Connection, run: RunRow, now: float) -> None:
+    """Ask a live run to stop; take a queued one out of the queue; leave an ended one alone."""
+    if run.state in QUEUED_STATES:
+        happen(connection, run, RunEvent.STOPPED, now)
+    elif run.state in LIVE_STATES and run.stop_requested_at is None:
+        update(connection, "run", run.id, stop_requested_at=now)
+
+
+def set_sweep_state(connection: Connection, sweep: SweepRow, wanted: SweepState, now: float) -> None:
+    """Move the sweep; cancelling stops its runs. Raises `Conflict` where the table forbids it."""
+    if not may_become(sweep.state, wanted):
+        raise Conflict(f"state: sweep {sweep.name} is {sweep.state} and cannot become {wanted}")
+    if wanted != sweep.state:
+        update(connection, "sweep", sweep.id, state=wanted.value, updated_at=now)
+    if wanted is SweepState.CANCELED:
+        for run in store_rows.sweep_runs(connection, sweep.id):
+            request_stop(connection, run, now)
+
+
+def _consequences(run: RunRow, state: RunState, event: RunEvent, now: float) -> dict[str, Any]:
+    if state is RunState.PENDING:
+        return {"retries": run.retries + 1, "issued_at": now, "stop_requested_at": None}
+    if state is RunState.RUNNING:
+        return {"started_at": now, "finished_at": None, "exit_code": None, **_new_life(run)}
+    if event is RunEvent.GAVE_UP:
+        return {"finished_at": now, "summary": json.dumps({**run.summary, "outcome": KEPT_FAILING})}
+    return {"finished_at": now} if state in ENDED_STATES else {}
+
+
+def _new_life(run: RunRow) -> dict[str, Any]:
+    """A run started again after its end no longer minds the stop that ended it."""
+    return {"stop_requested_at": None} if run.state in ENDED_STATES else {}

@@ -1,0 +1,49 @@
+"""Finding and making projects; names that an address can carry."""
+
+from __future__ import annotations
+
+import re
+
+from infra.hub import store_rows
+from infra.hub.errors import Invalid, Missing
+from infra.hub.rows import ProjectRow, UserRow
+from infra.hub.store import Connection, insert
+
+DEFAULT_PROJECT = "uncategorized"
+_PROJECT_NAME = re.compile(r"[^/\\#?%:\x00-\x1f\x7f]{1,128}")
+_RUN_NAME = re.compile(r"[^/\\#?%:'\x00-\x1f\x7f]{1,128}")
+
+
+def entity_or_own(user: UserRow, entity: str | None) -> str:
+    """The entity asked for; where none is (null, or "" when an offline run is synced), the user's own."""
+    return entity or user.username
+
+
+def ensure(connection: Connection, user: UserRow, entity: str | None, name: str | None, now: float) -> ProjectRow:
+    """The project, made if it is new. Raises `Missing` for an unknown entity, `Invalid` for an impossible name."""
+    entity, name = entity_or_own(user, entity), name or DEFAULT_PROJECT
+    found = store_rows.project(connection, entity, name)
+    if found is None:
+        _check(connection, entity, name)
+        insert(connection, "project", entity=entity, name=name, user_id=user.id, created_at=now)
+        found = store_rows.project(connection, entity, name)
+    assert found is not None
+    return found
+
+
+def check_run_name(name: str) -> None:
+    """Raises `Invalid` for a run id that an address or a folder could not carry."""
+    if not _RUN_NAME.fullmatch(name) or name in (".", ".."):
+        raise Invalid(
+            f"run id: got {name[:140]!r}; use 1 to 128 characters without / \\ # ? % : ' or control characters"
+        )
+
+
+def _check(connection: Connection, entity: str, name: str) -> None:
+    if store_rows.user_named(connection, entity) is None:
+        known = ", ".join(user.username for user in store_rows.users(connection)[:5])
+        raise Missing(f"entity: got {entity[:80]!r}, which is not here; set WANDB_ENTITY to one of: {known}")
+    if not _PROJECT_NAME.fullmatch(name) or name in (".", ".."):
+        raise Invalid(
+            f"project: got {name[:140]!r}; use 1 to 128 characters without / \\ # ? % : or control characters"
+        )

@@ -1,0 +1,290 @@
+"""The hub: what the wire and the pages may ask of it.
+
+Reads see one consistent state each. Writes return once they are on disk. States change in `lifecycle.py` alone, as
+the tables of `states.py` say; this class puts a transaction around each change and wakes the controller after it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from typing import Any, Protocol, TypeVar
+
+from infra.controller.base import Exhausted, Suggestion
+from infra.hub import agents, lifecycle, projects, reaper, runs, store_lines, store_rows, sweeps
+from infra.hub.agents import Command
+from infra.hub.auth import Auth, load_secret
+from infra.hub.errors import HubError, Missing
+from infra.hub.lifecycle import Timing
+from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, SweepState, UserRow
+from infra.hub.runs import RunChange, StreamPost
+from infra.hub.store import Connection, Store
+from infra.hub.store_lines import Stream
+from infra.hub.sweeps import SweepChange
+
+T = TypeVar("T")
+
+
+class Suggester(Protocol):
+    """Thinks ahead of the agents, in a process of its own; neither call waits."""
+
+    def take(self, sweep_id: int) -> Suggestion | Exhausted | None:
+        """The suggestion that is ready for the sweep, to be used now; None where there is none yet."""
+        ...
+
+    def poke(self, sweep_id: int) -> None:
+        """A run of the sweep came, ended or was not made after all: think again."""
+        ...
+
+
+class NoSuggester:
+    """Never has a suggestion; for tools that only read."""
+
+    def take(self, sweep_id: int) -> None:
+        """Nothing."""
+
+    def poke(self, sweep_id: int) -> None:
+        """Nothing."""
+
+
+class Hub:
+    """One data folder's sweeps and runs."""
+
+    def __init__(
+        self,
+        store: Store,
+        suggester: Suggester | None = None,
+        timing: Timing | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.suggester: Suggester = suggester or NoSuggester()
+        self.timing = timing or Timing()
+        self.clock = clock
+        self.auth = Auth(store, load_secret(store.folder), clock)
+        self.started_at = clock()
+
+    # Reads
+
+    @property
+    def changes(self) -> int:
+        """A counter that grows with every commit."""
+        return self.store.changes.value
+
+    def _read(self, work: Callable[..., T], *args: Any) -> T:
+        with self.store.read() as connection:
+            return work(connection, *args)
+
+    def projects(self, entity: str | None = None) -> list[ProjectRow]:
+        """All projects, or one entity's, newest first."""
+        return self._read(store_rows.projects, entity)
+
+    def project(self, entity: str, name: str) -> ProjectRow | None:
+        """One project."""
+        return self._read(store_rows.project, entity, name)
+
+    def sweeps(self, entity: str, project: str) -> list[SweepRow]:
+        """A project's sweeps, newest first."""
+        return self._read(store_rows.sweeps, entity, project)
+
+    def sweep(self, entity: str, project: str, name: str) -> SweepRow | None:
+        """One sweep."""
+        return self._read(store_rows.sweep_named, entity, project, name)
+
+    def find_sweep(self, entity: str, project: str, name: str) -> SweepRow:
+        """One sweep. Raises `Missing`."""
+        found = self.sweep(entity, project, name)
+        if found is None:
+            raise Missing(f"sweep: {entity}/{project}/{name} is not here; look at its address")
+        return found
+
+    def sweeps_in(self, state: SweepState) -> list[SweepRow]:
+        """All sweeps in that state, of all projects."""
+        return self._read(store_rows.sweeps_in, state)
+
+    def sweep_by_id(self, sweep_id: int) -> SweepRow:
+        """One sweep. Raises `Missing`."""
+        return self._read(sweeps.reread, sweep_id)
+
+    def sweep_runs(self, sweep_id: int) -> list[RunRow]:
+        """A sweep's runs by creation."""
+        return self._read(store_rows.sweep_runs, sweep_id)
+
+    def sweep_agents(self, sweep_id: int) -> list[AgentRow]:
+        """A sweep's agents, oldest first."""
+        return self._read(store_rows.sweep_agents, sweep_id)
+
+    def agent_runs(self, agent_id: int) -> list[RunRow]:
+        """The runs an agent holds or held last, by creation."""
+        return self._read(store_rows.agent_runs, agent_id)
+
+    def run(self, entity: str, project: str, name: str) -> RunRow | None:
+        """One run."""
+        return self._read(store_rows.run_named, entity, project, name)
+
+    def run_by_id(self, run_id: int) -> RunRow:
+        """One run. Raises `Missing`."""
+        return self._read(runs.reread, run_id)
+
+    def runs(self, entity: str, project: str) -> list[RunRow]:
+        """A project's runs by creation."""
+        return self._read(store_rows.runs, entity, project)
+
+    def history(self, run_id: int, after_line: int = 0) -> list[dict[str, Any]]:
+        """A run's history rows from that line on."""
+        return self._rows(run_id, Stream.HISTORY, after_line)
+
+    def events(self, run_id: int) -> list[dict[str, Any]]:
+        """A run's rows of system metrics."""
+        return self._rows(run_id, Stream.EVENTS, 0)
+
+    def console(self, run_id: int, last: int = 500) -> list[str]:
+        """The last lines of a run's console, in order."""
+        return [text for _number, text in self._read(store_lines.tail, run_id, Stream.CONSOLE, last)]
+
+    def lines(self, run_id: int, stream: Stream) -> list[str]:
+        """All lines of a run's stream, as stored."""
+        return [text for _number, text in self.numbered(run_id, stream)]
+
+    def numbered(self, run_id: int, stream: Stream) -> list[tuple[int, str]]:
+        """All lines of a run's stream with their numbers."""
+        return self._read(store_lines.page, run_id, stream, 0, 1 << 60)
+
+    def tail(self, run_id: int, stream: Stream, last: int) -> list[tuple[int, str]]:
+        """The last lines of a run's stream with their numbers, in order."""
+        return self._read(store_lines.tail, run_id, stream, last)
+
+    def line_count(self, run_id: int, stream: Stream) -> int:
+        """How many lines a run's stream has."""
+        return self._read(store_lines.count, run_id, stream)
+
+    def steps(self, run_id: int, low: int, high: int, limit: int) -> list[str]:
+        """Up to `limit` history rows with `low` <= _step < `high`."""
+        return self._read(store_lines.steps, run_id, low, high, limit)
+
+    def last_step(self, run_id: int) -> int:
+        """The last step in a run's history, -1 where there is none."""
+        return self._read(store_lines.last_step, run_id)
+
+    def _rows(self, run_id: int, stream: Stream, after: int) -> list[dict[str, Any]]:
+        found = self._read(store_lines.page, run_id, stream, after, 1 << 60)
+        return [store_lines.parse(text) for _number, text in found]
+
+    # Who asks
+
+    def user_of_key(self, key: str) -> str | None:
+        """Whose key this is."""
+        user = self.auth.user_of(key)
+        return None if user is None else user.username
+
+    def ticket_for(self, username: str, ttl_s: float = 600.0) -> str:
+        """A short-lived word that signs a user in to the pages. Raises `Missing` for an unknown user."""
+        if self._read(store_rows.user_named, username) is None:
+            raise Missing(f"username: got {username[:80]!r}, which is not here; make the user first")
+        return self.auth.sign({"ticket": username}, ttl_s)
+
+    def user_of_ticket(self, ticket: str) -> str | None:
+        """For whom a ticket was made, while it lasts."""
+        return self._signed(ticket, "ticket")
+
+    def session_of(self, username: str, ttl_s: float) -> str:
+        """A signed cookie for a user."""
+        return self.auth.sign({"session": username}, ttl_s)
+
+    def user_of_session(self, cookie: str) -> str | None:
+        """Whose cookie this is, while it lasts."""
+        return self._signed(cookie, "session")
+
+    def _signed(self, token: str, purpose: str) -> str | None:
+        try:
+            payload = self.auth.unsign(token)
+        except HubError:
+            return None
+        return payload.get(purpose) if isinstance(payload, dict) else None
+
+    # Writes
+
+    def ensure_project(self, user: UserRow, entity: str | None, name: str | None) -> ProjectRow:
+        """The project, made if it is new."""
+        return self.store.write(lambda c: projects.ensure(c, user, entity, name, self.clock()))
+
+    def begin_run(self, user: UserRow, change: RunChange) -> tuple[RunRow, bool]:
+        """`wandb.init`; returns the run and whether it is new."""
+        return self.store.write(lambda c: runs.begin(c, user, change, self.clock()))
+
+    def revise_run(self, run_id: int, change: RunChange) -> RunRow:
+        """Change what is known of a run, not its state."""
+        return self.store.write(lambda c: runs.revise(c, run_id, change))
+
+    def stream(self, entity: str, project: str, name: str, post: StreamPost) -> RunRow:
+        """Store a message of a run's stream; the run as it is then (its stop flag is the answer)."""
+
+        def work(connection: Connection) -> RunRow:
+            found = store_rows.run_named(connection, entity, project, name)
+            if found is None:
+                raise Missing(f"run: {entity}/{project}/{name} is not here; it may have been deleted")
+            return runs.stream(connection, found, post, self.clock())
+
+        run = self.store.write(work)
+        if post.complete and run.sweep:
+            self._poke(run)
+        return run
+
+    def stop_run(self, run_id: int) -> RunRow:
+        """Ask a run to stop."""
+        self.store.write(lambda c: lifecycle.request_stop(c, runs.reread(c, run_id), self.clock()))
+        return self.run_by_id(run_id)
+
+    def delete_run(self, run_id: int) -> RunRow:
+        """Forget a run and all it logged; returns what it was."""
+        return self.store.write(lambda c: runs.delete(c, run_id))
+
+    def create_sweep(self, user: UserRow, change: SweepChange) -> SweepRow:
+        """A new sweep, PENDING."""
+        return self.store.write(lambda c: sweeps.create(c, user, change, self.clock()))
+
+    def revise_sweep(self, sweep_id: int, change: SweepChange) -> SweepRow:
+        """Change a sweep's configuration, names or state."""
+        sweep = self.store.write(lambda c: sweeps.revise(c, sweep_id, change, self.clock()))
+        self.suggester.poke(sweep_id)
+        return sweep
+
+    def delete_sweep(self, sweep_id: int) -> None:
+        """Forget a sweep and its agents; its runs stay."""
+        self.store.write(lambda c: sweeps.delete(c, sweep_id))
+
+    def register_agent(self, user: UserRow, entity: str | None, project: str | None, sweep: str, host: str) -> AgentRow:
+        """A new agent of a sweep; the first one starts it."""
+        found = self.store.write(lambda c: agents.register(c, user, entity, project, sweep, host, self.clock()))
+        self.suggester.poke(self._read(store_rows.agent_sweep_id, found.id))
+        return found
+
+    def heartbeat(self, agent_id: int, listed: Collection[str]) -> Command | None:
+        """Hear an agent that runs `listed`; what it is to do now, if anything."""
+        sweep_id = self._read(agents.sweep_id_of, agent_id)
+        try:
+            orders = self.store.write(
+                lambda c: agents.heartbeat(
+                    c, agent_id, listed, lambda: self.suggester.take(sweep_id), self.timing, self.clock()
+                )
+            )
+        except HubError:
+            self.suggester.poke(sweep_id)  # what was taken was not used
+            raise
+        if orders.moved:
+            self.suggester.poke(sweep_id)
+        return orders.command
+
+    def reap(self) -> int:
+        """End what was not heard of for too long; the number of runs ended."""
+        if not self._read(reaper.overdue, self.timing, self.started_at, self.clock()):
+            return 0
+        ended = self.store.write(lambda c: reaper.reap(c, self.timing, self.started_at, self.clock()))
+        for run in ended:
+            self._poke(run)
+        return len(ended)
+
+    def _poke(self, run: RunRow) -> None:
+        sweep = self.sweep(run.entity, run.project, run.sweep) if run.sweep else None
+        if sweep is not None:
+            self.suggester.poke(sweep.id)

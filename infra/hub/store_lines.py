@@ -1,0 +1,83 @@
+"""SQL for what runs log line by line: history rows, system metrics, console output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from infra.hub.store import Connection, execute, many, scalar
+
+
+class Stream(StrEnum):
+    """The three logs of a run that grow by lines."""
+
+    HISTORY = "history"
+    EVENTS = "events"
+    CONSOLE = "console"
+
+
+def put(connection: Connection, run_id: int, stream: Stream, offset: int, lines: Sequence[str]) -> None:
+    """Store `lines` from line number `offset` on; a line sent twice is stored once, the later text wins."""
+    sql = """
+    INSERT INTO line (run_id, stream, number, step, text) VALUES (:run_id, :stream, :number, :step, :text)
+    ON CONFLICT DO UPDATE SET step = excluded.step, text = excluded.text
+    """
+    for number, text in enumerate(lines, offset):
+        step = _step(text) if stream is Stream.HISTORY else None
+        execute(connection, sql, run_id=run_id, stream=stream.value, number=number, step=step, text=text)
+
+
+def count(connection: Connection, run_id: int, stream: Stream) -> int:
+    """How many lines there are: one more than the last line number."""
+    sql = "SELECT COALESCE(MAX(number) + 1, 0) FROM line WHERE run_id = :run_id AND stream = :stream"
+    return int(scalar(connection, sql, run_id=run_id, stream=stream.value))
+
+
+def page(connection: Connection, run_id: int, stream: Stream, after: int, limit: int) -> list[tuple[int, str]]:
+    """Up to `limit` numbered lines from line number `after` on."""
+    sql = """
+    SELECT number, text FROM line WHERE run_id = :run_id AND stream = :stream AND number >= :after
+    ORDER BY number LIMIT :limit
+    """
+    found = many(connection, sql, run_id=run_id, stream=stream.value, after=after, limit=limit)
+    return [(row["number"], row["text"]) for row in found]
+
+
+def tail(connection: Connection, run_id: int, stream: Stream, last: int) -> list[tuple[int, str]]:
+    """The last numbered lines, in order."""
+    sql = """
+    SELECT number, text FROM line WHERE run_id = :run_id AND stream = :stream ORDER BY number DESC LIMIT :last
+    """
+    found = many(connection, sql, run_id=run_id, stream=stream.value, last=last)
+    return [(row["number"], row["text"]) for row in reversed(found)]
+
+
+def steps(connection: Connection, run_id: int, low: int, high: int, limit: int) -> list[str]:
+    """Up to `limit` history rows with `low` <= _step < `high`, in order."""
+    sql = """
+    SELECT text FROM line WHERE run_id = :run_id AND stream = 'history' AND step >= :low AND step < :high
+    ORDER BY number LIMIT :limit
+    """
+    return [row["text"] for row in many(connection, sql, run_id=run_id, low=low, high=high, limit=limit)]
+
+
+def last_step(connection: Connection, run_id: int) -> int:
+    """The greatest `_step` logged, -1 where there is none."""
+    sql = "SELECT COALESCE(MAX(step), -1) FROM line WHERE run_id = :run_id AND stream = 'history'"
+    return int(scalar(connection, sql, run_id=run_id))
+
+
+def parse(text: str) -> dict[str, Any]:
+    """A line as the row it holds; `{}` for one that is not a JSON object."""
+    try:
+        row = json.loads(text)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def _step(text: str) -> int | None:
+    step = parse(text).get("_step")
+    return int(step) if isinstance(step, int | float) else None

@@ -1,0 +1,254 @@
+"""SQL that reads: the store's tables as the rows of `rows.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import yaml
+
+from infra.hub.rows import AgentRow, ProjectRow, RunRow, RunState, SweepRow, SweepState, UserRow
+from infra.hub.store import Connection, RowMapping, many, one, scalar
+
+T = TypeVar("T")
+_RUN = """
+SELECT run.*, project.entity, project.name AS project_name, sweep.name AS sweep_name, agent.name AS agent_name,
+       user.username,
+       (SELECT COALESCE(MAX(number) + 1, 0) FROM line WHERE run_id = run.id AND stream = 'history') AS history_lines
+FROM run
+JOIN project ON project.id = run.project_id
+JOIN user ON user.id = run.user_id
+LEFT JOIN sweep ON sweep.id = run.sweep_id
+LEFT JOIN agent ON agent.id = run.agent_id
+"""
+_SWEEP = """
+SELECT sweep.*, project.entity, project.name AS project_name, user.username
+FROM sweep JOIN project ON project.id = sweep.project_id JOIN user ON user.id = sweep.user_id
+"""
+_AGENT = """
+SELECT agent.*, sweep.name AS sweep_name,
+       (SELECT run.name FROM run WHERE run.agent_id = agent.id AND run.state IN ('pending', 'running', 'preempting')
+        ORDER BY run.issued_at DESC LIMIT 1) AS run_name
+FROM agent JOIN sweep ON sweep.id = agent.sweep_id
+"""
+
+
+def users(connection: Connection) -> list[UserRow]:
+    """All users, oldest first."""
+    return [_user(row) for row in many(connection, "SELECT * FROM user ORDER BY id")]
+
+
+def user_named(connection: Connection, username: str) -> UserRow | None:
+    """The user of that name."""
+    row = one(connection, "SELECT * FROM user WHERE username = :username", username=username)
+    return _one(_user, row)
+
+
+def projects(connection: Connection, entity: str | None) -> list[ProjectRow]:
+    """Projects of an entity, or all, newest first."""
+    sql = "SELECT * FROM project WHERE :entity IS NULL OR entity = :entity ORDER BY created_at DESC, id DESC"
+    return [_project(row) for row in many(connection, sql, entity=entity)]
+
+
+def project(connection: Connection, entity: str, name: str) -> ProjectRow | None:
+    """The project of that name."""
+    row = one(connection, "SELECT * FROM project WHERE entity = :entity AND name = :name", entity=entity, name=name)
+    return _one(_project, row)
+
+
+def sweeps(connection: Connection, entity: str, project: str) -> list[SweepRow]:
+    """Sweeps of a project, newest first."""
+    sql = _SWEEP + "WHERE project.entity = :entity AND project.name = :project ORDER BY sweep.id DESC"
+    return [_sweep(row) for row in many(connection, sql, entity=entity, project=project)]
+
+
+def sweep(connection: Connection, sweep_id: int) -> SweepRow | None:
+    """The sweep with that id."""
+    row = one(connection, _SWEEP + "WHERE sweep.id = :sweep_id", sweep_id=sweep_id)
+    return _one(_sweep, row)
+
+
+def sweep_named(connection: Connection, entity: str, project: str, name: str) -> SweepRow | None:
+    """The sweep of that name in the project."""
+    sql = _SWEEP + "WHERE project.entity = :entity AND project.name = :project AND sweep.name = :name"
+    row = one(connection, sql, entity=entity, project=project, name=name)
+    return _one(_sweep, row)
+
+
+def sweeps_in(connection: Connection, state: SweepState) -> list[SweepRow]:
+    """All sweeps in that state."""
+    return [_sweep(row) for row in many(connection, _SWEEP + "WHERE sweep.state = :state", state=state.value)]
+
+
+def run(connection: Connection, run_id: int) -> RunRow | None:
+    """The run with that id."""
+    row = one(connection, _RUN + "WHERE run.id = :run_id", run_id=run_id)
+    return _one(_run, row)
+
+
+def run_named(connection: Connection, entity: str, project: str, name: str) -> RunRow | None:
+    """The run of that name in the project."""
+    sql = _RUN + "WHERE project.entity = :entity AND project.name = :project AND run.name = :name"
+    row = one(connection, sql, entity=entity, project=project, name=name)
+    return _one(_run, row)
+
+
+def runs(connection: Connection, entity: str, project: str) -> list[RunRow]:
+    """Runs of a project by creation."""
+    sql = _RUN + "WHERE project.entity = :entity AND project.name = :project ORDER BY run.id"
+    return [_run(row) for row in many(connection, sql, entity=entity, project=project)]
+
+
+def sweep_runs(connection: Connection, sweep_id: int) -> list[RunRow]:
+    """Runs of a sweep by creation."""
+    return [_run(row) for row in many(connection, _RUN + "WHERE run.sweep_id = :id ORDER BY run.id", id=sweep_id)]
+
+
+def sweep_states(connection: Connection, sweep_id: int) -> dict[RunState, int]:
+    """How many runs of a sweep are in each state."""
+    sql = "SELECT state, COUNT(*) AS n FROM run WHERE sweep_id = :id GROUP BY state"
+    return {RunState(row["state"]): row["n"] for row in many(connection, sql, id=sweep_id)}
+
+
+def first_queued(connection: Connection, sweep_id: int) -> RunRow | None:
+    """The oldest run of a sweep that waits for an agent."""
+    sql = _RUN + "WHERE run.sweep_id = :id AND run.state = 'preempted' ORDER BY run.id LIMIT 1"
+    row = one(connection, sql, id=sweep_id)
+    return _one(_run, row)
+
+
+def agent_runs(connection: Connection, agent_id: int) -> list[RunRow]:
+    """Runs an agent holds or held last, by creation."""
+    return [_run(row) for row in many(connection, _RUN + "WHERE run.agent_id = :id ORDER BY run.id", id=agent_id)]
+
+
+def live_runs(connection: Connection) -> list[RunRow]:
+    """Every run that some process may be at work on."""
+    sql = _RUN + "WHERE run.state IN ('pending', 'running', 'preempting') ORDER BY run.id"
+    return [_run(row) for row in many(connection, sql)]
+
+
+def agent(connection: Connection, agent_id: int) -> AgentRow | None:
+    """The agent with that id."""
+    row = one(connection, _AGENT + "WHERE agent.id = :agent_id", agent_id=agent_id)
+    return _one(_agent, row)
+
+
+def agent_sweep_id(connection: Connection, agent_id: int) -> int:
+    """The id of the agent's sweep."""
+    return int(scalar(connection, "SELECT sweep_id FROM agent WHERE id = :agent_id", agent_id=agent_id))
+
+
+def agent_heartbeat(connection: Connection, run_id: int) -> datetime | None:
+    """When the agent that holds a run was last heard."""
+    sql = "SELECT heartbeat_at FROM agent WHERE id = (SELECT agent_id FROM run WHERE id = :run_id)"
+    return _maybe(scalar(connection, sql, run_id=run_id))
+
+
+def sweep_agents(connection: Connection, sweep_id: int) -> list[AgentRow]:
+    """Agents of a sweep, oldest first."""
+    return [
+        _agent(row) for row in many(connection, _AGENT + "WHERE agent.sweep_id = :id ORDER BY agent.id", id=sweep_id)
+    ]
+
+
+def plain(wrapped: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"lr": {"value": 1}, "_wandb": …}` → `{"lr": 1}`."""
+    values = {k: v["value"] if isinstance(v, dict) and "value" in v else v for k, v in wrapped.items()}
+    return {key: value for key, value in values.items() if key not in ("_wandb", "wandb_version")}
+
+
+def moment(seconds: float) -> datetime:
+    """Seconds since 1970 as an aware time in UTC."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _maybe(seconds: float | None) -> datetime | None:
+    return None if seconds is None else moment(seconds)
+
+
+@lru_cache(maxsize=256)
+def _parse_yaml(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
+def _one(build: Callable[[RowMapping], T], row: RowMapping | None) -> T | None:
+    return None if row is None else build(row)
+
+
+def _user(row: RowMapping) -> UserRow:
+    return UserRow(row["id"], row["username"], bool(row["admin"]))
+
+
+def _project(row: RowMapping) -> ProjectRow:
+    return ProjectRow(row["id"], row["entity"], row["name"], moment(row["created_at"]))
+
+
+def _sweep(row: RowMapping) -> SweepRow:
+    return SweepRow(
+        id=row["id"],
+        name=row["name"],
+        entity=row["entity"],
+        project=row["project_name"],
+        config=_parse_yaml(row["config_yaml"]),
+        config_yaml=row["config_yaml"],
+        state=SweepState(row["state"]),
+        display_name=row["display_name"],
+        description=row["description"],
+        created_at=moment(row["created_at"]),
+        updated_at=moment(row["updated_at"]),
+        user=row["username"],
+    )
+
+
+def _agent(row: RowMapping) -> AgentRow:
+    return AgentRow(
+        id=row["id"],
+        name=row["name"],
+        host=row["host"],
+        sweep=row["sweep_name"],
+        state="FINISHED" if row["released"] else "RUNNING",
+        created_at=moment(row["created_at"]),
+        heartbeat_at=moment(row["heartbeat_at"]),
+        run=row["run_name"],
+    )
+
+
+def _run(row: RowMapping) -> RunRow:
+    raw = json.loads(row["config"])
+    return RunRow(
+        id=row["id"],
+        name=row["name"],
+        entity=row["entity"],
+        project=row["project_name"],
+        sweep=row["sweep_name"],
+        agent=row["agent_name"],
+        state=RunState(row["state"]),
+        display_name=row["display_name"],
+        config=plain(raw),
+        summary=json.loads(row["summary"]),
+        host=row["host"],
+        created_at=moment(row["created_at"]),
+        started_at=_maybe(row["started_at"]),
+        heartbeat_at=_maybe(row["heartbeat_at"]),
+        finished_at=_maybe(row["finished_at"]),
+        exit_code=row["exit_code"],
+        retries=row["retries"],
+        args=row["args"] and json.loads(row["args"]),
+        why=row["why"] and json.loads(row["why"]),
+        tags=tuple(json.loads(row["tags"])),
+        notes=row["notes"],
+        group=row["run_group"],
+        job_type=row["job_type"],
+        user=row["username"],
+        history_lines=row["history_lines"],
+        program=row["program"],
+        commit=row["commit_hash"],
+        repo=row["repo"],
+        stop_requested_at=_maybe(row["stop_requested_at"]),
+        issued_at=_maybe(row["issued_at"]),
+        raw_config=raw,
+    )

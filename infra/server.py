@@ -1,0 +1,219 @@
+"""The hub as a process: routes put together, a socket, a ready file, and an orderly end.
+
+`prunefleet hub` and `python -m infra.server` both call `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hmac
+import ipaddress
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from infra.dashboard import pages
+from infra.hub.auth import write_private
+from infra.hub.errors import Invalid, StartupError, Unauthorized
+from infra.hub.lifecycle import Timing
+from infra.hub.service import Hub
+from infra.hub.store import Store
+from infra.hub.suggest import start_suggester
+from infra.wire import routes as wire
+from infra.wire.http import endpoint, parse_json
+
+REAP_EVERY_S = 2.0
+
+
+def create_app(hub: Hub, admin_token: str) -> Starlette:
+    """The hub's web application: the wire, the pages, and what an administrator may do."""
+    routes: list[BaseRoute] = [*wire.routes(hub), *admin_routes(hub, admin_token), *pages.routes(hub)]
+    return Starlette(routes=routes)
+
+
+def admin_routes(hub: Hub, admin_token: str) -> list[BaseRoute]:
+    """What `Authorization: Bearer <admin token>` may do: make users and sign-in links, delete a sweep."""
+
+    def checked(request: Request, body: bytes) -> dict[str, Any]:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(token.encode(), admin_token.encode()):
+            raise Unauthorized("the admin token is missing or wrong; send `Authorization: Bearer <admin token>`")
+        return parse_json(body)
+
+    def users(request: Request, body: bytes) -> Response:
+        asked = checked(request, body)
+        name, key = _field(asked, "username"), asked.get("api_key")
+        if key is not None and not isinstance(key, str):
+            raise Invalid(f"api_key: got {type(key).__name__}; send a text of at least 40 characters, or leave it out")
+        made = hub.auth.add_user(name, key, admin=asked.get("admin") is True)
+        return JSONResponse({"username": name, "api_key": made}, 201)
+
+    def tickets(request: Request, body: bytes) -> Response:
+        return JSONResponse({"ticket": hub.ticket_for(_field(checked(request, body), "username"))}, 201)
+
+    def delete_sweep(request: Request, body: bytes) -> Response:
+        checked(request, body)
+        hub.delete_sweep(hub.find_sweep(**request.path_params).id)
+        return JSONResponse({})
+
+    return [
+        Route("/admin/users", endpoint(users), methods=["POST"]),
+        Route("/admin/tickets", endpoint(tickets), methods=["POST"]),
+        Route("/admin/sweeps/{entity}/{project}/{name}", endpoint(delete_sweep), methods=["DELETE"]),
+    ]
+
+
+def run(
+    data: Path,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    admin_token_file: Path | None = None,
+    ready_file: Path | None = None,
+    timing: Timing | None = None,
+) -> int:
+    """Serve `data` until a signal says to stop; returns 0, or 2 after one line that says why it cannot start."""
+    try:
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(listen(host, port))
+            hub = stack.enter_context(open_hub(data, timing))
+            _serve(hub, listener, data, host, admin_token_file, ready_file)
+    except StartupError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+@contextlib.contextmanager
+def open_hub(data: Path, timing: Timing | None = None) -> Iterator[Hub]:
+    """A hub on that folder with its suggester and its reaper at work. Raises `StartupError`."""
+    store = Store(data)
+    try:
+        hub = Hub(store, timing=timing)
+        with start_suggester(hub) as hub.suggester, _reaping(hub):
+            yield hub
+    finally:
+        store.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `StartupError` for a port that is taken or an address that is not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(1024)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        why = getattr(error, "strerror", None) or str(error)
+        raise StartupError(f"host, port: got {host}:{port}, {why}; stop what uses it, or take --port 0") from error
+    return listener
+
+
+def _serve(
+    hub: Hub, listener: socket.socket, data: Path, host: str, admin_token_file: Path | None, ready_file: Path | None
+) -> None:
+    token = load_admin_token(admin_token_file or data / "admin_token")
+    key = hub.auth.ensure_first_user()
+    url = address(host, listener.getsockname()[1])
+    if not _is_loopback(host):
+        print(f"warning: listening on {host} without encryption; keys and data can be read on the way", file=sys.stderr)
+    ready = {"url": url, "api_key": key, "admin_token": token, "pid": os.getpid()}
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        if ready_file is not None:
+            write_private(ready_file, json.dumps(ready).encode())
+        print(f"hub: {url}" + (f"  first key: {key}" if key else ""), flush=True)
+        yield
+
+    app = create_app(hub, token)
+    app.router.lifespan_context = lifespan
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, server_header=False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # uvicorn raises them again after its end; ours is still to come
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def load_admin_token(path: Path) -> str:
+    """The token in `path`, made there (mode 0600) when there is no such file. Raises `StartupError`."""
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_private(path, secrets.token_hex(20).encode())
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(f"admin token file: got {str(path)!r}, {error}; name a file that can be read") from error
+    if not token:
+        raise StartupError(f"admin token file: {str(path)!r} is empty; write a token into it, or delete it")
+    return token
+
+
+def address(host: str, port: int) -> str:
+    """The URL that agents on this machine, or for a wildcard address its name, can reach."""
+    shown = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+
+@contextlib.contextmanager
+def _reaping(hub: Hub) -> Iterator[None]:
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(REAP_EVERY_S):
+            with contextlib.suppress(Exception):  # a full disk must not end the watch; the next round tries again
+                hub.reap()
+
+    thread = threading.Thread(target=loop, name="hub-reaper", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _field(asked: dict[str, Any], name: str) -> str:
+    value = asked.get(name)
+    if not isinstance(value, str):
+        raise Invalid(f"{name}: got {value!r}; send a text")
+    return value
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m infra.server`: the hub alone, with its timing open to tests."""
+    parser = argparse.ArgumentParser(prog="python -m infra.server", description=run.__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--admin-token-file", type=Path)
+    parser.add_argument("--ready-file", type=Path)
+    parser.add_argument("--timing", type=json.loads, default={}, help='seconds by name, such as {"run_silence": 60}')
+    asked = parser.parse_args(argv)
+    timing = Timing(**asked.timing)
+    return run(asked.data, asked.host, asked.port, asked.admin_token_file, asked.ready_file, timing)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

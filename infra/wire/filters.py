@@ -1,0 +1,189 @@
+"""W&B's run filters (MongoDB's operators over run columns) and orders, applied to rows. Pure.
+
+Columns: name, state, sweep, display_name, tags, group, job_type, host, user, created_at, heartbeat_at, `config.X`
+(also `config.X.value`) and `summary_metrics.X`, with further dots for nested values. Camel case is understood.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from operator import ge, gt, le, lt
+from typing import Any
+
+from infra.hub.errors import Invalid
+from infra.hub.rows import RunRow
+
+Test = Callable[[Any], bool]
+MAX_REGEX = 200  # characters
+
+_COLUMNS: Mapping[str, Callable[[RunRow], Any]] = {
+    "name": lambda run: run.name,
+    "state": lambda run: run.state.value,
+    "sweep": lambda run: run.sweep,
+    "display_name": lambda run: run.display_name,
+    "tags": lambda run: list(run.tags),
+    "group": lambda run: run.group,
+    "job_type": lambda run: run.job_type,
+    "host": lambda run: run.host,
+    "user": lambda run: run.user,
+    "username": lambda run: run.user,
+    "notes": lambda run: run.notes,
+    "created_at": lambda run: run.created_at,
+    "updated_at": lambda run: run.heartbeat_at or run.created_at,
+    "heartbeat_at": lambda run: run.heartbeat_at,
+}
+
+
+def parse(text: str | None) -> Mapping[str, Any]:
+    """The filter document of a request; none means every run. Raises `Invalid`."""
+    try:
+        document = json.loads(text) if text else {}
+    except ValueError as error:
+        raise Invalid(f"filters: not JSON ({error})") from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise Invalid(f"filters: got {type(document).__name__}; send a JSON object")
+    return document
+
+
+def matcher(document: Mapping[str, Any]) -> Callable[[RunRow], bool]:
+    """The filter as a predicate. Raises `Invalid` for an operator that is not served."""
+    tests = [_clause(key, value) for key, value in document.items()]
+    return lambda run: all(test(run) for test in tests)
+
+
+def order(runs: Iterable[RunRow], text: str | None) -> list[RunRow]:
+    """Runs sorted by `+created_at`, `-summary_metrics.loss` or several of these, comma separated; `+` is the default.
+
+    Runs that lack the key come last, whichever the direction.
+    """
+    found = list(runs)
+    for term in reversed([part.strip() for part in (text or "").split(",") if part.strip()]):
+        descending, name = term.startswith("-"), term.lstrip("+-")
+        have = [run for run in found if column(run, name) is not None]
+        have.sort(key=lambda run: _rank(column(run, name)), reverse=descending)
+        found = have + [run for run in found if column(run, name) is None]
+    return found
+
+
+def column(run: RunRow, name: str) -> Any:
+    """The value of a column or of a dotted path into config or summary; None where there is none."""
+    head, _, path = name.partition(".")
+    if path and head == "config":
+        return _walk(run.config, path.split("."))
+    if path and head in ("summary_metrics", "summaryMetrics"):
+        return _walk(run.summary, path.split("."))
+    read = _COLUMNS.get(re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).lower())
+    return read(run) if read else None
+
+
+def _clause(key: str, value: Any) -> Callable[[RunRow], bool]:
+    if key in ("$and", "$or"):
+        if not isinstance(value, list):
+            raise Invalid(f"filters: {key} got {type(value).__name__}; give it a list")
+        parts = [matcher(part) for part in value]
+        join = all if key == "$and" else any
+        return lambda run: join(part(run) for part in parts)
+    if key == "$not":
+        inner = matcher(value)
+        return lambda run: not inner(run)
+    if key.startswith("$"):
+        raise Invalid(f"filters: got {key!r}; at this place use $and, $or, $not or a column")
+    test = _test(value)
+    return lambda run: test(column(run, key))
+
+
+def _test(wanted: Any) -> Test:
+    if isinstance(wanted, Mapping) and any(str(key).startswith("$") for key in wanted):
+        tests = [_operator(str(name), operand) for name, operand in wanted.items()]
+        return lambda value: all(test(value) for test in tests)
+    return _equals(wanted)
+
+
+def _operator(name: str, operand: Any) -> Test:
+    if name in ("$in", "$nin"):
+        if not isinstance(operand, list):
+            raise Invalid(f"filters: {name} got {type(operand).__name__}; give it a list")
+        found = [_equals(each) for each in operand]
+        return _negate(lambda value: any(test(value) for test in found), name == "$nin")
+    if name == "$not":
+        return _negate(_test(operand), True)
+    if name in ("$eq", "$ne"):
+        return _negate(_equals(operand), name == "$ne")
+    if name in _COMPARE:
+        compare = _COMPARE[name]
+        return lambda value: _compares(compare, value, operand)
+    if name == "$exists":
+        return lambda value: (value is not None) == bool(operand)
+    if name == "$regex":
+        pattern = _pattern(operand)
+        return lambda value: isinstance(value, str) and pattern.search(value) is not None
+    known = "$eq $ne $in $nin $gt $gte $lt $lte $regex $exists $not"
+    raise Invalid(f"filters: got operator {name!r}; served are {known}")
+
+
+_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {"$gt": gt, "$gte": ge, "$lt": lt, "$lte": le}
+
+
+def _negate(test: Test, negative: bool) -> Test:
+    return (lambda value: not test(value)) if negative else test
+
+
+def _equals(wanted: Any) -> Test:
+    def test(value: Any) -> bool:
+        if isinstance(value, list) and not isinstance(wanted, list):
+            return wanted in value if wanted is not None else not value
+        if isinstance(value, datetime):
+            return value == _moment(wanted)
+        return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
+
+    return test
+
+
+def _compares(compare: Callable[[Any, Any], bool], value: Any, operand: Any) -> bool:
+    if isinstance(value, datetime):
+        operand = _moment(operand)
+    try:
+        return value is not None and operand is not None and bool(compare(value, operand))
+    except TypeError:
+        return False
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _pattern(text: Any) -> re.Pattern[str]:
+    try:
+        if len(text) > MAX_REGEX:
+            raise Invalid(f"filters: $regex has {len(text)} characters; at most {MAX_REGEX}")
+        return re.compile(text)
+    except (re.error, TypeError) as error:
+        raise Invalid(f"filters: $regex got {text!r}; {error}") from error
+
+
+def _walk(value: Any, parts: Sequence[str]) -> Any:
+    """Follow a dotted path; keys may hold dots themselves, and W&B's `.value` after a config key is passed over."""
+    if not parts:
+        return value
+    if isinstance(value, Mapping):
+        for count in range(len(parts), 0, -1):
+            key = ".".join(parts[:count])
+            if key in value:
+                return _walk(value[key], parts[count:])
+    return _walk(value, parts[1:]) if parts[0] == "value" else None
+
+
+def _rank(value: Any) -> tuple[int, Any]:
+    """Numbers before times before texts, so that a mixed column sorts at all."""
+    if isinstance(value, bool | int | float):
+        return (0, value if value == value else float("-inf"))
+    return (1, value) if isinstance(value, datetime) else (2, str(value))

@@ -1,0 +1,25 @@
+"""All endpoints of the wire."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from infra.hub.service import Hub
+from infra.wire import filestream, graphql, runs, sweeps, users
+
+# Each module has a table RESOLVERS.
+RESOLVING = (users, runs, sweeps)
+
+
+def routes(hub: Hub) -> list[BaseRoute]:
+    """GraphQL, the runs' streams, and what the client sends of itself."""
+    executor = graphql.Executor(graphql.build_schema(*(module.RESOLVERS for module in RESOLVING)))
+    telemetry = [Route(f"/sdk/otel/v1/{kind}", _received, methods=["POST"]) for kind in ("metrics", "logs", "traces")]
+    return [*graphql.routes(hub, executor), *filestream.routes(hub), *telemetry]
+
+
+def _received(_request: Request) -> Response:
+    """The client's telemetry ends here: taken, so that it does not try again, and not kept."""
+    return JSONResponse({})

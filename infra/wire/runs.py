@@ -1,0 +1,147 @@
+"""W&B's `Run`: its fields from a `RunRow`, and the operations that change one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from infra.hub.errors import Denied, Invalid, Missing
+from infra.hub.rows import ProjectRow, RunRow, RunState
+from infra.hub.runs import RunChange
+from infra.hub.store_lines import Stream
+from infra.wire import history
+from infra.wire.graphql import Info, Resolvers
+from infra.wire.ids import decode, encode
+from infra.wire.users import find_project
+
+
+def project_of(run: RunRow, info: Info) -> ProjectRow:
+    """The run's project."""
+    found = find_project(info, run.entity, run.project)
+    if found is None:
+        raise Missing(f"project: {run.entity}/{run.project} is not here any more")
+    return found
+
+
+def find_run(info: Info, entity: str | None, project: str | None, name: str) -> RunRow:
+    """The run of that name. Raises `Missing`."""
+    known = info.context
+    found = known.hub.run(entity or known.user.username, project or "uncategorized", name)
+    if found is None:
+        raise Missing(f"run: got {name[:80]!r}, which is not in {entity}/{project}")
+    return found
+
+
+def load_object(field: str, text: str | None) -> dict[str, Any] | None:
+    """A JSON object that came as text; None stays None. Raises `Invalid` naming the field."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise Invalid(f"{field}: not JSON ({error})") from error
+    if value is not None and not isinstance(value, dict):
+        raise Invalid(f"{field}: got {type(value).__name__}; send a JSON object")
+    return value
+
+
+def _upsert(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
+    hub, change = info.context.hub, _change(input)
+    if input.get("id"):
+        return {"bucket": hub.revise_run(decode("Run", input["id"]), change), "inserted": False}
+    run, inserted = hub.begin_run(info.context.user, change)
+    return {"bucket": run, "inserted": inserted}
+
+
+def _change(given: dict[str, Any]) -> RunChange:
+    return RunChange(
+        entity=given.get("entityName"),
+        project=given.get("modelName"),
+        name=given.get("name"),
+        sweep=given.get("sweep"),
+        state=given.get("state"),
+        display_name=given.get("displayName") or None,
+        notes=given.get("notes"),
+        tags=given.get("tags"),
+        group=given.get("groupName"),
+        job_type=given.get("jobType"),
+        host=given.get("host"),
+        program=given.get("jobProgram"),
+        commit=given.get("commit"),
+        repo=given.get("jobRepo"),
+        config=load_object("config", given.get("config")),
+        summary=load_object("summaryMetrics", given.get("summaryMetrics")),
+    )
+
+
+def _delete(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
+    info.context.hub.delete_run(decode("Run", input["id"]))
+    return {"success": True}
+
+
+def _stop(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
+    info.context.hub.stop_run(decode("Run", input["id"]))
+    return {"success": True}
+
+
+def _refuse(what: str) -> Any:
+    def resolve(_root: object, _info: Info, input: dict[str, Any]) -> None:
+        raise Denied(f"{what} is not served by this server")
+
+    return resolve
+
+
+def _alert(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
+    find_run(info, input["entityName"], input["projectName"], input["runName"])
+    return {"success": True}
+
+
+def _wandb_config(run: RunRow, _info: Info, keys: list[str] | None = None) -> str:
+    internal = run.raw_config.get("_wandb") or {}
+    values = internal.get("value", {}) if isinstance(internal, dict) else {}
+    return json.dumps({key: values[key] for key in (keys or values) if key in values})
+
+
+RESOLVERS: Resolvers = {
+    "Mutation": {
+        "upsertBucket": _upsert,
+        "deleteRun": _delete,
+        "stopRun": _stop,
+        "updateRunState": _refuse("setting a run's state"),
+        "rewindRun": _refuse("rewinding or forking a run"),
+        "notifyScriptableRunAlert": _alert,
+    },
+    "Run": {
+        "id": lambda run, _info: encode("Run", run.id),
+        "internalId": lambda run, _info: run.id,
+        "projectId": lambda run, info: project_of(run, info).id,
+        "project": project_of,
+        "description": lambda run, _info: run.notes,
+        "tags": lambda run, _info: list(run.tags),
+        "exitcode": lambda run, _info: run.exit_code,
+        "shouldStop": lambda run, _info: run.stop_requested_at is not None,
+        "failed": lambda run, _info: run.state in (RunState.FAILED, RunState.CRASHED),
+        "stopped": lambda run, _info: run.state is RunState.KILLED,
+        "running": lambda run, _info: run.state is RunState.RUNNING,
+        "readOnly": lambda _run, _info: False,
+        "user": lambda run, _info: {"id": encode("User", 0), "name": run.user, "username": run.user},
+        "sweepName": lambda run, _info: run.sweep,
+        "agentName": lambda run, _info: run.agent,
+        "updatedAt": lambda run, _info: run.heartbeat_at or run.created_at,
+        "config": lambda run, _info: json.dumps(run.raw_config),
+        "wandbConfig": _wandb_config,
+        "summaryMetrics": lambda run, _info: json.dumps(run.summary),
+        "systemMetrics": history.system_metrics,
+        "historyKeys": history.keys,
+        "historyLineCount": lambda run, _info: run.history_lines,
+        "eventsLineCount": history.counter(Stream.EVENTS),
+        "logLineCount": history.counter(Stream.CONSOLE),
+        "historyTail": history.tail_of(Stream.HISTORY),
+        "eventsTail": history.tail_of(Stream.EVENTS),
+        "history": history.page,
+        "events": history.events,
+        "sampledHistory": history.sampled,
+        "parquetHistory": lambda _run, _info, **_keys: {"parquetUrls": [], "liveData": []},
+        "logLines": history.log_lines,
+    },
+}

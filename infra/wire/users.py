@@ -1,0 +1,153 @@
+"""Who is asking, what the server can do, entities and projects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from infra.hub.errors import Denied
+from infra.hub.rows import ProjectRow, RunRow, SweepRow, UserRow
+from infra.wire import filters, paging
+from infra.wire.graphql import Context, Info, Resolvers
+from infra.wire.ids import encode
+
+# Features of W&B's server that are served here; the client asks before it uses them.
+FEATURES: set[str] = {"MARK_RUN_FILES_UPLOADED"}
+
+
+def _viewer(_root: object, info: Info) -> UserRow:
+    return info.context.user
+
+
+def _server_info(_root: object, _info: Info) -> dict[str, Any]:
+    return {"features": [{"name": name, "isEnabled": True} for name in sorted(FEATURES)]}
+
+
+def _entity(_root: object, info: Info, name: str | None = None) -> dict[str, Any]:
+    return entity(name or info.context.user.username)
+
+
+def entity(name: str) -> dict[str, Any]:
+    """An entity as the client sees it: here always a user, with no organisation."""
+    return {"id": encode("Entity", 0), "name": name, "isTeam": False, "xxhashDigestsEnabled": False}
+
+
+def _users(_root: object, info: Info, query: str | None = None) -> dict[str, Any]:
+    user = info.context.user
+    return paging.everything([user] if query in (None, "", user.username) else [])
+
+
+def find_project(info: Info, entity_name: str | None, name: str | None) -> ProjectRow | None:
+    """The project asked for; the user's own entity and W&B's default project where none is named."""
+    known = info.context
+    return known.hub.project(entity_name or known.user.username, name or "uncategorized")
+
+
+def _project(
+    _root: object,
+    info: Info,
+    name: str | None = None,
+    entityName: str | None = None,  # noqa: N803
+) -> ProjectRow | None:
+    return find_project(info, entityName, name)
+
+
+def _models(
+    _root: object,
+    info: Info,
+    entityName: str | None = None,  # noqa: N803
+    after: str | None = None,
+    first: int | None = None,
+) -> dict[str, Any]:
+    known = info.context
+    return paging.connection(known.hub.projects(entityName or known.user.username), first, after)
+
+
+def _upsert_model(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
+    known = info.context
+    if input.get("id"):
+        raise Denied("project: renaming is not served here")
+    before = find_project(info, input.get("entityName"), input.get("name"))
+    project = known.hub.ensure_project(known.user, input.get("entityName"), input.get("name"))
+    return {"project": project, "model": project, "inserted": before is None}
+
+
+def _project_runs(
+    root: ProjectRow,
+    info: Info,
+    first: int | None = None,
+    after: str | None = None,
+    order: str | None = None,
+    filters: str | None = None,
+    **_unused: object,
+) -> dict[str, Any]:
+    return paging.connection(select(info.context, root, filters, order), first, after)
+
+
+def select(known: Context, project: ProjectRow, document: str | None, order: str | None = None) -> list[RunRow]:
+    """The project's runs that match a filter, in order."""
+    matches = filters.matcher(filters.parse(document))
+    found = [run for run in known.hub.runs(project.entity, project.name) if matches(run)]
+    return filters.order(found, order)
+
+
+def _run_count(root: ProjectRow, info: Info, filters: str | None = None) -> int:
+    return len(select(info.context, root, filters))
+
+
+def _run(root: ProjectRow, info: Info, name: str, **_unused: object) -> RunRow | None:
+    return info.context.hub.run(root.entity, root.name, name)
+
+
+def _sweep(root: ProjectRow, info: Info, sweepName: str) -> SweepRow | None:  # noqa: N803
+    return info.context.hub.sweep(root.entity, root.name, sweepName)
+
+
+def _sweeps(
+    root: ProjectRow,
+    info: Info,
+    first: int | None = None,
+    after: str | None = None,
+    **_unused: object,
+) -> dict[str, Any]:
+    return paging.connection(info.context.hub.sweeps(root.entity, root.name), first, after)
+
+
+RESOLVERS: Resolvers = {
+    "Query": {
+        "viewer": _viewer,
+        "users": _users,
+        "entity": _entity,
+        "organization": lambda _root, _info, name: None,
+        "serverInfo": _server_info,
+        "models": _models,
+        "model": _project,
+        "project": _project,
+    },
+    "Mutation": {"upsertModel": _upsert_model},
+    "User": {
+        "id": lambda user, _info: encode("User", user.id),
+        "name": lambda user, _info: user.username,
+        "email": lambda user, _info: f"{user.username}@localhost",
+        "flags": lambda _user, _info: "{}",
+        "entity": lambda user, _info: user.username,
+        "teams": lambda user, _info: paging.everything([{"name": user.username}]),
+        "apiKeys": lambda _user, _info: paging.everything([]),
+    },
+    "Project": {
+        "id": lambda project, _info: encode("Project", project.id),
+        "internalId": lambda project, _info: project.id,
+        "entityName": lambda project, _info: project.entity,
+        "entity": lambda project, _info: entity(project.entity),
+        "readOnly": lambda _project, _info: False,
+        "isBenchmark": lambda _project, _info: False,
+        "access": lambda _project, _info: "PRIVATE",
+        "user": _viewer,
+        "run": _run,
+        "bucket": _run,
+        "runs": _project_runs,
+        "runCount": _run_count,
+        "sweep": _sweep,
+        "sweeps": _sweeps,
+        "totalSweeps": lambda project, info: len(info.context.hub.sweeps(project.entity, project.name)),
+    },
+}
