@@ -26,6 +26,7 @@ Samples = NDArray[np.float64]
 QUANTILE = 10
 WARM_UP_CALLS = 20
 SLOT_S = 0.004
+FEWEST_ROUNDS = 15
 ROUNDS_BETWEEN_CHECKS = 20
 THROUGHPUT_S = 0.2
 DRIFT_LIMIT = 0.10
@@ -101,10 +102,10 @@ def compare_many(
     """Measure all `candidates` and the dense model in one sitting, under the host's lock.
 
     `precision` is checked against the runner's. `runners` gives single candidates another runner, such as one at the
-    device's default precision. Rounds go on until every ratio's interval is within ±`target` of it, or for
-    `time_limit_s` seconds after `min_rounds`. `throughput_s` 0 leaves the throughput out (0). Raises `BadInput` for a
-    candidate named "dense" or another precision than the runner's, and `TrialFailed` with kind DEVICE where the
-    device refuses a network.
+    device's default precision. Rounds go on until every ratio's interval is within ±`target` of it (looked at from
+    `min_rounds` on), or `time_limit_s` seconds are over. `throughput_s` 0 leaves the throughput out (0). Raises
+    `BadInput` for a candidate named "dense" or another precision than the runner's, and `TrialFailed` with kind
+    DEVICE where the device refuses a network.
     """
     if DENSE in candidates or (precision is not None and precision != runner.precision):
         got, field = (DENSE, "candidates") if DENSE in candidates else (precision, "precision")
@@ -141,9 +142,9 @@ class _Bench:
         try:
             for done in range(1, max_rounds + 1):
                 self._round()
-                if done < min_rounds:
-                    continue
-                if time.perf_counter() > until or (done % ROUNDS_BETWEEN_CHECKS == 0 and self._tight(target)):
+                over = time.perf_counter() > until and done >= min(min_rounds, FEWEST_ROUNDS)
+                due = done >= min_rounds and done % ROUNDS_BETWEEN_CHECKS == 0
+                if over or (due and self._tight(target)):
                     break
         finally:
             if collecting:

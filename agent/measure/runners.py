@@ -2,7 +2,6 @@
 
 import copy
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,8 +39,13 @@ class Session(Protocol):
 class Runner(Protocol):
     """A device and a precision, able to load exported networks."""
 
-    device: str
-    precision: str
+    @property
+    def device(self) -> str:
+        """The device's name in its own library."""
+
+    @property
+    def precision(self) -> str:
+        """The precision asked for; "default" leaves it to the device."""
 
     def load(self, model: Exported) -> Session:
         """Load `model`; raises `TrialFailed` with kind DEVICE where the device refuses it."""
@@ -98,7 +102,6 @@ class OpenVINOSession:
         self._request = self._compiled.create_infer_request()
         self._input = openvino.Tensor(_fixed_input(model.input_shape), shared_memory=True)
         self._request.set_input_tensor(self._input)
-        self.run = self._request.infer
         chosen = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         self.precision = PRECISION_NAMES.get(chosen, chosen)
 
@@ -108,7 +111,9 @@ class OpenVINOSession:
         except RuntimeError as error:
             raise _refused(self._runner.device, error) from error
 
-    run: Callable[[], object]
+    def run(self) -> None:
+        """One inference; returns when the output is there."""
+        self._request.infer()
 
     def infer(self, batch: Array) -> Array:
         """The first output for `batch`, which has the input's shape."""

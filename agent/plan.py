@@ -1,0 +1,265 @@
+"""`prunefleet plan`: what pruning each group costs in quality and saves in time, measured before the first trial.
+
+Each group is pruned alone to the levels of the channel grid: the metric after batch-norm re-estimation, and the latency
+ratio. Some mixed candidates, untrained, add latencies for the controller's model of the device. docs/plan.md has more.
+"""
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import nn
+
+from agent.compress.groups import Group, find_groups, specs
+from agent.compress.prune import prune
+from agent.journal import Journal
+from agent.measure.benchmark import DENSE, compare_many
+from agent.measure.device import channel_step
+from agent.measure.export import Exported, export
+from agent.measure.runners import OpenVINORunner, Runner
+from agent.tasks.task import Task, data_hash, digest, task_hash
+from agent.tasks.training import recalibrate
+from objective.errors import BadInput
+from objective.goal import Goal
+from objective.profile import Curve, Profile, warm_points
+from objective.space import GroupSpec, Space
+from objective.trial import Device
+
+Kept = dict[str, int]
+Report = Callable[[int, int, str], None]
+"""Called with points done, points in all, and what was done last."""
+
+
+class Dense(Protocol):
+    """The dense model: its network, and the SHA-256 of its weights file."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The trained network."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of its weights."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much `make_profile` measures.
+
+    `examples` of validation per point; at most `levels` per group; `mixed` extra candidates, for which no new sitting
+    begins after `seconds`; `sitting` networks are measured together, for `sitting_s` seconds at most.
+    """
+
+    examples: int = 2500
+    levels: int = 7
+    mixed: int = 48
+    seconds: float = 150.0
+    sitting: int = 12
+    sitting_s: float = 4.0
+    seed: int = 0
+
+
+def make_profile(
+    task: Task,
+    baseline: Dense,
+    device: Device,
+    precision: str,
+    goal: Goal,
+    cache: Path,
+    report: Report | None = None,
+    *,
+    runner: Runner | None = None,
+    effort: Effort | None = None,
+) -> Profile:
+    """Measure a `Profile` of the dense model on this host; finished points in `cache` are not measured again.
+
+    Raises `BadInput` where the task lacks the goal's metric or the network has nothing to prune, `TrialFailed` where
+    the device refuses a network.
+    """
+    if goal.metric not in task.metrics:
+        raise BadInput("objective.metric", goal.metric, f"the task {task.name} gives {', '.join(task.metrics)}")
+    effort = effort or Effort()
+    groups = find_groups(baseline.network, task.example_input())
+    space = Space(specs(groups, channel_step(device, precision)))
+    key = _key(task, baseline, device, precision, goal, space, effort)
+    with Journal(cache / "profiles" / f"{key[:16]}.jsonl") as journal:
+        chosen: Runner = runner or OpenVINORunner(precision=precision)
+        plan = _Plan(task, baseline.network, groups, goal.metric, journal, chosen, device, effort)
+        plan.run(points(space, effort), report or (lambda done, total, text: None))
+        profile = _profile(task, baseline, device, precision, goal, space, plan)
+    return replace(profile, warm=warm_points(profile, goal))
+
+
+def points(space: Space, effort: Effort) -> list[tuple[str, Kept]]:
+    """What is measured: (group, kept) of each group pruned alone, then ("", kept) of mixed candidates, all distinct."""
+    alone = [
+        (spec.name, {**space.widths, spec.name: level})
+        for spec in space.groups
+        for level in _levels(space, spec, effort)
+    ]
+    seen = {_name(kept) for _, kept in alone} | {_name(space.widths)}
+    mixed: list[tuple[str, Kept]] = []
+    for kept in _candidates(space, effort):
+        if len(mixed) < effort.mixed and _name(kept) not in seen:
+            seen.add(_name(kept))
+            mixed.append(("", kept))
+    return alone + mixed
+
+
+def _levels(space: Space, spec: GroupSpec, effort: Effort) -> list[int]:
+    """At most `effort.levels` of a group's levels below its width, evenly chosen."""
+    below = space.levels(spec.name)[:-1]
+    if len(below) <= effort.levels:
+        return list(below)
+    return [below[index] for index in np.linspace(0, len(below) - 1, effort.levels).round().astype(int)]
+
+
+def _candidates(space: Space, effort: Effort) -> Iterator[Kept]:
+    """The aligned uniform candidates, then random ones: each group freely, or around one depth, in turn."""
+    yield from space.uniform_ladder()
+    random = np.random.default_rng(effort.seed)
+    for turn in range(20 * effort.mixed):
+        depth, spread = (0.5, 0.5) if turn % 2 else (random.uniform(0, space.max_ratio), 0.2)
+        ratios = np.clip(depth + spread * random.uniform(-1, 1, len(space.groups)), 0, space.max_ratio)
+        yield space.kept({spec.name: float(ratio) for spec, ratio in zip(space.groups, ratios, strict=True)})
+
+
+def _name(kept: Mapping[str, int]) -> str:
+    return ",".join(f"{group}={count}" for group, count in sorted(kept.items()))
+
+
+def _key(task: Task, baseline: Dense, device: Device, precision: str, goal: Goal, space: Space, effort: Effort) -> str:
+    """Hash of all that a finished point depends on: code, data, weights, device, and how it is measured."""
+    measured = (precision, goal.metric, effort.examples, task_hash(task), data_hash(task), baseline.sha256)
+    return digest(repr(measured), repr(sorted(device.to_json().items())), repr(space.groups))
+
+
+def network_hash(network: nn.Module) -> str:
+    """Hash of a network's layers and shapes, whatever its weights."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    return digest(str(network), repr(shapes))
+
+
+@dataclass
+class _Plan:
+    """The measuring of one profile."""
+
+    task: Task
+    network: nn.Module
+    groups: Sequence[Group]
+    metric: str
+    journal: Journal
+    runner: Runner
+    device: Device
+    effort: Effort
+    began: float = field(default_factory=time.perf_counter)
+
+    def run(self, todo: Sequence[tuple[str, Kept]], report: Report) -> None:
+        """Measure what the journal has not, a sitting at a time; mixed candidates only while there is time."""
+        self.dense_metric()
+        open_points = [point for point in todo if f"latency {_name(point[1])}" not in self.journal]
+        done = len(todo) - len(open_points)
+        report(done, len(todo), "dense model evaluated")
+        for first in range(0, len(open_points), self.effort.sitting):
+            sitting = open_points[first : first + self.effort.sitting]
+            if not any(group for group, _ in sitting) and time.perf_counter() - self.began > self.effort.seconds:
+                report(done, done, f"time is over: {len(todo) - done} mixed candidates left out")
+                return
+            self._sit(sitting, partial(report, done, len(todo)))
+            done += len(sitting)
+            report(done, len(todo), f"{len(sitting)} networks timed")
+
+    def dense_metric(self) -> float:
+        """The dense model's metric under the same treatment as each point's."""
+        return self.value(f"metric {DENSE}", lambda: self._quality(copy.deepcopy(self.network)))
+
+    def value(self, key: str, measure: Callable[[], float]) -> float:
+        """From the journal, else measured and noted there."""
+        if key not in self.journal:
+            self.journal.add(key, measure())
+        return float(self.journal[key])
+
+    def _quality(self, network: nn.Module) -> float:
+        recalibrate(self.task, network)
+        return self.task.evaluate(network, "validation", self.effort.examples)[self.metric]
+
+    def _sit(self, sitting: Sequence[tuple[str, Kept]], note: Callable[[str], None]) -> None:
+        example = self.task.example_input()
+        with tempfile.TemporaryDirectory() as folder:
+            dense = export(self.network, example, Path(folder), name=DENSE)
+            models = {_name(kept): self._point(group, kept, Path(folder), note) for group, kept in sitting}
+            limit = self.effort.sitting_s
+            timed = compare_many(
+                models, dense, runner=self.runner, device=self.device, time_limit_s=limit, throughput_s=0
+            )
+        for name in models:
+            self.journal.add(f"latency {name}", timed.latencies[name].ratio)
+
+    def _point(self, group: str, kept: Kept, folder: Path, note: Callable[[str], None]) -> Exported:
+        example = self.task.example_input()
+        network = prune(self.network, example, self.groups, kept).network
+        name = f"model{len(list(folder.glob('*.xml')))}"
+        exported = export(network, example, folder, name=name)
+        if group:
+            metric = self.value(f"metric {_name(kept)}", lambda: self._quality(network))
+            note(f"{group} {kept[group]} channels: {self.metric} {metric:.3f}")
+        return exported
+
+
+def _profile(
+    task: Task, baseline: Dense, device: Device, precision: str, goal: Goal, space: Space, plan: _Plan
+) -> Profile:
+    """What the journal holds, as a profile without warm points."""
+    done = [(group, kept) for group, kept in points(space, plan.effort) if f"latency {_name(kept)}" in plan.journal]
+    ratio = {_name(kept): float(plan.journal[f"latency {_name(kept)}"]) for _, kept in done}
+    return Profile(
+        task=task.name,
+        network_hash=network_hash(baseline.network),
+        baseline_hash=baseline.sha256,
+        device=f"{device.kind} ({device.cpu})",
+        precision=precision,
+        groups=space.groups,
+        metric=goal.metric,
+        dense_metric=plan.dense_metric(),
+        curves=tuple(_curve(spec, [kept for group, kept in done if group == spec.name], plan) for spec in space.groups),
+        latencies=tuple((kept, ratio[_name(kept)]) for _, kept in done),
+        warm=(),
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _curve(spec: GroupSpec, measured: Sequence[Kept], plan: _Plan) -> Curve:
+    """One group's curve, up to its whole width, where it is the dense model."""
+    names = [_name(kept) for kept in measured]
+    return Curve(
+        group=spec.name,
+        kept=(*(kept[spec.name] for kept in measured), spec.width),
+        metric=(*(float(plan.journal[f"metric {name}"]) for name in names), plan.dense_metric()),
+        latency_ratio=(*(float(plan.journal[f"latency {name}"]) for name in names), 1.0),
+    )
+
+
+def resolve(sweep: Mapping[str, Any], profile: Profile, reference: str) -> dict[str, Any]:
+    """The sweep file with its search space, profile artifact and dense model filled in; all else as the user wrote it.
+
+    `reference`: the profile's artifact, such as "profile-fashion_mnist-cpu-f32:v0". A ratio block of the user's own
+    stays as it is; raises `BadInput` where it names a group that the network has not.
+    """
+    resolved = copy.deepcopy(dict(sweep))
+    space = Space(profile.groups)
+    parameters = resolved.setdefault("parameters", {})
+    if "ratio" in parameters:
+        Space.from_parameters(parameters["ratio"], space.widths, profile.groups[0].step)
+    parameters.setdefault("ratio", space.parameters())
+    return resolved | {"parameters": parameters | _constants(profile, reference)}
+
+
+def _constants(profile: Profile, reference: str) -> dict[str, Any]:
+    return {"profile": {"value": reference}, "baseline": {"value": profile.baseline_hash}}

@@ -1,0 +1,184 @@
+"""The ratio is one of like with like, certain to what it says, and honest where it is not."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support_networks import Residual
+
+from agent.compress.groups import find_groups
+from agent.compress.prune import prune
+from agent.measure import benchmark, lock
+from agent.measure.benchmark import compare, compare_many, drift
+from agent.measure.device import channel_step, fingerprint
+from agent.measure.export import export
+from agent.measure.runners import OpenVINORunner
+from objective.errors import BadInput
+
+HERE = fingerprint()
+IMAGE = torch.zeros(1, 1, 16, 16)
+
+
+@dataclass
+class Clock:
+    """A clock that only moves when something runs."""
+
+    now: int = 0
+
+    def perf_counter_ns(self) -> int:
+        return self.now
+
+    def perf_counter(self) -> float:
+        return self.now / 1e9
+
+
+@dataclass(frozen=True)
+class FakeRunner:
+    """Stands in where candidates are bare callables."""
+
+    device: str = "fake"
+    precision: str = "f32"
+
+    def load(self, model: object) -> None:
+        raise AssertionError("callables are not loaded")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The benchmark's own clock."""
+    made = Clock()
+    monkeypatch.setattr(benchmark, "time", made)
+    return made
+
+
+def taking(clock: Clock, ms: Callable[[], float]) -> Callable[[], None]:
+    """A network whose call takes that long."""
+
+    def call() -> None:
+        clock.now += round(1e6 * ms())
+
+    return call
+
+
+def test_the_ratio_is_that_of_the_networks_not_of_the_neighbours(clock: Clock) -> None:
+    """Interruptions that hit a third of the calls leave ratio and interval right."""
+    random = np.random.default_rng(0)
+
+    def loaded(ms: float) -> float:
+        return ms * random.normal(1, 0.01) + (3 if random.random() < 0.3 else 0)
+
+    latency = compare(
+        taking(clock, lambda: loaded(0.4)), taking(clock, lambda: loaded(1.0)), runner=FakeRunner(), device=HERE
+    )
+    assert latency.ratio == pytest.approx(0.4, rel=0.01)
+    assert latency.ratio_lo < 0.4 * 1.005 and latency.ratio_hi > 0.4 * 0.995
+    assert latency.p50_ms >= latency.p10_ms and latency.baseline_p10_ms == pytest.approx(1, rel=0.03)
+    assert not latency.noisy
+
+
+def test_rounds_go_on_until_the_interval_is_tight_or_time_is_over(clock: Clock) -> None:
+    """A steady host needs the fewest rounds; an unsteady one uses its time, and says how wide the interval stayed."""
+    steady = compare(taking(clock, lambda: 0.5), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE)
+    assert steady.n == 40 and steady.ratio == steady.ratio_lo == steady.ratio_hi == 0.5
+    random = np.random.default_rng(0)
+
+    def wild() -> float:
+        return float(random.lognormal(0, 1.0))
+
+    began = clock.now
+    loose = compare(taking(clock, wild), taking(clock, wild), runner=FakeRunner(), device=HERE, time_limit_s=1.0)
+    assert loose.n > 40 and loose.ratio_hi > 1.01 * loose.ratio
+    assert 1.0 < (clock.now - began) / 1e9 < 2.0
+
+
+def test_a_dense_model_that_drifts_is_called_noisy(clock: Clock) -> None:
+    """More than a tenth between the first and the second half of the slots."""
+    growing = taking(clock, lambda: 1 + clock.now / 1e9)
+    latency = compare(taking(clock, lambda: 0.5), growing, runner=FakeRunner(), device=HERE)
+    assert latency.noisy
+    assert drift(np.array([1.0, 1.0, 1.2, 1.2])) == pytest.approx(0.2)
+
+
+def test_warm_up_calls_do_not_count(clock: Clock) -> None:
+    """At least twenty calls of each network come before the first slot."""
+    calls = iter([50.0] * 20 + [1.0] * 100000)
+    latency = compare(taking(clock, lambda: next(calls)), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE)
+    assert latency.p99_ms == 1.0
+
+
+def test_slow_networks_get_slots_of_one_call_and_do_not_overstay(clock: Clock) -> None:
+    """A call of a tenth of a second: the time limit ends the rounds before the usual number is reached."""
+    latency = compare(taking(clock, lambda: 50), taking(clock, lambda: 100), runner=FakeRunner(), device=HERE)
+    assert 15 <= latency.n < 40 and latency.ratio == 0.5
+
+
+def test_one_sitting_compares_several(clock: Clock) -> None:
+    """All against the same slots of the dense model, which is listed too, with intervals in milliseconds."""
+    models = {"half": taking(clock, lambda: 0.5), "same": taking(clock, lambda: 1.0)}
+    sitting = compare_many(models, taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE)
+    assert {name: latency.ratio for name, latency in sitting.latencies.items()} == {"dense": 1, "half": 0.5, "same": 1}
+    assert {latency.baseline_p10_ms for latency in sitting.latencies.values()} == {1.0}
+    assert sitting.interval_ms("half") == (0.5, 0.5)
+    assert len(sitting.slots["half"]) == sitting.latencies["half"].n <= len(sitting.calls["half"])
+
+
+def test_names_and_precisions_that_would_mislead_are_refused(clock: Clock) -> None:
+    """A candidate called "dense", or a precision that the runner does not compute in."""
+    call = taking(clock, lambda: 1.0)
+    with pytest.raises(BadInput, match="candidates: got 'dense'"):
+        compare_many({"dense": call}, call, runner=FakeRunner(), device=HERE)
+    with pytest.raises(BadInput, match="precision: got 'bf16'"):
+        compare(call, call, runner=FakeRunner(), device=HERE, precision="bf16")
+
+
+def test_a_pruned_network_is_measured_faster(tmp_path: Path) -> None:
+    """The real thing, once: OpenVINO at f32 and, for the dense model, at the device's default precision."""
+    network = Residual(64, (64, 64)).eval()
+    smaller = prune(network, IMAGE, find_groups(network, IMAGE), {"stem": 16, "down_0": 16, "down_1": 16})
+    dense = export(network, IMAGE, tmp_path, name="dense")
+    models = {"pruned": export(smaller.network, IMAGE, tmp_path, name="pruned"), "default": dense}
+    free = {"default": OpenVINORunner(precision="default")}
+    sitting = compare_many(models, dense, runner=OpenVINORunner(), runners=free, device=HERE, time_limit_s=1.0)
+    pruned, default = sitting.latencies["pruned"], sitting.latencies["default"]
+    assert pruned.ratio_lo <= pruned.ratio <= pruned.ratio_hi < 0.7
+    assert pruned.precision == "f32" and default.precision in ("f32", "bf16", "f16")
+    assert pruned.throughput_fps > 0 and pruned.device == HERE
+
+
+def test_nothing_trains_while_it_measures(clock: Clock) -> None:
+    """The host's lock is held during the slots and free before and after."""
+    seen = set()
+
+    def call() -> None:
+        clock.now += 100_000
+        seen.add(lock.holder() is not None)
+
+    compare(call, call, runner=FakeRunner(), device=HERE, max_rounds=40)
+    assert seen == {True} and lock.holder() is None
+
+
+def test_the_fingerprint_names_host_processor_and_versions() -> None:
+    """As a valid device, with what was installed."""
+    assert HERE.name == "local" and HERE.kind == "cpu" and HERE.cpu and HERE.cores >= 1 and HERE.memory_gb > 0
+    assert {"python", "openvino", "torch"} <= set(HERE.versions)
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "flags", "step"),
+    [
+        ("cpu", "f32", "avx2 avx512f", 16),
+        ("cpu", "f32", "avx2", 8),
+        ("cpu", "f32", "asimd", 8),
+        ("cpu", "bf16", "avx512f avx512_bf16 amx_bf16", 32),
+        ("cpu", "bf16", "avx512f avx512_bf16", 16),
+        ("cpu", "f32", "avx512f amx_bf16", 16),
+        ("cpu", "f32", "", 16),
+        ("gpu", "f32", "avx2", 16),
+    ],
+)
+def test_the_channel_grid_follows_the_vector_width(kind: str, precision: str, flags: str, step: int) -> None:
+    """Vectors of 16 floats on AVX-512, 8 on AVX2 and Arm, tiles of 32 for bf16 on AMX."""
+    assert channel_step(replace(HERE, kind=kind), precision, frozenset(flags.split())) == step
