@@ -1,0 +1,178 @@
+"""The dashboard's addresses without a browser: who may look, what is answered, what the headers promise."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from support_dashboard_hub import Scene, served
+
+from infra.dashboard import pages
+from infra.dashboard.session import COOKIE, local
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    made = Scene(tmp_path_factory.mktemp("pages") / "hub")
+    yield made
+    made.store.close()
+
+
+@pytest.fixture(scope="module")
+def base(scene: Scene) -> Iterator[str]:
+    with served(scene) as address:
+        yield address
+
+
+@pytest.fixture
+def stranger(base: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=base, headers={"accept": "text/html"}) as made:
+        yield made
+
+
+@pytest.fixture
+def client(scene: Scene, stranger: httpx.Client) -> httpx.Client:
+    stranger.cookies.set(COOKIE, scene.hub.session_of("local", 600))
+    return stranger
+
+
+@pytest.mark.parametrize("path", ["/", "/local/demo", "/local/demo/sweeps/x", "/local/demo/runs/x"])
+def test_strangers_are_led_to_the_form(stranger: httpx.Client, path: str) -> None:
+    """A person without a cookie is sent to sign in and back; a program gets 401, and neither learns what is there."""
+    answer = stranger.get(path)
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/login?next=%2F")
+    twin = stranger.get(f"{path.rstrip('/')}/data.json", headers={"accept": "application/json"})
+    assert (twin.status_code, twin.json()) == (401, {"error": "sign in at /login"})
+
+
+def test_a_key_becomes_a_cookie_that_scripts_cannot_read(scene: Scene, stranger: httpx.Client) -> None:
+    """The right key is answered with an HttpOnly, SameSite cookie and the page that was asked for."""
+    answer = stranger.post("/login?next=/local/demo", data={"key": f" {scene.key}\n"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/local/demo")
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=lax" in cookie
+    assert scene.key not in cookie
+    assert stranger.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("data", [{}, {"key": ""}, {"key": "x" * 40}, {"key": "x" * 100_000}, {"key": "é" * 50}])
+def test_a_wrong_key_opens_nothing(stranger: httpx.Client, data: dict[str, str]) -> None:
+    """Whatever else is sent as a key is refused in words, without a cookie."""
+    answer = stranger.post("/login", data=data)
+    assert answer.status_code == 401
+    assert "does not know this key" in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+def test_a_ticket_signs_in_while_it_lasts(scene: Scene, stranger: httpx.Client) -> None:
+    """A signed link signs its user in; an expired or forged one leads to the form with a word why."""
+    late = stranger.get("/login", params={"ticket": scene.hub.ticket_for("local", ttl_s=-1)})
+    assert (late.status_code, "has expired" in late.text) == (401, True)
+    assert stranger.get("/login", params={"ticket": "forged.word"}).status_code == 401
+    assert stranger.get("/login", params={"ticket": scene.hub.session_of("local", 600)}).status_code == 401
+    answer = stranger.get("/login", params={"ticket": scene.hub.ticket_for("local"), "next": "/local/demo"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/local/demo")
+    assert stranger.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("address", ["https://elsewhere", "//elsewhere", "/\\elsewhere", "javascript:1", "/a\nb", ""])
+def test_signing_in_never_leads_elsewhere(address: str) -> None:
+    """An address that is no path of this server is replaced by the front page."""
+    assert local(address) == "/"
+
+
+def test_signing_out_forgets_the_cookie(client: httpx.Client) -> None:
+    """After signing out the browser has no cookie."""
+    answer = client.post("/logout")
+    assert answer.status_code == 303
+    assert f'{COOKIE}=""' in answer.headers["set-cookie"]
+
+
+@pytest.mark.parametrize("path", ["/", "/login", "/local/demo/sweeps/nothing", "/data.json"])
+def test_every_answer_lets_in_our_own_files_only(client: httpx.Client, path: str) -> None:
+    """Pages and twins forbid inline scripts, foreign hosts, framing and sniffing, and are never stored."""
+    headers = client.get(path).headers
+    policy = headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/local/nothing", "/local/demo/sweeps/nothing", "/local/demo/runs/nothing"])
+def test_what_is_not_there_is_said(client: httpx.Client, path: str) -> None:
+    """An unknown project, sweep or run is a page with status 404 that says so; its twin too."""
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert "There is no" in answer.text
+    assert client.get(f"{path}/data.json").json()["error"].startswith("There is no")
+
+
+def test_a_hostile_address_is_escaped(client: httpx.Client) -> None:
+    """What the address says is shown as text."""
+    answer = client.get("/local/%3Cscript%3Ealert(1)%3C%2Fscript%3E")
+    assert "<script>alert" not in answer.text
+
+
+def test_names_are_escaped_in_pages_and_in_twins(scene: Scene, client: httpx.Client) -> None:
+    """A run's name reaches page and twin as text, wherever it stands."""
+    sweep, agent = scene.demo(1)
+    run = scene.trial(agent, 1, display_name="<script>alert(1)</script>")
+    for path in (scene.address(sweep), f"/local/demo/runs/{run.name}"):
+        assert "<script>alert" not in client.get(path).text
+        parts = client.get(f"{path}/data.json").json()["fragments"]
+        assert "&lt;script&gt;" in "".join(parts.values())
+        assert "<script" not in "".join(parts.values())
+
+
+def test_the_twin_is_silent_until_something_changes(scene: Scene, client: httpx.Client) -> None:
+    """With the last token the twin gives a token alone; after a trial, or for an earlier life's token, everything."""
+    sweep, agent = scene.demo(1)
+    address = f"{scene.address(sweep)}/data.json"
+    first = client.get(address).json()
+    assert client.get(address, params={"since": first["token"]}).json() == {"token": first["token"]}
+    scene.sweep()  # a commit that this page does not show
+    second = client.get(address, params={"since": first["token"]}).json()
+    assert list(second) == ["token"]
+    scene.trial(agent, 1)
+    third = client.get(address, params={"since": second["token"]}).json()
+    assert len(third["charts"]["tradeoff"]["points"]) == 2
+    assert "fragments" in client.get(address, params={"since": f"otherlife{first['token'][8:]}"}).json()
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/local/demo/workspace", "/local/demo"),
+        ("/local/demo/sweeps", "/local/demo"),
+        ("/local/demo/runs/abc/overview", "/local/demo/runs/abc"),
+        ("/authorize", "/login"),
+    ],
+)
+def test_other_wandb_addresses_lead_to_the_nearest_page(client: httpx.Client, path: str, target: str) -> None:
+    """Addresses that W&B's tools print and that have no page of their own are not dead ends."""
+    answer = client.get(path)
+    assert (answer.status_code, answer.headers["location"]) == (302, target)
+
+
+def test_lists_show_projects_sweeps_and_loose_runs(scene: Scene, client: httpx.Client) -> None:
+    """The front page and a project's page list what there is, with links."""
+    sweep, _ = scene.demo(2)
+    assert f'href="{scene.address(sweep)}"' in client.get("/").text
+    listed = client.get("/local/demo").text
+    assert f'href="{scene.address(sweep)}"' in listed
+    assert "2 of 20" in listed
+
+
+def test_vendored_files_are_what_they_say() -> None:
+    """ECharts is the file its note names, with its licence beside it, and no template or style asks another host."""
+    folder = Path(pages.__file__).parent
+    vendored = folder / "static" / "vendor" / "echarts"
+    found = hashlib.sha256((vendored / "echarts.min.js").read_bytes()).hexdigest()
+    assert found in (vendored / "VERSION").read_text()
+    assert "Apache License" in (vendored / "LICENSE").read_text()
+    ours = [*folder.glob("templates/*.html"), *folder.glob("static/*.js"), *folder.glob("static/*.css")]
+    assert [path.name for path in ours if "https://" in path.read_text()] == []
