@@ -8,7 +8,7 @@ better in what is optimised:
     slack < 0 (infeasible): −(1 − exp( slack/σ)) · (1 − g/2)    in (−1, 0)
 
 Both ends meet at 0 on the limit, so the score is continuous; it rises with slack and with g; and feasible ≥ 0 >
-infeasible. τ is small (a twentieth of the limit): away from the limit only g counts, and a candidate whose slack is
+infeasible. τ is small (a fiftieth of the limit): away from the limit only g counts, and a candidate whose slack is
 within noise of 0 is worth less than one that holds the limit clearly. No term has a unit of time: latency enters as a
 ratio to the dense model, or, where the limit is in milliseconds, as a ratio to that limit.
 
@@ -31,7 +31,7 @@ from objective.trial import Measurement, Score
 
 Floats = NDArray[np.float64]
 
-TAU_SHARE = 0.05
+TAU_SHARE = 0.02
 LEAST_TAU = 1e-4
 DROP_SIGMA = 0.01
 DROP_SCALE = 0.1  # most_accurate: a drop of 10 points costs a factor e

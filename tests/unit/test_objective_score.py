@@ -1,0 +1,134 @@
+"""What a measurement is worth: the properties that every goal's score must have, and who wins."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from objective.errors import BadInput
+from objective.goal import Goal
+from objective.score import score, values
+from objective.trial import Accuracy, Candidate, Device, Latency, Measurement
+
+DENSE = 0.93
+GOALS = [
+    Goal("fastest", max_drop=0.01),
+    Goal("fastest", max_drop=0.0),
+    Goal("most_accurate", max_latency_ratio=0.5),
+    Goal("most_accurate", max_latency_ms=0.8),
+    Goal("tradeoff"),
+    Goal("pareto"),
+]
+drops = st.floats(-0.05, 0.6, allow_nan=False)
+ratios = st.floats(0.01, 3.0, allow_nan=False)
+goals = st.sampled_from(GOALS)
+
+
+def worth(goal: Goal, drop: float, ratio: float, baseline_ms: float = 2.0) -> float:
+    return float(values(DENSE - drop, drop, ratio, goal, baseline_ms))
+
+
+def slack(goal: Goal, drop: float, ratio: float) -> float:
+    if goal.kind == "fastest":
+        return goal.max_drop - drop
+    limit = goal.max_latency_ratio or goal.max_latency_ms / 2.0
+    return 1 - ratio / limit
+
+
+@given(goals, drops, drops, ratios)
+def test_more_accurate_never_scores_less(goal: Goal, drop: float, other: float, ratio: float) -> None:
+    """At equal latency, losing less of the metric never lowers the score."""
+    assert worth(goal, min(drop, other), ratio) >= worth(goal, max(drop, other), ratio)
+
+
+@given(goals, drops, ratios, ratios)
+def test_faster_never_scores_less(goal: Goal, drop: float, ratio: float, other: float) -> None:
+    """At equal accuracy, being faster never lowers the score."""
+    assert worth(goal, drop, min(ratio, other)) >= worth(goal, drop, max(ratio, other))
+
+
+@given(goals, drops, ratios, drops, ratios)
+def test_a_dominated_candidate_never_scores_higher(goal: Goal, d1: float, r1: float, d2: float, r2: float) -> None:
+    """A candidate that is at least as good in both never scores below the other."""
+    assert worth(goal, min(d1, d2), min(r1, r2)) >= max(worth(goal, d1, r1), worth(goal, d2, r2)) - 1e-15
+
+
+@given(st.sampled_from(GOALS[:4]), drops, ratios, drops, ratios)
+def test_a_feasible_one_beats_an_infeasible_one(goal: Goal, d1: float, r1: float, d2: float, r2: float) -> None:
+    """Whatever else they have, a candidate within the limit scores above one beyond it."""
+    assume(slack(goal, d1, r1) >= 0 > slack(goal, d2, r2))
+    assert worth(goal, d1, r1) >= 0 > worth(goal, d2, r2)
+
+
+@given(st.sampled_from(GOALS[:4]), ratios, drops)
+def test_the_score_has_no_step_at_the_limit(goal: Goal, ratio: float, drop: float) -> None:
+    """Close to the limit the score is close to 0 on both sides, so that a smooth model can follow it."""
+    if goal.kind == "fastest":
+        near = [worth(goal, goal.max_drop + side, ratio) for side in (-1e-9, 1e-9)]
+    else:
+        limit = goal.max_latency_ratio or goal.max_latency_ms / 2.0
+        near = [worth(goal, drop, limit * (1 + side)) for side in (-1e-9, 1e-9)]
+    assert max(map(abs, near)) < 1e-3
+
+
+@given(goals, drops, drops, ratios, ratios)
+def test_small_changes_change_the_score_little(goal: Goal, drop: float, _: float, ratio: float, __: float) -> None:
+    """The score is continuous everywhere."""
+    here = worth(goal, drop, ratio)
+    assert abs(worth(goal, drop + 1e-10, ratio) - here) < 1e-4
+    assert abs(worth(goal, drop, ratio * (1 + 1e-10)) - here) < 1e-4
+
+
+DEVICE = Device("local", "cpu", "h", "c", 2, 8.0, "linux", {})
+
+
+def measured(drop: float, ratio: float, ms: float = 2.0) -> Measurement:
+    p = [ms * ratio * k for k in (1.0, 1.1, 1.5, 3.0)]
+    latency = Latency(DEVICE, "f32", ratio, ratio, ratio, *p, ms, ms, 100.0, 40)
+    return Measurement(Candidate({}), {"a": 8}, Accuracy("top1", DENSE - drop), drop, (latency,), 10, 10, 10)
+
+
+@given(st.sampled_from(GOALS), st.floats(0, 0.05), ratios, st.sampled_from([1e-3, 1e3]))
+def test_the_unit_of_time_does_not_matter(goal: Goal, drop: float, ratio: float, unit: float) -> None:
+    """Latencies and limit told in another unit of time give the same score."""
+    other = replace(goal, max_latency_ms=goal.max_latency_ms and goal.max_latency_ms * unit)
+    here, there = score(measured(drop, ratio), goal), score(measured(drop, ratio, 2.0 * unit), other)
+    assert here.value == pytest.approx(there.value, abs=1e-9)
+
+
+def test_the_fastest_of_the_accurate_enough_wins() -> None:
+    """`fastest` ranks by latency within the limit, and every one of them above those beyond it."""
+    points = [(0.0, 1.0), (0.004, 0.5), (0.008, 0.31), (0.009, 0.3), (0.012, 0.1), (0.05, 0.05)]
+    ranked = sorted(points, key=lambda point: -worth(GOALS[0], *point))
+    assert ranked[:4] == [(0.009, 0.3), (0.008, 0.31), (0.004, 0.5), (0.0, 1.0)]
+    assert ranked[4:] == [(0.012, 0.1), (0.05, 0.05)]
+
+
+def test_the_worst_device_counts_and_terms_say_why() -> None:
+    """With several devices the largest ratio is scored, and the terms hold what went into it."""
+    slow, fast = measured(0.005, 0.6), measured(0.005, 0.2)
+    both = replace(fast, latencies=(*fast.latencies, *slow.latencies))
+    told = score(both, GOALS[0])
+    assert told.value == score(slow, GOALS[0]).value
+    assert told.feasible and told.terms["latency_ratio"] == 0.6
+    assert told.terms["slack"] == pytest.approx(0.005)
+
+
+def test_another_metric_than_the_goals_is_refused() -> None:
+    """A trial that measured another metric than the goal names is no score at all."""
+    with pytest.raises(BadInput, match=r"objective\.metric: got 'recall'"):
+        score(measured(0.0, 0.5), Goal(metric="recall"))
+
+
+def test_milliseconds_need_the_dense_latency() -> None:
+    """A limit in milliseconds cannot be judged from a ratio alone."""
+    with pytest.raises(BadInput, match="baseline_ms"):
+        values(0.9, 0.0, 0.5, GOALS[3])
+
+
+def test_many_are_scored_as_one_is() -> None:
+    """The vectorised formula gives what it gives one at a time."""
+    grid = np.linspace(-0.01, 0.05, 7)
+    assert values(DENSE - grid, grid, 0.4, GOALS[0]).tolist() == [worth(GOALS[0], drop, 0.4) for drop in grid]
