@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
 from support_dashboard import GENERIC_YAML, SWEEP_YAML, trial_row
 from support_wait import wait_for
 
 from infra.controller.base import Suggestion
-from infra.dashboard import pages
 from infra.hub.rows import RunRow, SweepRow, SweepState, UserRow
 from infra.hub.runs import RunChange, StreamPost
 from infra.hub.service import Hub
 from infra.hub.store import Store
 from infra.hub.store_lines import Stream
 from infra.hub.sweeps import SweepChange
+from infra.server import create_app
 
 KEPT = ((32, 64, 128), (16, 32, 64), (16, 16, 32), (16, 48, 64), (16, 32, 48), (32, 16, 48))
 ACCURACY = (0.930, 0.926, 0.900, 0.925, 0.924, 0.905)
@@ -123,8 +122,8 @@ class Scene:
 
 @contextmanager
 def served(scene: Scene) -> Iterator[str]:
-    """The scene's pages on a free port of 127.0.0.1; their base address."""
-    app = Starlette(routes=pages.routes(scene.hub))
+    """The scene's hub on a free port of 127.0.0.1; their base address."""
+    app = create_app(scene.hub, "admin-token")
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -15,6 +15,7 @@ from infra.dashboard.render import answer, page
 COOKIE = "prunefleet_session"
 DAYS_30 = 30 * 24 * 3600
 LONGEST_FORM = 10_000
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Endpoint = Callable[[Request], Response]
 
@@ -71,7 +72,11 @@ def guarded(hub: Hub, endpoint: Endpoint) -> Endpoint:
 
 def around(request: Request) -> dict[str, Any]:
     """What every template needs to know of the request."""
-    return {"username": getattr(request.state, "username", None), "base_url": str(request.base_url).rstrip("/")}
+    return {
+        "username": getattr(request.state, "username", None),
+        "base_url": str(request.base_url).rstrip("/"),
+        "on_loopback": request.base_url.hostname in LOOPBACK,
+    }
 
 
 def local(address: str) -> str:

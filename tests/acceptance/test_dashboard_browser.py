@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from support_dashboard_hub import KEPT, Scene, served
 
+from infra.dashboard import pages
+
 pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
 
@@ -62,8 +64,11 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 @pytest.fixture(params=[1280])
-def visit(browser: Any, scene: Scene, request: pytest.FixtureRequest) -> Iterator[Visit]:
+def visit(
+    browser: Any, scene: Scene, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Visit]:
     """A visit that must end without a complaint in the console and without a request to elsewhere."""
+    monkeypatch.setattr(pages, "LIVE_MS", 200)
     with served(scene) as base:
         context = browser.new_context(viewport={"width": request.param, "height": 900})
         context.set_default_timeout(10_000)
@@ -172,7 +177,7 @@ def test_empty_pages_say_what_to_do_next(scene: Scene, visit: Visit) -> None:
     sweep = scene.sweep()
     text = visit.open(scene.address(sweep)).locator(".notice").inner_text()
     assert f"WANDB_BASE_URL={visit.base}" in text
-    assert f"wandb agent local/demo/{sweep.name}" in text
+    assert f"wandb agent --forward-signals local/demo/{sweep.name}" in text
 
 
 def test_signing_in_with_a_key_leads_back(scene: Scene, visit: Visit) -> None:
