@@ -51,7 +51,9 @@ def test_flags_are_made_from_names() -> None:
 
 def test_importing_the_command_line_is_light() -> None:
     """`prunefleet --help` loads neither torch nor wandb nor the server."""
-    code = "import sys, infra.cli; print([m for m in ('torch', 'wandb', 'starlette', 'sqlalchemy') if m in sys.modules])"
+    code = (
+        "import sys, infra.cli; print([m for m in ('torch', 'wandb', 'starlette', 'sqlalchemy') if m in sys.modules])"
+    )
     root = Path(__file__).parents[2]
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert told.stdout.strip() == "[]"

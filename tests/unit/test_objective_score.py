@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from objective.errors import BadInput
@@ -30,13 +30,6 @@ def worth(goal: Goal, drop: float, ratio: float, baseline_ms: float = 2.0) -> fl
     return float(values(DENSE - drop, drop, ratio, goal, baseline_ms))
 
 
-def slack(goal: Goal, drop: float, ratio: float) -> float:
-    if goal.kind == "fastest":
-        return goal.max_drop - drop
-    limit = goal.max_latency_ratio or goal.max_latency_ms / 2.0
-    return 1 - ratio / limit
-
-
 @given(goals, drops, drops, ratios)
 def test_more_accurate_never_scores_less(goal: Goal, drop: float, other: float, ratio: float) -> None:
     """At equal latency, losing less of the metric never lowers the score."""
@@ -55,10 +48,16 @@ def test_a_dominated_candidate_never_scores_higher(goal: Goal, d1: float, r1: fl
     assert worth(goal, min(d1, d2), min(r1, r2)) >= max(worth(goal, d1, r1), worth(goal, d2, r2)) - 1e-15
 
 
-@given(st.sampled_from(GOALS[:4]), drops, ratios, drops, ratios)
-def test_a_feasible_one_beats_an_infeasible_one(goal: Goal, d1: float, r1: float, d2: float, r2: float) -> None:
+@given(st.sampled_from(GOALS[:4]), st.floats(0, 0.9), st.floats(1e-9, 2), drops, drops, ratios, ratios)
+def test_a_feasible_one_beats_an_infeasible_one(
+    goal: Goal, within: float, beyond: float, d1: float, d2: float, r1: float, r2: float
+) -> None:
     """Whatever else they have, a candidate within the limit scores above one beyond it."""
-    assume(slack(goal, d1, r1) >= 0 > slack(goal, d2, r2))
+    if goal.kind == "fastest":
+        d1, d2 = goal.max_drop - within, goal.max_drop + beyond
+    else:
+        limit = goal.max_latency_ratio or goal.max_latency_ms / 2.0
+        r1, r2 = limit * (1 - within), limit * (1 + beyond)
     assert worth(goal, d1, r1) >= 0 > worth(goal, d2, r2)
 
 
