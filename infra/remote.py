@@ -1,5 +1,7 @@
 """The only place in infra that talks through the `wandb` client: create a sweep, read it back."""
 
+import contextlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,9 +56,8 @@ def default_entity() -> str:
 
 def create_sweep(config: Mapping[str, Any], entity: str, project: str) -> str:
     """Register `config` as a new sweep; returns entity/project/id."""
-    settings = wandb.Settings(silent=True)
-    wandb.setup(settings)
-    identifier = wandb.sweep(dict(config), entity=entity, project=project)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints addresses that `up` tells in its own words
+        identifier = wandb.sweep(dict(config), entity=entity, project=project)
     return f"{entity}/{project}/{identifier}"
 
 
@@ -65,8 +66,9 @@ def read_sweep(path: str) -> SweepView:
 
     Raises `wandb.errors.CommError` or `ValueError` when the server does not answer or does not know it.
     """
-    sweep = wandb.Api(timeout=30).sweep(path)
-    runs = [RunView(run.id, run.state, dict(run.config), _plain(run.summary)) for run in sweep.runs]
+    sweep = wandb.Api(timeout=30).sweep(path)  # type: ignore[no-untyped-call]
+    oldest_first = sorted(sweep.runs, key=lambda run: str(run.created_at))
+    runs = [RunView(run.id, run.state, dict(run.config), _plain(run.summary)) for run in oldest_first]
     return SweepView(path, str(sweep.state), sweep.config.get("run_cap"), tuple(runs))
 
 

@@ -1,0 +1,97 @@
+"""What `prunefleet up` tells at the end."""
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from infra.fleet.hosts import join_lines, reachable_from_elsewhere
+from infra.fleet.summary import answer_text, document, trials_table
+from infra.fleet.up import page, standing
+from infra.remote import RunView, SweepView
+
+
+def figure(value: float) -> dict[str, float]:
+    return {"value": value, "lo": value * 0.98, "hi": value * 1.02}
+
+
+ROW = {"test": figure(0.92), "latency_ratio": figure(0.3), "latency_ms": figure(0.06), "precision": "f32"}
+ANSWER: dict[str, Any] = {
+    "metric": "top1",
+    "winner": {
+        **ROW,
+        "run": "ab12cd34",
+        "kept": {"stem": 32, "a": 64},
+        "widths": {"stem": 32, "a": 128},
+        "ratios": {"stem": 0.0, "a": 0.5},
+        "test_drop": figure(0.008),
+        "artifact": "candidate-ab12cd34:v0",
+        "files": ".prunefleet/winner",
+    },
+    "controls": {
+        "dense": ROW,
+        "dense_default": {**ROW, "precision": "bf16", "test": None},
+        "uniform": {**ROW, "kept": {"stem": 16, "a": 64}, "at_equal_accuracy": {"saving": figure(0.2)}},
+    },
+    "hypervolume_gain": {"warm": 0.06, "all": 0.07, "gain": 0.01},
+}
+RUNS = (
+    RunView("one", "finished", {"kept": {"a": 64}, "host": "h"}, {"outcome": "scored", "score": 0.7, "val_top1": 0.92}),
+    RunView("two", "finished", {}, {"outcome": "diverged"}),
+    RunView("three", "running"),
+)
+VIEW = SweepView("e/p/s", "RUNNING", 20, RUNS)
+
+
+def test_the_answer_names_winner_controls_and_files() -> None:
+    """The answer tells the winner's channels and intervals, both dense networks, uniform, the gain and the files."""
+    text = "\n".join(answer_text(ANSWER))
+    for words in ("ab12cd34", "a 64/128", "a -50%", "92.00% [90.16%, 93.84%]", "bf16", "0.060 [0.059, 0.061] ms"):
+        assert words in text
+    for words in ("less latency than uniform", "0.06000 (warm points) to 0.07000", ".prunefleet/winner"):
+        assert words in text
+
+
+def test_an_unknown_saving_says_why() -> None:
+    """Where uniform never reaches the winner's accuracy, the answer says so instead of a figure."""
+    controls = ANSWER["controls"]
+    uniform = {**controls["uniform"], "at_equal_accuracy": {"saving": None, "note": "uniform never gets there"}}
+    told = answer_text({**ANSWER, "controls": {**controls, "uniform": uniform}})
+    assert any("uniform never gets there" in line for line in told)
+
+
+def test_the_table_has_a_row_per_run() -> None:
+    """Every run has its row, also one that failed and one that is still running."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(trials_table(VIEW))
+    text = console.export_text()
+    assert all(words in text for words in ("one", "scored", "0.7000", "92.00%", "a=64", "diverged", "running"))
+
+
+def test_the_document_counts_outcomes() -> None:
+    """The answer file counts how the runs ended and carries the answer whole."""
+    told = document(VIEW, 2, {"dense": 1.0}, ANSWER)
+    assert told["outcomes"] == {"scored": 1, "diverged": 1, "running": 1}
+    assert told["agents"] == 2 and told["winner"]["run"] == "ab12cd34" and len(told["trials"]) == 3
+
+
+def test_a_sweep_ends_with_its_last_run() -> None:
+    """A finished sweep whose run is still under way has not ended."""
+    assert not SweepView("e/p/s", "FINISHED", 3, RUNS).ended
+    assert SweepView("e/p/s", "FINISHED", 3, RUNS[:2]).ended
+    assert not SweepView("e/p/s", "RUNNING", 3, RUNS[:2]).ended
+
+
+def test_a_line_tells_how_the_sweep_stands() -> None:
+    """The progress line has the runs, how they ended and the best score."""
+    assert standing(VIEW) == "3/20 runs: 1 diverged, 1 running, 1 scored; best score 0.7000"
+
+
+def test_how_to_join_is_two_variables_and_a_line() -> None:
+    """Another machine gets two exports and one line with the environment's path; loopback is reachable by none."""
+    url, key, line = join_lines("http://10.0.0.1:8765", "k" * 40, "e/p/s")
+    assert url == "export WANDB_BASE_URL=http://10.0.0.1:8765" and key.startswith("export WANDB_API_KEY=")
+    assert line.startswith("PATH=") and line.endswith("wandb agent --forward-signals e/p/s")
+    assert reachable_from_elsewhere("http://10.0.0.1:8765")
+    assert not reachable_from_elsewhere("http://127.0.0.1:8765")
+    assert page("http://h:1", "e/p/s") == "http://h:1/e/p/sweeps/s"
