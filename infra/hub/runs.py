@@ -39,6 +39,11 @@ class RunChange:
     config: Mapping[str, Any] | None = None
     summary: Mapping[str, Any] | None = None
 
+    @property
+    def starts(self) -> bool:
+        """Whether this is `wandb.init`: it alone says where and as what the run runs; later calls bring the config."""
+        return self.host is not None or self.program is not None
+
     def columns(self) -> dict[str, object]:
         """The columns to write."""
         plain: dict[str, object] = {
@@ -67,8 +72,12 @@ class StreamPost:
     exit_code: int = 0
 
 
-def begin(connection: Connection, user: UserRow, change: RunChange, now: float) -> tuple[RunRow, bool]:
-    """`wandb.init`: the run is made, or starts (again). Returns it and whether it is new.
+def begin(
+    connection: Connection, user: UserRow, change: RunChange, run_id: int | None, now: float
+) -> tuple[RunRow, bool]:
+    """A run speaks of itself: it is made, or starts (again), or changes its configuration. Returns it, and if it is new.
+
+    The client sends the run's id with its name when it resumes a run it has looked up, and the name alone otherwise.
 
     Raises `Invalid` for a name that cannot be, `Missing` for an unknown entity or sweep.
     """
@@ -76,10 +85,12 @@ def begin(connection: Connection, user: UserRow, change: RunChange, now: float) 
         raise Invalid("run id: got none; send the run's name")
     project = projects.ensure(connection, user, change.entity, change.project, now)
     found = store_rows.run_named(connection, project.entity, project.name, change.name)
-    if found is None:
+    if found is None and run_id is None:
         return _create(connection, user, project, change, now), True
+    found = found if run_id is None else reread(connection, run_id)
+    assert found is not None
     update(connection, "run", found.id, heartbeat_at=now, **change.columns())
-    happen(connection, found, RunEvent.STARTED, now)
+    happen(connection, found, RunEvent.STARTED if change.starts else RunEvent.STREAMED, now)
     return reread(connection, found.id), False
 
 

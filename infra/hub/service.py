@@ -114,6 +114,10 @@ class Hub:
         """A sweep's agents, oldest first."""
         return self._read(store_rows.sweep_agents, sweep_id)
 
+    def agent_by_id(self, agent_id: int) -> AgentRow:
+        """One agent. Raises `Missing`."""
+        return self._read(agents.reread, agent_id)
+
     def agent_runs(self, agent_id: int) -> list[RunRow]:
         """The runs an agent holds or held last, by creation."""
         return self._read(store_rows.agent_runs, agent_id)
@@ -208,9 +212,9 @@ class Hub:
         """The project, made if it is new."""
         return self.store.write(lambda c: projects.ensure(c, user, entity, name, self.clock()))
 
-    def begin_run(self, user: UserRow, change: RunChange) -> tuple[RunRow, bool]:
-        """`wandb.init`; returns the run and whether it is new."""
-        return self.store.write(lambda c: runs.begin(c, user, change, self.clock()))
+    def begin_run(self, user: UserRow, change: RunChange, run_id: int | None = None) -> tuple[RunRow, bool]:
+        """A run speaks of itself (`wandb.init`, or a changed configuration); returns it and whether it is new."""
+        return self.store.write(lambda c: runs.begin(c, user, change, run_id, self.clock()))
 
     def revise_run(self, run_id: int, change: RunChange) -> RunRow:
         """Change what is known of a run, not its state."""

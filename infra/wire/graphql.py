@@ -119,7 +119,7 @@ def routes(hub: Hub, executor: Executor) -> list[BaseRoute]:
 def _log_operation(query: str, variables: object, answer: Mapping[str, Any], status: int, seconds: float) -> None:
     name = " ".join(re.findall(r"(?:query|mutation)\s+\w+", query))
     shown = answer.get("errors") or answer.get("data")
-    log.warning("%s %d %.1f ms %s -> %s", name, status, seconds * 1e3, json.dumps(variables)[:600], str(shown)[:600])
+    log.warning("%s %d %.1f ms %s -> %s", name, status, seconds * 1e3, json.dumps(variables)[:2000], str(shown)[:600])
 
 
 def _cause(error: gql.GraphQLError) -> Exception | None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from infra.hub.errors import Denied, Invalid, Missing
-from infra.hub.rows import ProjectRow, RunRow, RunState
+from infra.hub.rows import ProjectRow, RunRow, RunState, UserRow
 from infra.hub.runs import RunChange
 from infra.hub.store_lines import Stream
 from infra.wire import history
@@ -47,9 +47,10 @@ def load_object(field: str, text: str | None) -> dict[str, Any] | None:
 
 def _upsert(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
     hub, change = info.context.hub, _change(input)
-    if input.get("id"):
-        return {"bucket": hub.revise_run(decode("Run", input["id"]), change), "inserted": False}
-    run, inserted = hub.begin_run(info.context.user, change)
+    run_id = decode("Run", input["id"]) if input.get("id") else None
+    if run_id is not None and not change.name:  # `wandb.Api().run(…).update()`
+        return {"bucket": hub.revise_run(run_id, change), "inserted": False}
+    run, inserted = hub.begin_run(info.context.user, change, run_id)
     return {"bucket": run, "inserted": inserted}
 
 
@@ -124,7 +125,7 @@ RESOLVERS: Resolvers = {
         "stopped": lambda run, _info: run.state is RunState.KILLED,
         "running": lambda run, _info: run.state is RunState.RUNNING,
         "readOnly": lambda _run, _info: False,
-        "user": lambda run, _info: {"id": encode("User", 0), "name": run.user, "username": run.user},
+        "user": lambda run, _info: UserRow(0, run.user, admin=False),
         "sweepName": lambda run, _info: run.sweep,
         "agentName": lambda run, _info: run.agent,
         "updatedAt": lambda run, _info: run.heartbeat_at or run.created_at,
