@@ -75,7 +75,7 @@ class StreamPost:
 def begin(
     connection: Connection, user: UserRow, change: RunChange, run_id: int | None, now: float
 ) -> tuple[RunRow, bool]:
-    """A run speaks of itself: it is made, or starts (again), or changes its configuration. Returns it, and if it is new.
+    """A run speaks of itself: it is made, starts (again), or changes its configuration. Returns it, and if it is new.
 
     The client sends the run's id with its name when it resumes a run it has looked up, and the name alone otherwise.
 
