@@ -54,8 +54,9 @@ def _create_agent(_root: object, info: Info, input: dict[str, Any]) -> dict[str,
 def _heartbeat(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
     listed = load_object("runState", input.get("runState")) or {}
     alive = {name for name, running in listed.items() if running}
-    command = info.context.hub.heartbeat(decode("Agent", input["id"]), alive)
-    return {"agent": {"id": input["id"]}, "commands": json.dumps([command] if command else [])}
+    hub, agent_id = info.context.hub, decode("Agent", input["id"])
+    command = hub.heartbeat(agent_id, alive)
+    return {"agent": hub.agent_by_id(agent_id), "commands": json.dumps([command] if command else [])}
 
 
 def _runs(
