@@ -24,7 +24,8 @@ STATE_WORDS = {
     "FINISHED": "finished",
 }
 GENERIC_COLUMNS = 8
-DEEPEST_DROP = 0.10  # the hypervolume's reference; what lost more is drawn on the floor of the chart
+DEEPEST_DROP = 0.10  # where the goal has no limit: the hypervolume's reference
+DROPS_SHOWN = 4.0  # else this many times the limit, so that the points near it stand apart
 
 
 @dataclass(frozen=True)
@@ -231,8 +232,13 @@ def tradeoff_chart(all_trials: Sequence[Trial], asked: Question) -> Chart:
         "least_accuracy": None if dense is None or asked.max_drop is None else dense - asked.max_drop,
         "most_ratio": asked.max_ratio(median(one.baseline_ms for one in measured)),
         "max_drop": asked.max_drop,
-        "floor": None if dense is None else dense - max(DEEPEST_DROP, asked.max_drop or 0.0),
+        "floor": None if dense is None else dense - deepest_drop(asked),
     }
+
+
+def deepest_drop(asked: Question) -> float:
+    """How far below the dense accuracy the chart reaches; what lost more is drawn on its floor."""
+    return DROPS_SHOWN * asked.max_drop if asked.max_drop else DEEPEST_DROP
 
 
 def dense_accuracy(measured: Sequence[Trial]) -> float | None:

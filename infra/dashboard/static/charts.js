@@ -9,7 +9,7 @@ const filling = (kind) =>
   kind === "explore"
     ? { color: style("card"), borderColor: colour(kind), borderWidth: 2 }
     : { color: colour(kind), borderColor: style("card"), borderWidth: 1 };
-const percent = (value) => `${(100 * value).toFixed(Math.abs(value * 100) % 1 ? 1 : 0)} %`;
+const percent = (value) => `${Number((100 * value).toFixed(2))} %`;
 const short = (value) => String(Number(Number(value).toPrecision(4)));
 
 const NARROW = 520; // px: the legend needs a second line
@@ -80,6 +80,18 @@ function axis(name, more = {}) {
   };
 }
 
+// Each value holds until the next one; ECharts' own steps slant where they are low.
+const stairs = (points) => points.flatMap(([x, y], i) => (i ? [[x, points[i - 1][1]], [x, y]] : [[x, y]]));
+
+// Ends on round ticks, some five of them.
+function round(low, high) {
+  const room = (high - low || Math.abs(high) || 1) * 0.06;
+  const rough = (high - low + 2 * room) / 5;
+  const size = 10 ** Math.floor(Math.log10(rough));
+  const interval = size * [1, 2, 5, 10].find((factor) => factor * size >= rough);
+  return { min: Math.floor((low - room) / interval) * interval, max: Math.ceil((high + room) / interval) * interval, interval };
+}
+
 const dashed = (name) => ({ color: style(name), type: "dashed", width: 1.2 });
 
 function limits(data) {
@@ -120,9 +132,6 @@ function tradeoff(data, narrow) {
     });
   const ys = [...data.points.map((point) => Math.max(point.y, data.floor ?? point.y)), data.dense, data.least_accuracy];
   const known = ys.filter((y) => y !== null);
-  const [low, high] = known.length ? [Math.min(...known), Math.max(...known)] : [0, 1];
-  const room = (high - low || 0.01) * 0.07;
-  const step = 10 ** Math.floor(Math.log10(high - low || 0.01)) / 2;
   return {
     ...base(),
     tooltip: {
@@ -143,16 +152,14 @@ function tradeoff(data, narrow) {
     }),
     yAxis: axis(`validation ${data.metric}`, {
       nameGap: 46,
-      min: Math.floor((low - room) / step) * step,
-      max: Math.ceil((high + room) / step) * step,
+      ...round(Math.min(...known), Math.max(...known)),
       axisLabel: { color: style("quiet"), formatter: fraction ? percent : short },
     }),
     series: [
       {
         name: "Pareto front",
         type: "line",
-        step: "end",
-        data: data.front,
+        data: stairs(data.front),
         symbol: "none",
         silent: true,
         lineStyle: { color: style("accent"), width: 2 },
@@ -188,7 +195,7 @@ function best(data) {
     xAxis: axis("trial", { minInterval: 1, scale: false, min: 0, splitLine: { show: false } }),
     yAxis: axis(data.metric, { nameGap: 42, axisLabel: { color: style("quiet"), formatter: short } }),
     series: [
-      { type: "line", step: "end", data: data.line, symbol: "none", silent: true, lineStyle: { color: style("accent"), width: 2 }, z: 1 },
+      { type: "line", data: stairs(data.line), symbol: "none", silent: true, lineStyle: { color: style("accent"), width: 2 }, z: 1 },
       ...kinds.map((kind) => ({
         name: kind,
         type: "scatter",
