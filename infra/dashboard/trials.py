@@ -12,6 +12,7 @@ from objective.goal import Goal
 from objective.space import GroupSpec, Space
 
 KINDS = ("dense", "uniform", "greedy", "exploit", "explore", "warm", "random", "grid")
+ANSWERED = frozenset({"scored", "finished"})
 QUIET_REASONS = frozenset({"kind", "acquisition"})
 ENDED = frozenset({"finished", "failed", "killed", "crashed"})
 
@@ -73,6 +74,11 @@ class Trial:
     def ended(self) -> bool:
         """Whether the run will say no more."""
         return self.state in ENDED
+
+    @property
+    def measured(self) -> bool:
+        """Whether it ended with an accuracy and a latency; what a trial logs on its way is not its answer."""
+        return self.outcome in ANSWERED and self.ended and self.accuracy is not None and self.ratio is not None
 
     @property
     def seconds(self) -> float | None:

@@ -222,7 +222,7 @@ def best_chart(all_trials: Sequence[Trial], asked: Question) -> Chart:
 
 def tradeoff_chart(all_trials: Sequence[Trial], asked: Question) -> Chart:
     """Accuracy against latency ratio: points by kind, the Pareto front, the dense accuracy and the goal's limits."""
-    measured = [one for one in all_trials if one.accuracy is not None and one.ratio is not None]
+    measured = [one for one in all_trials if one.measured]
     dense = dense_accuracy(measured)
     return {
         "metric": asked.accuracy,

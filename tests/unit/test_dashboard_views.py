@@ -73,6 +73,14 @@ def test_tradeoff_holds_every_measured_trial(view: SweepView) -> None:
     assert points["run005"]["lo"] < points["run005"]["x"] < points["run005"]["hi"]
 
 
+@pytest.mark.parametrize("changes", [{"state": RunState.RUNNING}, {"outcome": "diverged"}])
+def test_what_a_trial_logs_on_its_way_is_no_point(changes: dict[str, Any]) -> None:
+    """A trial that still trains, or that came to nothing, has no place beside the measured ones."""
+    row = trial_rows()[4]
+    row = replace(row, summary={**row.summary, **changes}) if "outcome" in changes else replace(row, **changes)
+    assert chart(sweep_view(sweep_row(), [row]), "tradeoff")["points"] == []
+
+
 def test_front_holds_the_trials_that_none_dominates(view: SweepView) -> None:
     """The front runs from the fastest to the most accurate trial and leaves the dominated one out."""
     front = chart(view, "tradeoff")["front"]
