@@ -62,7 +62,7 @@ class Effort:
     mixed: int = 48
     seconds: float = 150.0
     sitting: int = 12
-    sitting_s: float = 4.0
+    sitting_s: float = 6.0
     seed: int = 0
 
 
