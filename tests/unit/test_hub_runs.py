@@ -1,0 +1,162 @@
+"""What runs say of themselves, and that saying it twice changes nothing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support_hub import SWEEP, Clock, first_user, local_hub, make_sweep
+
+from infra.hub.errors import Invalid, Missing
+from infra.hub.rows import RunState
+from infra.hub.runs import RunChange, StreamPost
+from infra.hub.service import Hub
+from infra.hub.store_lines import Stream
+from infra.hub.sweeps import SweepChange
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with local_hub(tmp_path, Clock()) as hub:
+        yield hub
+
+
+def begin(hub: Hub, name: str = "r1", host: str | None = "h") -> int:
+    return hub.begin_run(first_user(hub), RunChange(project="p", name=name, host=host))[0].id
+
+
+def say(hub: Hub, post: StreamPost, name: str = "r1") -> RunState:
+    return hub.stream("local", "p", name, post).state
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_history_is_the_same_however_often_it_is_sent(data: st.DataObject) -> None:
+    """Retries, overlaps and repetitions of chunks leave each line once, in order."""
+    rows = [f'{{"_step": {n}, "x": {n}}}' for n in range(data.draw(st.integers(1, 30)))]
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)), max_size=5)) | {0, len(rows)})
+    chunks = [(low, rows[low:high]) for low, high in zip(cuts, cuts[1:], strict=False)]
+    again = [chunks[i] for i in data.draw(st.lists(st.integers(0, len(chunks) - 1), max_size=5))] if chunks else []
+    with TemporaryDirectory() as folder, local_hub(Path(folder), Clock()) as hub:
+        run_id = begin(hub)
+        for chunk in [*chunks, *again]:
+            say(hub, StreamPost(lines={Stream.HISTORY: chunk}))
+        assert hub.lines(run_id, Stream.HISTORY) == rows
+        assert hub.run_by_id(run_id).history_lines == len(rows)
+        assert [row["x"] for row in hub.history(run_id, after_line=1)] == list(range(1, len(rows)))
+
+
+def test_console_lines_may_be_rewritten(hub: Hub) -> None:
+    """A progress bar rewrites an earlier line; the later text stands."""
+    run_id = begin(hub)
+    say(hub, StreamPost(lines={Stream.CONSOLE: (0, ["a", "10 %"])}))
+    say(hub, StreamPost(lines={Stream.CONSOLE: (1, ["100 %", "done"])}))
+    assert hub.console(run_id) == ["a", "100 %", "done"]
+    assert hub.console(run_id, last=1) == ["done"]
+
+
+def test_the_end_of_a_run_stays(hub: Hub) -> None:
+    """A finished run is not moved by repeated, late or contrary news."""
+    run_id = begin(hub)
+    assert say(hub, StreamPost(complete=True)) is RunState.FINISHED
+    for late in (StreamPost(), StreamPost(preempting=True), StreamPost(complete=True, exit_code=1)):
+        assert say(hub, late) is RunState.FINISHED
+    begin(hub, host=None)
+    run = hub.run_by_id(run_id)
+    assert (run.state, run.exit_code) == (RunState.FINISHED, 0)
+
+
+def test_a_repeated_last_message_does_not_fail_a_preempted_run(hub: Hub) -> None:
+    """The client repeats a message whose answer was lost; the run stays queued."""
+    begin(hub)
+    say(hub, StreamPost(preempting=True))
+    for _ in range(2):
+        assert say(hub, StreamPost(complete=True, exit_code=1)) is RunState.PREEMPTED
+
+
+@pytest.mark.parametrize(("code", "expected"), [(0, RunState.FINISHED), (1, RunState.FAILED), (255, RunState.KILLED)])
+def test_exit_codes_tell_how_a_run_ended(hub: Hub, code: int, expected: RunState) -> None:
+    """0 is finished, 255 is Ctrl-C or a stop, anything else failed."""
+    begin(hub)
+    assert say(hub, StreamPost(complete=True, exit_code=code)) is expected
+
+
+def test_a_run_started_again_goes_on_where_it_was(hub: Hub) -> None:
+    """`wandb.init` on an ended run makes it running again and tells how many lines there are."""
+    run_id = begin(hub)
+    say(hub, StreamPost(lines={Stream.HISTORY: (0, ['{"_step": 0}'])}, complete=True, exit_code=1))
+    run, inserted = hub.begin_run(first_user(hub), RunChange(project="p", name="r1", host="h"))
+    assert (run.id, run.state, run.history_lines, inserted) == (run_id, RunState.RUNNING, 1, False)
+    assert run.finished_at is None
+
+
+def test_config_is_plain_to_readers_and_whole_to_the_client(hub: Hub) -> None:
+    """Readers see values without W&B's wrappers and its own keys; the stored config keeps both."""
+    config = {"lr": {"value": 0.1}, "_wandb": {"value": {"t": {}}}, "nest": {"value": {"a": 1}}}
+    run, _ = hub.begin_run(first_user(hub), RunChange(project="p", name="r", host="h", config=config))
+    assert run.config == {"lr": 0.1, "nest": {"a": 1}}
+    assert run.raw_config == config
+
+
+def test_a_change_leaves_the_state_alone(hub: Hub) -> None:
+    """The public API edits names, tags and notes of a finished run."""
+    run_id = begin(hub)
+    say(hub, StreamPost(complete=True))
+    run = hub.revise_run(run_id, RunChange(display_name="best", tags=["a"], notes="n", summary={"x": 1}))
+    assert (run.display_name, run.tags, run.notes, run.summary) == ("best", ("a",), "n", {"x": 1})
+    assert run.state is RunState.FINISHED
+
+
+def test_a_deleted_run_is_gone(hub: Hub) -> None:
+    """Deleting forgets the lines too, and the client is told that the run is gone."""
+    run_id = begin(hub)
+    say(hub, StreamPost(lines={Stream.HISTORY: (0, ["{}"])}))
+    hub.delete_run(run_id)
+    assert hub.lines(run_id, Stream.HISTORY) == []
+    with pytest.raises(Missing, match="may have been deleted"):
+        say(hub, StreamPost())
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "x" * 129, "a\nb", "%2e"])
+def test_run_ids_that_no_address_can_carry_are_refused(hub: Hub, name: str) -> None:
+    """A run id becomes part of addresses and folders."""
+    with pytest.raises(Invalid, match="run id: got"):
+        begin(hub, name)
+
+
+def test_unknown_entities_and_sweeps_are_named(hub: Hub) -> None:
+    """The refusal names what was asked for and what would be right."""
+    user = first_user(hub)
+    with pytest.raises(Missing, match="entity: got 'nobody'.*set WANDB_ENTITY"):
+        hub.begin_run(user, RunChange(entity="nobody", project="p", name="r"))
+    with pytest.raises(Missing, match="sweep: got 'gone'.*unset WANDB_SWEEP_ID"):
+        hub.begin_run(user, RunChange(project="p", name="r", sweep="gone"))
+    with pytest.raises(Invalid, match="project: got 'a/b'"):
+        hub.begin_run(user, RunChange(project="a/b", name="r"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "config: not YAML"),
+        ("3", "config: write a mapping"),
+        ("method: clever\nparameters: {a: {value: 1}}", "method"),
+        (SWEEP + "controller: {type: local}", "controller or scheduler"),
+        ("method: random\nparameters: {a: {distribution: wild}}", "a"),
+    ],
+)
+def test_sweeps_that_cannot_be_searched_are_refused_at_once(hub: Hub, text: str, message: str) -> None:
+    """A sweep is checked when it is made, not when its agents wait."""
+    with pytest.raises(Invalid, match=message) as refused:
+        make_sweep(hub, text)
+    assert hub.sweeps("local", "demo") == []
+    assert "Traceback" not in str(refused.value)
+
+
+def test_a_sweep_can_be_renamed(hub: Hub) -> None:
+    """Names and configuration change without the state."""
+    sweep = make_sweep(hub)
+    changed = hub.revise_sweep(sweep.id, SweepChange(display_name="nice", config_yaml=SWEEP + "run_cap: 9"))
+    assert (changed.display_name, changed.config["run_cap"], changed.state) == ("nice", 9, sweep.state)
