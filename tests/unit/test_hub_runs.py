@@ -1,6 +1,7 @@
 """What runs say of themselves, and that saying it twice changes nothing."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,7 +38,7 @@ def test_history_is_the_same_however_often_it_is_sent(data: st.DataObject) -> No
     """Retries, overlaps and repetitions of chunks leave each line once, in order."""
     rows = [f'{{"_step": {n}, "x": {n}}}' for n in range(data.draw(st.integers(1, 30)))]
     cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)), max_size=5)) | {0, len(rows)})
-    chunks = [(low, rows[low:high]) for low, high in zip(cuts, cuts[1:], strict=False)]
+    chunks = [(low, rows[low:high]) for low, high in pairwise(cuts)]
     again = [chunks[i] for i in data.draw(st.lists(st.integers(0, len(chunks) - 1), max_size=5))] if chunks else []
     with TemporaryDirectory() as folder, local_hub(Path(folder), Clock()) as hub:
         run_id = begin(hub)
@@ -129,9 +130,9 @@ def test_run_ids_that_no_address_can_carry_are_refused(hub: Hub, name: str) -> N
 def test_unknown_entities_and_sweeps_are_named(hub: Hub) -> None:
     """The refusal names what was asked for and what would be right."""
     user = first_user(hub)
-    with pytest.raises(Missing, match="entity: got 'nobody'.*set WANDB_ENTITY"):
+    with pytest.raises(Missing, match=r"entity: got 'nobody'.*set WANDB_ENTITY"):
         hub.begin_run(user, RunChange(entity="nobody", project="p", name="r"))
-    with pytest.raises(Missing, match="sweep: got 'gone'.*unset WANDB_SWEEP_ID"):
+    with pytest.raises(Missing, match=r"sweep: got 'gone'.*unset WANDB_SWEEP_ID"):
         hub.begin_run(user, RunChange(project="p", name="r", sweep="gone"))
     with pytest.raises(Invalid, match="project: got 'a/b'"):
         hub.begin_run(user, RunChange(project="a/b", name="r"))
