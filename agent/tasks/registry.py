@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from agent.tasks.task import Task
+from objective import checks
 from objective.errors import BadInput
 
 READY = {"fashion_mnist": "agent.tasks.fashion_mnist:FashionMNIST"}
@@ -27,6 +28,7 @@ def load_task(name: object) -> Task:
     missing += [member for member in ("name", "metrics") if not getattr(task, member, None)]
     if missing:
         raise BadInput("task", name, f"give {attribute} the member {missing[0]}: see docs/task.md")
+    checks.name("task.name", task.name)
     return task
 
 

@@ -1,0 +1,81 @@
+"""The commands of this room: `python -m agent trial | plan | baseline | check | answer`; users type `prunefleet …`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from objective.errors import BadInput
+from objective.trial import TrialFailed
+
+BAD_INPUT, FAULT = 2, 1
+
+
+def _trial(args: argparse.Namespace) -> int:
+    from agent.worker import main as trial
+
+    return trial()
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from agent.commands import plan
+
+    return plan(args.sweep_file, args.out)
+
+
+def _baseline(args: argparse.Namespace) -> int:
+    from agent.commands import baseline
+
+    return baseline(args.sweep_file)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from agent.check import check
+
+    return check(args.sweep_file)
+
+
+def _answer(args: argparse.Namespace) -> int:
+    from agent.answer import answer
+
+    return answer(args.sweep, args.out)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `python -m agent`."""
+    top = argparse.ArgumentParser(prog="prunefleet", description="Make and measure candidates on this host.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("trial", help="run the trial that `wandb agent` gave this process").set_defaults(run=_trial)
+    for name, run, text in (
+        ("plan", _plan, "train the dense model, measure each layer group, write the search space"),
+        ("baseline", _baseline, "train or fetch the dense model alone"),
+        ("check", _check, "validate a sweep file, task, data, device and server, and run one miniature trial"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("sweep_file", type=Path, metavar="SWEEP.yaml", nargs="?", default=Path("sweep.yaml"))
+        command.set_defaults(run=run)
+        if name == "plan":
+            command.add_argument("--out", type=Path, metavar="FILE", help="where the filled-in sweep file goes")
+    last = commands.add_parser("answer", help="name a sweep's winner and measure it beside its controls")
+    last.add_argument("sweep", metavar="ENTITY/PROJECT/SWEEP")
+    last.add_argument("--out", type=Path, metavar="FILE", help="where the answer goes as JSON")
+    last.set_defaults(run=_answer)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 2: bad input, 1: a fault of this host, each told in one line on standard error."""
+    args = parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+        return code
+    except BadInput as error:
+        print(f"prunefleet: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except TrialFailed as error:
+        print(f"prunefleet: {error}", file=sys.stderr)
+        return FAULT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""`python -m agent answer`: the winner of a sweep, measured once more beside what it has to beat, in one sitting."""
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from agent import report
+from agent.bench import prepare
+from agent.cache import replace_file
+from agent.commands import Watching, tell, watching
+from agent.compress.prune import prune, shrink
+from agent.controls import Judged, Point, against_uniform, judge, timing
+from agent.measure.benchmark import DENSE, Sitting, compare_many
+from agent.measure.device import usable_cores
+from agent.measure.export import Exported, export
+from agent.measure.runners import OpenVINORunner
+from agent.report import Reader, RunRecord
+from agent.request import Request, from_sweep
+from agent.server import require_server
+from agent.tasks.task import Budget
+from agent.tasks.training import recalibrate, threads
+from agent.trial import Bench
+from objective.goal import Goal, Kind
+from objective.pareto import hypervolume
+from objective.profile import Profile
+
+TRAINED_AT_MOST = 3
+SECONDS_FOR_TRAINING = 45.0
+SITTING_S, LOOK_S = 8.0, 3.0
+DEFAULT = "dense_default"
+Kept = dict[str, int]
+
+
+def answer(sweep: str, out: Path | None) -> int:
+    """Write the answer of `sweep` (entity/project/id) as JSON to `out`, or to standard output.
+
+    Reads the test split, for the winner and its controls alone; notes the result in the winner's summary and in runs of
+    job type "control". Raises `BadInput`, or `TrialFailed` for a fault of this host.
+    """
+    require_server()
+    reader = Reader(sweep)
+    request = from_sweep(reader.config)
+    with watching() as watch, tempfile.TemporaryDirectory() as folder:
+        bench = prepare(request, reader, watch.during)
+        found = _Answer(reader, request, bench, watch, Path(folder)).find()
+    text = json.dumps(found, indent=1)
+    if out:
+        replace_file(out, text.encode())
+    else:
+        print(text)
+    return 0
+
+
+def choose(runs: Sequence[RunRecord], goal: Goal, dense_holdout: float) -> tuple[RunRecord, bool]:
+    """The best run by score whose drop on holdout is within the goal's limit too, else the best by score.
+
+    Validation has guided the search, so the best found there is partly luck; holdout has not been looked at. Also
+    returns whether holdout agrees.
+    """
+    ranked = sorted(runs, key=lambda run: -float(run.summary["score"]))
+    if goal.kind != Kind.FASTEST or goal.max_drop is None:
+        return ranked[0], True
+    for run in ranked:
+        if float(run.summary["score"]) < 0:
+            break
+        if dense_holdout - float(run.summary[f"holdout_{goal.metric}"]) <= goal.max_drop:
+            return run, True
+    return ranked[0], False
+
+
+def gain(scored: Sequence[RunRecord], warm: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    """Hypervolume (drop, latency ratio) of the warm points, of all scored runs, and what the search added."""
+
+    def area(runs: Sequence[RunRecord]) -> float:
+        return hypervolume([(float(run.summary["metric_drop"]), float(run.summary["latency_ratio"])) for run in runs])
+
+    first, whole = area([run for run in scored if run.config.get("kept") in list(warm)]), area(scored)
+    return {"warm": first, "all": whole, "gain": whole - first}
+
+
+@dataclass
+class _Answer:
+    """The finding of one answer."""
+
+    reader: Reader
+    request: Request
+    bench: Bench
+    watch: Watching
+    folder: Path
+
+    def find(self) -> dict[str, Any]:
+        """The answer as plain values."""
+        metric = self.request.goal.metric
+        scored = [run for run in self.reader.runs() if run.summary.get("outcome") == "scored"]
+        if not scored:
+            return {"winner": None, "controls": {}, "hypervolume_gain": {"warm": 0.0, "all": 0.0, "gain": 0.0}}
+        tell("answer", 1, 5, f"{len(scored)} scored runs")
+        chosen, agrees = choose(scored, self.request.goal, self.bench.baseline.metrics["holdout"][metric])
+        winner = self._judged(self._network(chosen), chosen.config["kept"])
+        dense = self._judged(self.bench.baseline.network, self.bench.space.widths)
+        tell("answer", 2, 5, f"winner {chosen.name}, test {metric} {winner.metric:.4f}, dense {dense.metric:.4f}")
+        uniform = self._uniform(winner, {_key(run.config["kept"]): run for run in scored})
+        tell("answer", 4, 5, f"{len(uniform)} uniform controls judged")
+        sitting = self._sit({"winner": winner, **{_key(each.kept): each for each in uniform}}, SITTING_S)
+        controls = self._controls(winner, dense, uniform, sitting)
+        self._note(chosen, winner, controls)
+        tell("answer", 5, 5, f"measured in one sitting of {sitting.seconds:.0f} s")
+        told = {
+            "run": chosen.name,
+            "artifact": f"{self.reader.project}/candidate-{chosen.name}:v0",
+            "ratios": dict(chosen.config.get("ratio", {})),
+            "kept": dict(chosen.config["kept"]),
+            "metric": metric,
+            "val": chosen.summary[f"val_{metric}"],
+            "holdout": chosen.summary[f"holdout_{metric}"],
+            "holdout_agrees": agrees,
+            **{key: chosen.summary.get(key) for key in ("score", "params", "macs", "size_bytes")},
+            **winner.quality(),
+            **winner.drop_from(dense),
+            **timing(sitting, "winner"),
+        }
+        sat = {"seconds": sitting.seconds, "rounds": len(sitting.slots[DENSE]), "device": self.bench.device.to_json()}
+        return {"winner": told, "controls": controls, "hypervolume_gain": gain(scored, self._warm()), "sitting": sat}
+
+    def _judged(self, network: nn.Module, kept: Mapping[str, int]) -> Judged:
+        with self.watch.during("judge"):
+            return judge(self.bench.task, network, dict(kept), self.request.goal.metric)
+
+    def _network(self, run: RunRecord) -> nn.Module:
+        """The trained network of a scored run, from its files."""
+        folder = self.folder / run.name
+        with self.watch.during("fetch"):
+            self.reader.fetch(f"candidate-{run.name}", folder)
+            network = shrink(self.bench.baseline.network, self._example, self.bench.groups, run.config["kept"])
+            network.load_state_dict(load_file(str(folder / "weights.safetensors")))
+        return network.eval()
+
+    @property
+    def _example(self) -> torch.Tensor:
+        return self.bench.task.example_input()
+
+    def _uniform(self, winner: Judged, runs: Mapping[str, RunRecord]) -> list[Judged]:
+        """Aligned uniform networks around the winner, from the sweep where it has them, else trained likewise."""
+        ladder = [kept for kept in self.bench.space.uniform_ladder() if kept != self.bench.space.widths]
+        bare = {_key(kept): Judged(kept, self._pruned(kept), 0.0) for kept in ladder}
+        look = self._sit({"winner": winner, **bare}, LOOK_S)
+        ratio = {name: look.latencies[name].ratio for name in ("winner", *bare)}
+        judged = {name: self._judged(self._network(runs[name]), bare[name].kept) for name in bare if name in runs}
+        tell("answer", 3, 5, f"{len(bare)} aligned uniform candidates timed, {len(judged)} of them in the sweep")
+        began = time.perf_counter()
+        for _ in range(TRAINED_AT_MOST):
+            name = wanted(ratio, {key: each.metric for key, each in judged.items()}, winner.metric)
+            if name is None or time.perf_counter() - began > SECONDS_FOR_TRAINING:
+                break
+            judged[name] = self._judged(self._trained(bare[name]), bare[name].kept)
+        return list(judged.values())
+
+    def _pruned(self, kept: Kept) -> nn.Module:
+        return prune(self.bench.baseline.network, self._example, self.bench.groups, kept).network
+
+    def _trained(self, bare: Judged) -> nn.Module:
+        """A control trained by the recipe of the trials."""
+        candidate, network = self.request.candidate, bare.network
+        with self.watch.during("train"), threads(usable_cores()):
+            recalibrate(self.bench.task, network)
+            self.bench.task.fit(network, Budget(candidate.epochs, self.bench.lr, candidate.seed), self.watch.rung)
+            self.watch.check()
+        return network
+
+    def _export(self, network: nn.Module, name: str) -> Exported:
+        return export(network, self._example, self.folder / "sitting", self.request.candidate.precision, name=name)
+
+    def _sit(self, networks: Mapping[str, Judged], seconds: float) -> Sitting:
+        """Measure all at once; also the dense network at the device's default precision."""
+        with self.watch.during("measure"):
+            models = {name: self._export(each.network, f"model{i}") for i, (name, each) in enumerate(networks.items())}
+            special = {DEFAULT: OpenVINORunner(self.bench.runner.device, "default")}
+            return compare_many(
+                {**models, DEFAULT: self.bench.dense},
+                self.bench.dense,
+                runner=self.bench.runner,
+                runners=special,
+                device=self.bench.device,
+                time_limit_s=seconds,
+                throughput_s=0.2 if seconds > LOOK_S else 0.0,
+            )
+
+    def _controls(
+        self, winner: Judged, dense: Judged, uniform: Sequence[Judged], sitting: Sitting
+    ) -> dict[str, dict[str, Any]]:
+        own = sitting.latencies["winner"].ratio
+        precision = {name: sitting.latencies[name].precision for name in (DENSE, DEFAULT)}
+        controls: dict[str, dict[str, Any]] = {
+            DENSE: {"precision": precision[DENSE], **dense.quality(), **timing(sitting, DENSE)},
+            DEFAULT: {"precision": precision[DEFAULT], **timing(sitting, DEFAULT)},
+        }
+        if not uniform:
+            return controls
+        nearest = min(uniform, key=lambda each: abs(sitting.latencies[_key(each.kept)].ratio - own))
+        controls["uniform"] = {
+            "kept": dict(nearest.kept),
+            **nearest.quality(),
+            **nearest.drop_from(dense),
+            **timing(sitting, _key(nearest.kept)),
+            **against_uniform(
+                _point(winner, sitting, "winner"),
+                [_point(each, sitting, _key(each.kept)) for each in uniform],
+                _point(dense, sitting, DENSE),
+            ),
+            "line": [
+                {"kept": dict(each.kept), "test": each.metric, **timing(sitting, _key(each.kept))} for each in uniform
+            ],
+        }
+        return controls
+
+    def _warm(self) -> list[Kept]:
+        """Kept channels of the profile's warm points; none where the sweep has no profile."""
+        name, folder = self.request.profile, self.folder / "profile"
+        if name is None or not self.reader.fetch(name, folder):
+            return []
+        profile = Profile.load(folder / "profile.json")
+        return [self.bench.space.kept(ratios) for ratios in profile.warm]
+
+    def _note(self, chosen: RunRecord, winner: Judged, controls: Mapping[str, Mapping[str, Any]]) -> None:
+        """Put the test metric in the winner's summary, and the controls in runs of their own."""
+        metric = self.request.goal.metric
+        self.reader.update_summary(chosen.name, {f"test_{metric}": winner.metric})
+        for name, control in controls.items():
+            values = {key: value for key, value in control.items() if isinstance(value, float | str) and key != "test"}
+            values |= {f"test_{metric}": control["test"]} if "test" in control else {}
+            identity = {"id": f"{self.reader.name}-{name}".replace("_", "-"), "name": name, "group": self.reader.name}
+            with report.session(self.watch.stopper, "control", **identity) as session:
+                session.note({"kept": control.get("kept", self.bench.space.widths), "host": self.bench.device.host})
+                session.summarise(values)
+
+
+def wanted(ratio: Mapping[str, float], judged: Mapping[str, float], quality: float) -> str | None:
+    """The uniform rung to train next, so that the line is known at the winner's latency, then at its quality.
+
+    `ratio`: latency ratios of all rungs and of "winner"; `judged`: quality of the rungs that are trained. None when the
+    rungs beside the winner's latency, and those beside its quality, are.
+    """
+    order = sorted((name for name in ratio if name != "winner"), key=lambda name: ratio[name])
+    faster = [name for name in order if ratio[name] <= ratio["winner"]][-1:]
+    slower = [name for name in order if ratio[name] > ratio["winner"]]
+    for name in (*faster, *slower[:1]):
+        if name not in judged:
+            return name
+    for name in slower:
+        if name not in judged:
+            return name
+        if judged[name] >= quality:
+            return None
+    return None
+
+
+def _point(judged: Judged, sitting: Sitting, name: str) -> Point:
+    quality = torch.tensor([judged.metric]).double().numpy() if judged.correct is None else judged.correct
+    return Point(quality, sitting.slots[name])
+
+
+def _key(kept: Mapping[str, int]) -> str:
+    return ",".join(f"{group}={count}" for group, count in sorted(kept.items()))

@@ -1,0 +1,133 @@
+"""`prunefleet plan`, and the dense model alone: what a sweep needs before its first trial.
+
+Lines on standard output: `progress PHASE DONE/TOTAL TEXT` and `seconds PHASE S`.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent import report
+from agent.bench import prepare
+from agent.cache import cache_folder, replace_file
+from agent.failures import explain
+from agent.plan import make_profile, resolve
+from agent.request import Request, from_sweep
+from agent.server import require_server
+from agent.stop import Stop
+from agent.trial import Bench
+from agent.watch import Watch
+from objective.errors import BadInput
+from objective.profile import Profile
+from objective.sweepfile import read_sweep_file
+from objective.trial import TrialFailed
+
+
+def plan(sweep_file: Path, out: Path | None) -> int:
+    """Train or fetch the dense model, measure the profile, log both as artifacts, and write the sweep file to `out`.
+
+    Raises `BadInput`, or `TrialFailed` for a fault of this host; what was measured is kept for the next call.
+    """
+    config = read_sweep_file(sweep_file)
+    request = from_sweep(config)
+    require_server()
+    with watching() as watch, report.session(watch.stopper, "plan", name=f"plan {request.task}") as session:
+        bench = _dense(request, session, watch)
+        reference = _profiled(request, bench, session, watch)
+    if out:
+        replace_file(out, yaml.safe_dump(resolve(config, *reference), sort_keys=False).encode())
+        print(f"Wrote {out}: start its sweep with `wandb sweep {out}`", flush=True)
+    return 0
+
+
+def baseline(sweep_file: Path) -> int:
+    """Train or fetch the dense model alone, and log it as an artifact. Raises as `plan` does."""
+    request = from_sweep(read_sweep_file(sweep_file))
+    require_server()
+    with watching() as watch, report.session(watch.stopper, "plan", name=f"dense {request.task}") as session:
+        bench = _dense(request, session, watch)
+        session.summarise({"seconds_dense": bench.baseline.seconds})
+    return 0
+
+
+class Watching(Watch):
+    """A watch for a command: its stop also ends the run."""
+
+    def __init__(self) -> None:
+        self.stopper = Stop().listen()
+        super().__init__(stop=self.stopper.reason)
+
+
+@contextmanager
+def watching() -> Iterator[Watching]:
+    """A watch; exceptions inside become `TrialFailed` with the stage, bad input stays bad input."""
+    watch = Watching()
+    try:
+        yield watch
+    except BadInput:
+        raise
+    except Exception as error:
+        raise TrialFailed(explain(error, watch.stage)) from error
+
+
+def _dense(request: Request, session: report.Session, watch: Watching) -> Bench:
+    began = time.perf_counter()
+
+    def progress(share: float, text: str) -> bool:
+        tell("dense", round(100 * share), 100, text)
+        return watch.stop() is None
+
+    bench = prepare(request, session, watch.during, progress)
+    quality = ", ".join(f"{name} {value:.4f}" for name, value in bench.baseline.metrics["validation"].items())
+    tell("dense", 100, 100, f"validation {quality}")
+    print(f"seconds dense {time.perf_counter() - began:.1f}", flush=True)
+    for group in bench.groups:
+        print(f"group {group.name}: {group.width} channels of {', '.join(group.members)}", flush=True)
+    return bench
+
+
+def _profiled(request: Request, bench: Bench, session: report.Session, watch: Watching) -> tuple[Profile, str]:
+    began = time.perf_counter()
+
+    def progress(done: int, total: int, text: str) -> None:
+        tell("profile", done, total, text)
+        watch.check()
+
+    with watch.during("profile"):
+        profile = make_profile(
+            bench.task,
+            bench.baseline,
+            bench.device,
+            request.candidate.precision,
+            request.goal,
+            cache_folder(),
+            progress,
+            runner=bench.runner,
+        )
+        reference = publish_profile(session, profile)
+    print(f"seconds profile {time.perf_counter() - began:.1f}", flush=True)
+    session.summarise({"seconds_dense": bench.baseline.seconds, "seconds_profile": time.perf_counter() - began})
+    return profile, reference
+
+
+def publish_profile(session: report.Session, profile: Profile) -> str:
+    """Log the profile as an artifact; returns how a sweep names it, such as "profile-fashion_mnist-cpu-f32:v0"."""
+    device: Mapping[str, Any] | str = profile.to_json()["device"]
+    kind = device["kind"] if isinstance(device, Mapping) else "device"
+    name = f"profile-{profile.task}-{kind}-{profile.precision}"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "profile.json"
+        file.write_text(json.dumps(profile.to_json(), indent=1))
+        version = session.publish(name, "profile", [file], {"baseline": profile.baseline_hash, "made": profile.made})
+    return f"{name}:{version}"
+
+
+def tell(phase: str, done: int, total: int, text: str) -> None:
+    """One line of progress."""
+    print(f"progress {phase} {done}/{total} {text}", flush=True)

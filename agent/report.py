@@ -1,0 +1,223 @@
+"""Where a trial meets wandb: run.config in; history, summary and artifacts out, in the words of docs/trial.md."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import wandb
+from wandb.errors import AuthenticationError, CommError, UsageError
+
+from agent.server import base_url, masked
+from agent.stop import Stop
+from objective.errors import BadInput
+from objective.trial import Failure, FailureKind, Measurement, Outcome, Score, TrialFailed
+
+ANSWERS = {FailureKind.INFEASIBLE: Outcome.INFEASIBLE, FailureKind.DIVERGED: Outcome.DIVERGED}
+FAILURE_KEYS = ("failure_kind", "failure_stage", "failure_message")
+
+
+class Session:
+    """An open run on the server: what this process tells it, and the project's artifacts."""
+
+    def __init__(self, run: wandb.Run) -> None:
+        self._run = run
+
+    @property
+    def name(self) -> str:
+        """The run's 8-character id."""
+        return str(self._run.id)
+
+    @property
+    def project(self) -> str:
+        """entity/project of the run."""
+        return f"{self._run.entity}/{self._run.project}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's configuration as plain, nested values."""
+        found: dict[str, Any] = _plain(dict(self._run.config))
+        return found
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Add to the run's configuration, or change it."""
+        self._run.config.update(dict(values), allow_val_change=True)  # type: ignore[no-untyped-call]
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Add a row to the run's history."""
+        self._run.log(dict(row))
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Add to the run's summary, or change it."""
+        self._run.summary.update(dict(values))
+
+    def scored(self, measurement: Measurement, score: Score, seconds: Mapping[str, float]) -> None:
+        """Report a trial that came to a score."""
+        found = {"outcome": Outcome.SCORED.value, **summary(measurement, score), **_stages(seconds)}
+        cleared = {key: None for key in FAILURE_KEYS if key in self._told()}
+        self.log({key: found[key] for key in ("score", "latency_ratio", f"val_{measurement.accuracy.metric}")})
+        self.summarise(found | cleared)
+
+    def _told(self) -> dict[str, Any]:
+        """The summary so far: that of an earlier attempt, where the run is tried again."""
+        return dict(self._run.summary)
+
+    def failed(self, failure: Failure, seconds: Mapping[str, float]) -> None:
+        """Report a failure; a candidate's is an answer and has an outcome, a host's has none and is tried again."""
+        found = dict(zip(FAILURE_KEYS, (failure.kind.value, failure.stage, failure.message), strict=True))
+        if failure.kind in ANSWERS:
+            found["outcome"] = ANSWERS[failure.kind].value
+        self.summarise(found | _stages(seconds))
+
+    def refused(self, error: BadInput, stage: str) -> None:
+        """Report that the sweep asks for what no host can do."""
+        self.summarise(dict(zip(FAILURE_KEYS, ("bad_input", stage, str(error)), strict=True)))
+
+    def publish(self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any]) -> str:
+        """Log an artifact with these files; returns its version, such as "v0", once the server has it."""
+        artifact = wandb.Artifact(name, kind, metadata=dict(metadata))
+        for file in files:
+            artifact.add_file(str(file), policy="mutable")
+        return str(self._run.log_artifact(artifact).wait().version)
+
+    def fetch(self, name: str, folder: Path) -> bool:
+        """Put the files of artifact `name` (`:v0` unless it names a version) into `folder`; False if there is none."""
+        path = f"{self.project}/{name if ':' in name else f'{name}:v0'}"
+        if not wandb.Api().artifact_exists(path):
+            return False
+        self._run.use_artifact(path).download(root=str(folder))
+        return True
+
+    def finish(self, exit_code: int, again: bool = False) -> None:
+        """End the run and wait until the server has everything; `again` hands it back, to be tried once more."""
+        if again:
+            self._run.mark_preempting()
+        self._run.finish(exit_code=exit_code)
+
+
+def start(stop: Stop, job_type: str | None = None, **options: Any) -> Session:
+    """Open the run that `wandb agent` gave this process, or else a new one; `options` go to `wandb.init`.
+
+    Raises `BadInput` for a key that the server refuses, `TrialFailed` of kind SERVER where it does not answer.
+    """
+    settings = wandb.Settings(stop_fn=stop.by_server.set)
+    if not {"WANDB_SILENT", "WANDB_QUIET"} & set(os.environ):
+        settings.quiet = True
+    try:
+        run = wandb.init(job_type=job_type, resume="allow", settings=settings, **options)
+    except (AuthenticationError, UsageError) as error:
+        key = masked(os.environ.get("WANDB_API_KEY", ""))
+        raise BadInput("WANDB_API_KEY", key, f"set the key of a user of {base_url()}: {_brief(error)}") from error
+    except CommError as error:
+        message = f"{base_url()} does not answer: {_brief(error)}"
+        raise TrialFailed(Failure(FailureKind.SERVER, "start", message)) from error
+    return Session(run)
+
+
+@contextmanager
+def session(stop: Stop, job_type: str, **options: Any) -> Iterator[Session]:
+    """A run of its own for a command: ended well with the block, or as failed with an exception."""
+    opened = start(stop, job_type, **options)
+    try:
+        yield opened
+    except BaseException:
+        opened.finish(1)
+        raise
+    opened.finish(0)
+
+
+def summary(measurement: Measurement, score: Score) -> dict[str, Any]:
+    """A measurement and its score in the vocabulary of a run's summary."""
+    accuracy, latency = measurement.accuracy, measurement.worst
+    qualities = {
+        f"val_{accuracy.metric}": accuracy.val,
+        f"holdout_{accuracy.metric}": accuracy.holdout,
+        f"test_{accuracy.metric}": accuracy.test,
+        f"val_{accuracy.metric}_pruned": accuracy.pruned,
+        f"val_{accuracy.metric}_recalibrated": accuracy.recalibrated,
+    }
+    found = {
+        "score": score.value,
+        "score_terms": dict(score.terms),
+        **qualities,
+        "metric_drop": measurement.metric_drop,
+        "latency_ratio": latency.ratio,
+        "latency_ratio_lo": latency.ratio_lo,
+        "latency_ratio_hi": latency.ratio_hi,
+        "latency_p10_ms": latency.p10_ms,
+        "latency_p50_ms": latency.p50_ms,
+        "latency_p90_ms": latency.p90_ms,
+        "latency_p99_ms": latency.p99_ms,
+        "baseline_p50_ms": latency.baseline_p50_ms,
+        "throughput_fps": latency.throughput_fps or None,
+        "params": measurement.params,
+        "macs": measurement.macs,
+        "size_bytes": measurement.size_bytes,
+        "energy_mj": measurement.energy_mj,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as the server tells it: `name` is its 8-character id; config and summary are plain, nested values."""
+
+    name: str
+    state: str
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+
+
+class Reader:
+    """A sweep read back from the server; `sweep` is entity/project/id."""
+
+    def __init__(self, sweep: str) -> None:
+        self.project, _, self.name = sweep.rpartition("/")
+        self._api = wandb.Api(timeout=30)
+        try:
+            self._sweep = self._api.sweep(sweep)  # type: ignore[no-untyped-call]
+            self.config: Mapping[str, Any] = dict(self._sweep.config)
+        except (CommError, ValueError) as error:
+            raise BadInput(
+                "sweep", sweep, f"name a sweep of {base_url()} as entity/project/id: {_brief(error)}"
+            ) from error
+
+    def runs(self) -> list[RunRecord]:
+        """The sweep's runs, oldest first."""
+        return [RunRecord(run.id, run.state, _plain(dict(run.config)), _summary(run)) for run in self._sweep.runs]
+
+    def fetch(self, name: str, folder: Path) -> bool:
+        """Put the files of an artifact of the project into `folder`; False if there is none."""
+        path = f"{self.project}/{name if ':' in name else f'{name}:v0'}"
+        if not self._api.artifact_exists(path):
+            return False
+        self._api.artifact(path).download(root=str(folder))
+        return True
+
+    def publish(self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any]) -> str:
+        """A reader writes no artifacts."""
+        raise NotImplementedError(f"{name}: open a session to publish it")
+
+    def update_summary(self, run: str, values: Mapping[str, Any]) -> None:
+        """Change the summary of a run that has ended."""
+        found = self._api.run(f"{self.project}/{run}")
+        found.summary.update(dict(values))  # type: ignore[no-untyped-call]
+
+
+def _summary(run: Any) -> dict[str, Any]:
+    return {key: value for key, value in _plain(dict(run.summary)).items() if not key.startswith("_")}
+
+
+def _plain(value: Any) -> Any:
+    """Nested mappings of wandb's own kinds as dictionaries."""
+    return {str(key): _plain(inner) for key, inner in value.items()} if hasattr(value, "items") else value
+
+
+def _stages(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {f"seconds_{stage}": round(value, 3) for stage, value in seconds.items()}
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,84 @@
+"""What a run's configuration asks for: the sweep file's parameters as plain values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from objective import checks
+from objective.errors import BadInput
+from objective.goal import Goal
+from objective.sweepfile import BLOCKS, SINGLE, block, choices
+from objective.trial import Candidate
+
+ADDED = ("device", "host", "kept", "task_hash", "data_hash", "baseline_hash", "versions")
+"""Keys that the agent adds to a run's configuration: a run that is tried again has them already."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One trial as a sweep asks for it. `baseline` is the dense model's SHA-256, `profile` an artifact, where named."""
+
+    task: str
+    candidate: Candidate
+    goal: Goal
+    device: str = "local"
+    lr: float | None = None
+    baseline: str | None = None
+    profile: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.device != "local":
+            raise BadInput("measure.device", self.device, "write local: the host that trains measures too")
+        if self.lr is not None:
+            checks.positive("recipe.lr", self.lr)
+
+
+def from_config(config: Mapping[str, Any]) -> Request:
+    """Read a run's configuration. Raises `BadInput` for an unknown key or a value out of range."""
+    given = {key: value for key, value in config.items() if key not in ADDED and not key.startswith("_")}
+    known = (*SINGLE, *BLOCKS, "ratio")
+    for key in given:
+        if key not in known:
+            raise BadInput(f"parameters: unknown key {key}", given[key], f"use one of {', '.join(known)}")
+    measure, recipe = (_block(given, name) for name in ("measure", "recipe"))
+    candidate = Candidate(
+        ratios=checks.mapping("ratio", given.get("ratio", {})),  # type: ignore[arg-type]  # checked by Candidate
+        precision=measure.get("precision", "f32"),
+        epochs=recipe.get("epochs", 1.0),
+        seed=recipe.get("seed", 0),
+    )
+    return Request(
+        task=given.get("task", ""),
+        candidate=candidate,
+        goal=Goal.from_parameters(_block(given, "objective")),
+        device=measure.get("device", "local"),
+        lr=recipe.get("lr"),
+        baseline=_named(given, "baseline"),
+        profile=_named(given, "profile"),
+    )
+
+
+def _block(given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = dict(checks.mapping(name, given.get(name, {})))
+    for key in found:
+        if key not in BLOCKS[name]:
+            raise BadInput(f"{name}: unknown key {key}", found[key], f"use one of {', '.join(BLOCKS[name])}")
+    return found
+
+
+def _named(given: Mapping[str, Any], key: str) -> str | None:
+    """A reference that may be left out."""
+    return checks.text(key, given[key]) if given.get(key) is not None else None
+
+
+def from_sweep(config: Mapping[str, Any]) -> Request:
+    """The request that a sweep file makes for its dense candidate: constants, and the first of several values."""
+    parameters = config["parameters"]
+    plain: dict[str, Any] = {key: _first(parameters[key]) for key in SINGLE if key in parameters}
+    plain |= {name: {key: _first(spec) for key, spec in block(parameters, name).items()} for name in BLOCKS}
+    return from_config(plain)
+
+
+def _first(spec: object) -> Any:
+    found = choices(spec)
+    return found[0] if found else None

@@ -1,0 +1,199 @@
+"""The dense network: trained once, kept by the hash of its file, the same on every host of a sweep."""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from agent.cache import cache_folder, only_one, replace_file, sha256_of
+from agent.tasks.task import Budget, Task, data_hash, dense_budget, digest, task_hash
+from agent.tasks.training import threads
+from objective.errors import BadInput
+
+FILE = "dense.safetensors"
+HEADER = "prunefleet"
+KIND = "dense"
+
+Progress = Callable[[float, str], bool]
+"""Called with the share done, 0 to 1, and a few words; returns False when training should end now."""
+
+
+class Store(Protocol):
+    """Where a project keeps its artifacts."""
+
+    def fetch(self, name: str, folder: Path) -> bool:
+        """Put the files of artifact `name:v0` into `folder`; False when the project has none of that name."""
+
+    def publish(self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any]) -> str:
+        """Log an artifact with these files; returns its version, such as "v0"."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The dense network with its quality by split and metric, as fractions, measured where it was trained.
+
+    `sha256` is that of the weights file at `path`, which holds the figures too; `name` is its artifact's.
+    """
+
+    network: nn.Module
+    metrics: Mapping[str, Mapping[str, float]]
+    sha256: str
+    path: Path
+    name: str
+    seconds: float
+
+
+class Interrupted(Exception):
+    """Training of the dense network was told to end before it was done."""
+
+
+def artifact_name(task: Task) -> str:
+    """Name of the dense network's artifact: it changes with the task's code, its data and the training's length."""
+    budget = dense_budget(task)
+    recipe = repr((budget.epochs, budget.lr, budget.seed))
+    return f"dense-{digest(task.name, task_hash(task), data_hash(task), recipe)[:12]}"
+
+
+def obtain(
+    task: Task, store: Store | None = None, expected: str | None = None, progress: Progress | None = None
+) -> Baseline:
+    """The dense network: from the project, from this host, or else trained now and kept in both.
+
+    `expected` is the SHA-256 that a sweep names: then nothing is trained. Of two processes on a host one trains, the
+    other waits. Raises `BadInput` where the file found is not the expected one or belongs to other code or data, and
+    `Interrupted` when `progress` returns False.
+    """
+    name = artifact_name(task)
+    with only_one(_folder() / f"{name}.lock"):
+        path = _expected(name, store, expected) if expected else _any(task, name, store, progress)
+    return load(task, path, name)
+
+
+def _folder() -> Path:
+    return cache_folder() / "dense"
+
+
+def _expected(name: str, store: Store | None, sha256: str) -> Path:
+    path = _folder() / f"{sha256}.safetensors"
+    if path.is_file() and sha256_of(path) == sha256:
+        return path
+    found = _from(store, name)
+    if found is None:
+        remedy = f"the project has no artifact {name} for this host's code and data: run `prunefleet plan` again"
+        raise BadInput("baseline", sha256[:12], remedy)
+    if found.stem != sha256:
+        remedy = f"the project's {name}:v0 is {found.stem[:12]}: run `prunefleet plan` again"
+        raise BadInput("baseline", sha256[:12], remedy)
+    return found
+
+
+def _any(task: Task, name: str, store: Store | None, progress: Progress | None) -> Path:
+    if path := _from(store, name):
+        return path
+    path = _here(name) or _trained(task, name, progress or (lambda share, text: True))
+    if store is None:
+        return path
+    version = _publish(store, name, path)
+    # Another host may have been quicker: the first version counts for all.
+    return path if version == "v0" else _from(store, name) or path
+
+
+def _publish(store: Store, name: str, path: Path) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / FILE
+        copy.write_bytes(path.read_bytes())
+        return store.publish(name, KIND, [copy], {"sha256": path.stem})
+
+
+def _from(store: Store | None, name: str) -> Path | None:
+    """The project's file, copied to where files of its hash are kept on this host."""
+    with tempfile.TemporaryDirectory() as folder:
+        if store is None or not store.fetch(name, Path(folder)):
+            return None
+        return _keep((Path(folder) / FILE).read_bytes())
+
+
+def _keep(content: bytes) -> Path:
+    path = _folder() / f"{hashlib.sha256(content).hexdigest()}.safetensors"
+    replace_file(path, content)
+    return path
+
+
+def _here(name: str) -> Path | None:
+    """What this host trained under that name, if the file is still whole."""
+    note = _folder() / f"{name}.json"
+    if not note.is_file():
+        return None
+    path = _folder() / f"{json.loads(note.read_text())['sha256']}.safetensors"
+    return path if path.is_file() and sha256_of(path) == path.stem else None
+
+
+def _trained(task: Task, name: str, progress: Progress) -> Path:
+    from agent.measure.device import usable_cores
+
+    began, network, budget = time.perf_counter(), task.network(), dense_budget(task)
+    with threads(usable_cores()):  # nothing else runs yet
+        _fit(task, network, budget, progress)
+        metrics = {split: task.evaluate(network, split) for split in ("validation", "holdout")}
+    note = {
+        "task": task.name,
+        "task_hash": task_hash(task),
+        "data_hash": data_hash(task),
+        "metrics": metrics,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+    path = _keep(save(tensors, {HEADER: json.dumps(note, sort_keys=True)}))
+    replace_file(_folder() / f"{name}.json", json.dumps({"sha256": path.stem}).encode())
+    return path
+
+
+def _fit(task: Task, network: nn.Module, budget: Budget, progress: Progress) -> None:
+    last: dict[str, float] = {}
+    stopped = []
+
+    def report(row: Mapping[str, float]) -> bool:
+        last.update(row)
+        words = ", ".join(f"{key} {value:.4f}" for key, value in last.items() if key != "epoch")
+        go_on = progress(row.get("epoch", 0.0) / budget.epochs, words)
+        if not go_on:
+            stopped.append(True)
+        return go_on
+
+    if budget.epochs:
+        task.fit(network, budget, report)
+    if stopped:
+        raise Interrupted
+    network.eval()
+
+
+def load(task: Task, path: Path, name: str) -> Baseline:
+    """The dense network from its file; raises `BadInput` if that belongs to other code or data than this host's."""
+    try:
+        with safe_open(path, "pt") as file:
+            note = json.loads(file.metadata()[HEADER])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BadInput("baseline", str(path), f"delete this file, it is no dense model: {error}") from error
+    for what, own in (("task_hash", task_hash(task)), ("data_hash", data_hash(task))):
+        if note[what] != own:
+            remedy = f"bring this host to the {what[:4]} that the dense model was trained with, {note[what][:12]}"
+            raise BadInput(f"{what[:4]} of {task.name}", own[:12], remedy)
+    network = task.network()
+    network.load_state_dict(tensors)
+    return Baseline(network.eval(), note["metrics"], path.stem, path, name, note["seconds"])
+
+
+def metric(task: Task, baseline: Baseline, name: str) -> float:
+    """The dense network's validation metric; raises `BadInput` for a metric that the task does not give."""
+    if name not in task.metrics:
+        raise BadInput("objective.metric", name, f"the task {task.name} gives {', '.join(task.metrics)}")
+    return float(baseline.metrics["validation"][name])
