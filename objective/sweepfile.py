@@ -26,7 +26,7 @@ MEASURE = ("device", "precision")
 RECIPE = ("epochs", "lr", "seed")
 BLOCKS: Mapping[str, tuple[str, ...]] = {"objective": OBJECTIVE, "measure": MEASURE, "recipe": RECIPE}
 SINGLE = ("task", "profile", "baseline")
-PRECISIONS = ("f32", "bf16", "int8")
+PRECISIONS = ("f32", "bf16")
 
 
 def read_sweep_file(path: Path) -> dict[str, Any]:
