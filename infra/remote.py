@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import wandb
@@ -59,6 +60,12 @@ def create_sweep(config: Mapping[str, Any], entity: str, project: str) -> str:
     with contextlib.redirect_stdout(io.StringIO()):  # it prints addresses that `up` tells in its own words
         identifier = wandb.sweep(dict(config), entity=entity, project=project)
     return f"{entity}/{project}/{identifier}"
+
+
+def download(artifact: str, folder: Path) -> Path:
+    """Put the files of an artifact (entity/project/name:version) into `folder`."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return Path(wandb.Api(timeout=30).artifact(artifact).download(root=str(folder)))
 
 
 def read_sweep(path: str) -> SweepView:

@@ -38,8 +38,7 @@ def _row(run: RunView) -> tuple[str, ...]:
 
 
 def _measured(told: Json) -> str:
-    ratio, low, high = (told.get(key) for key in ("latency_ratio", "latency_ratio_lo", "latency_ratio_hi"))
-    return interval({"value": ratio, "lo": low, "hi": high}) if ratio is not None else ""
+    return interval(told, "latency_ratio") if told.get("latency_ratio") is not None else ""
 
 
 def _why(why: object) -> str:
@@ -55,44 +54,58 @@ def channels(kept: object) -> str:
     return " ".join(f"{name}={count}" for name, count in kept.items()) if isinstance(kept, Mapping) else ""
 
 
-def interval(figure: Json | None, form: str = "{:.3f}") -> str:
-    """A figure with its interval, as `0.312 [0.309, 0.316]`; a dash where it is not known."""
-    if figure is None:
+def interval(row: Json, key: str, form: str = "{:.3f}") -> str:
+    """A figure of `row` with its interval, as `0.312 [0.309, 0.316]`; a dash where it is not known."""
+    value, ends = row.get(key), (row.get(f"{key}_lo"), row.get(f"{key}_hi"))
+    if value is None:
         return "–"
-    return f"{form.format(figure['value'])} [{form.format(figure['lo'])}, {form.format(figure['hi'])}]"
+    low, high = (form.format(end) if end is not None else "?" for end in ends)
+    return f"{form.format(value)} [{low}, {high}]"
 
 
 def answer_text(answer: Json) -> list[str]:
-    """The best candidate, the two dense networks, uniform pruning, and where the files are: one line each."""
-    winner, controls, metric = answer["winner"], answer["controls"], answer["metric"]
-    dense, default, uniform = (controls[key] for key in ("dense", "dense_default", "uniform"))
-    kept = " ".join(f"{name} {count}/{winner['widths'][name]}" for name, count in winner["kept"].items())
-    pruned = " ".join(f"{name} -{ratio:.0%}" for name, ratio in winner["ratios"].items())
-    lost = interval(winner["test_drop"], "{:+.2%}")
+    """The best candidate, what it costs, the two dense networks, uniform pruning, and what the search gained."""
+    winner, controls = answer["winner"], answer["controls"]
+    if winner is None:
+        return ["No trial came to a score; the table and the runs' logs say why."]
     return [
-        f"Best: run {winner['run']}, {pruned}; kept {kept}",
-        f"  {_figures(winner, metric)}, loses {lost} on test",
-        f"Dense at {dense['precision']}: {_figures(dense, metric)}; "
-        f"at the device's default, {default['precision']}: {_figures(default, metric)}",
-        f"Uniform on the same grid nearest in latency, kept {channels(uniform['kept'])}: {_figures(uniform, metric)}",
-        f"  {_against_uniform(uniform['at_equal_accuracy'])}; {_gain(answer['hypervolume_gain'])}",
-        f"Files of the best: {winner['files']} (artifact {winner['artifact']})",
+        f"Best: run {winner['run']}, keeps {_pruned(winner)}",
+        f"  {_figures(winner)}, loses {interval(winner, 'test_drop', '{:.2%}')}",
+        f"Dense: at {controls['dense']['precision']} {_figures(controls['dense'])}; at the device's default, "
+        f"{controls['dense_default']['precision']}, {_figures(controls['dense_default'])}",
+        f"Uniform on the same grid: {_uniform(controls.get('uniform'))}",
+        f"Search: {_gain(answer['hypervolume_gain'])}",
     ]
 
 
-def _figures(row: Json, metric: str) -> str:
-    test = f"{metric} {interval(row['test'], '{:.2%}')} on test, " if row.get("test") else ""
-    return f"{test}latency {interval(row['latency_ratio'])} of dense, {interval(row['latency_ms'])} ms"
+def _pruned(winner: Json) -> str:
+    """Kept channels and pruning per group, as `stem 16 (-50%)`."""
+    ratios = winner["ratios"]
+    return ", ".join(f"{name} {count} (-{ratios.get(name, 0.0):.0%})" for name, count in winner["kept"].items())
 
 
-def _against_uniform(equal: Json) -> str:
-    if equal.get("saving") is None:
-        return f"at equal accuracy: {equal.get('note', 'not known')}"
-    return f"at equal accuracy the best takes {interval(equal['saving'], '{:.1%}')} less latency than uniform"
+def _figures(row: Json) -> str:
+    test = f"test {interval(row, 'test', '{:.2%}')}, " if row.get("test") is not None else ""
+    return f"{test}latency {interval(row, 'latency_ratio')} of dense, {interval(row, 'latency_p10_ms')} ms"
+
+
+def _uniform(uniform: Json | None) -> str:
+    """The control nearest in latency, and the winner against the line through all of them."""
+    if uniform is None:
+        return "there is no other aligned uniform candidate"
+    equal, latency = uniform["equal_quality"], uniform["equal_latency"]
+    return (
+        f"nearest in latency keeps {channels(uniform['kept'])}, {_figures(uniform)}; the best takes "
+        f"{interval(equal, 'saved', '{:.1%}')} less latency at equal accuracy, and has "
+        f"{interval(latency, 'gain', '{:+.2%}')} accuracy at equal latency"
+    )
 
 
 def _gain(gain: Json) -> str:
-    return f"the search took the hypervolume from {gain['warm']:.5f} (warm points) to {gain['all']:.5f}"
+    return (
+        f"hypervolume {gain['warm']:.5f} after the warm points, {gain['all']:.5f} after all trials "
+        f"(gain {gain['gain']:.5f}, {gain['gain'] / max(gain['warm'], 1e-9):.1%})"
+    )
 
 
 def document(view: SweepView, agents: int, seconds: Json, answer: Json) -> dict[str, Any]:

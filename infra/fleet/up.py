@@ -21,7 +21,7 @@ from infra.fleet.state import State, hold
 from infra.fleet.steps import run_step
 from infra.fleet.summary import answer_text, document, trials_table
 from infra.fleet.supervise import Agent, Supervisor
-from infra.remote import SweepView, create_sweep, default_entity, read_sweep
+from infra.remote import SweepView, create_sweep, default_entity, download, read_sweep
 from objective.errors import BadInput
 from objective.sweepfile import read_sweep_file
 
@@ -247,6 +247,9 @@ def _tell(fleet: Fleet, view: SweepView, answer: Mapping[str, Any]) -> None:
     fleet.screen.console.print(trials_table(view))
     for line in answer_text(answer):
         fleet.screen.say(line)
+    if answer["winner"]:
+        folder = download(answer["winner"]["artifact"], options.data / "winner" / answer["winner"]["run"])
+        fleet.screen.say(f"Files of the best: {folder}")
     fleet.screen.say(
         f"Look again: prunefleet hub --data {options.data / 'hub'}, then {page(fleet.state['url'], view.path)}"
     )

@@ -11,29 +11,32 @@ from infra.fleet.up import page, standing
 from infra.remote import RunView, SweepView
 
 
-def figure(value: float) -> dict[str, float]:
-    return {"value": value, "lo": value * 0.98, "hi": value * 1.02}
+def figure(key: str, value: float) -> dict[str, float]:
+    return {key: value, f"{key}_lo": value * 0.98, f"{key}_hi": value * 1.02}
 
 
-ROW = {"test": figure(0.92), "latency_ratio": figure(0.3), "latency_ms": figure(0.06), "precision": "f32"}
+TIME = {**figure("latency_ratio", 0.3), **figure("latency_p10_ms", 0.06)}
+ROW: dict[str, Any] = {**figure("test", 0.92), **TIME, "precision": "f32"}
 ANSWER: dict[str, Any] = {
-    "metric": "top1",
     "winner": {
         **ROW,
+        **figure("test_drop", 0.008),
         "run": "ab12cd34",
         "kept": {"stem": 32, "a": 64},
-        "widths": {"stem": 32, "a": 128},
         "ratios": {"stem": 0.0, "a": 0.5},
-        "test_drop": figure(0.008),
-        "artifact": "candidate-ab12cd34:v0",
-        "files": ".prunefleet/winner",
+        "artifact": "e/p/candidate-ab12cd34:v0",
     },
     "controls": {
         "dense": ROW,
-        "dense_default": {**ROW, "precision": "bf16", "test": None},
-        "uniform": {**ROW, "kept": {"stem": 16, "a": 64}, "at_equal_accuracy": {"saving": figure(0.2)}},
+        "dense_default": {**TIME, "precision": "bf16"},
+        "uniform": {
+            **ROW,
+            "kept": {"stem": 16, "a": 64},
+            "equal_quality": figure("saved", 0.2),
+            "equal_latency": figure("gain", 0.003),
+        },
     },
-    "hypervolume_gain": {"warm": 0.06, "all": 0.07, "gain": 0.01},
+    "hypervolume_gain": {"warm": 0.06, "all": 0.066, "gain": 0.006},
 }
 RUNS = (
     RunView("one", "finished", {"kept": {"a": 64}, "host": "h"}, {"outcome": "scored", "score": 0.7, "val_top1": 0.92}),
@@ -43,21 +46,22 @@ RUNS = (
 VIEW = SweepView("e/p/s", "RUNNING", 20, RUNS)
 
 
-def test_the_answer_names_winner_controls_and_files() -> None:
-    """The answer tells the winner's channels and intervals, both dense networks, uniform, the gain and the files."""
+def test_the_answer_names_winner_and_controls() -> None:
+    """The answer is five statements: winner's channels and figures, dense networks, uniform, and the search's gain."""
     text = "\n".join(answer_text(ANSWER))
-    for words in ("ab12cd34", "a 64/128", "a -50%", "92.00% [90.16%, 93.84%]", "bf16", "0.060 [0.059, 0.061] ms"):
+    for words in ("ab12cd34", "a 64 (-50%)", "92.00% [90.16%, 93.84%]", "bf16", "0.060 [0.059, 0.061] ms", "0.80%"):
         assert words in text
-    for words in ("less latency than uniform", "0.06000 (warm points) to 0.07000", ".prunefleet/winner"):
+    for words in ("20.0% [19.6%, 20.4%] less latency at equal accuracy", "(gain 0.00600, 10.0%)"):
         assert words in text
 
 
-def test_an_unknown_saving_says_why() -> None:
-    """Where uniform never reaches the winner's accuracy, the answer says so instead of a figure."""
-    controls = ANSWER["controls"]
-    uniform = {**controls["uniform"], "at_equal_accuracy": {"saving": None, "note": "uniform never gets there"}}
-    told = answer_text({**ANSWER, "controls": {**controls, "uniform": uniform}})
-    assert any("uniform never gets there" in line for line in told)
+def test_an_answer_without_uniform_or_winner_is_told() -> None:
+    """A space without uniform candidates, and a sweep without a score, are told in words."""
+    controls = {key: row for key, row in ANSWER["controls"].items() if key != "uniform"}
+    assert any("no other aligned uniform" in line for line in answer_text({**ANSWER, "controls": controls}))
+    assert answer_text({"winner": None, "controls": {}}) == [
+        "No trial came to a score; the table and the runs' logs say why."
+    ]
 
 
 def test_the_table_has_a_row_per_run() -> None:
