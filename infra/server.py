@@ -128,20 +128,22 @@ def _serve(
     hub: Hub, listener: socket.socket, data: Path, host: str, admin_token_file: Path | None, ready_file: Path | None
 ) -> None:
     token = load_admin_token(admin_token_file or data / "admin_token")
-    key = hub.auth.ensure_first_user()
+    app = create_app(hub, token)
     url = address(host, listener.getsockname()[1])
     if not _is_loopback(host):
         print(f"warning: listening on {host} without encryption; keys and data can be read on the way", file=sys.stderr)
-    ready = {"url": url, "api_key": key, "admin_token": token, "pid": os.getpid()}
+    if ready_file is not None and not os.access(ready_file.parent, os.W_OK):
+        raise StartupError(f"ready file: got {str(ready_file)!r}; name a file in a folder to write in")
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        key = hub.auth.ensure_first_user()  # made last: a hub that cannot start must not use up its only telling
         if ready_file is not None:
+            ready = {"url": url, "api_key": key, "admin_token": token, "pid": os.getpid()}
             write_private(ready_file, json.dumps(ready).encode())
         print(f"hub: {url}" + (f"  first key: {key}" if key else ""), flush=True)
         yield
 
-    app = create_app(hub, token)
     app.router.lifespan_context = lifespan
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, server_header=False)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -13,8 +13,11 @@ from typing import Any, Protocol, TypeVar
 from infra.controller.base import Exhausted, Suggestion
 from infra.hub import agents, lifecycle, projects, reaper, runs, store_lines, store_rows, sweeps
 from infra.hub.agents import Command
+from infra.hub.artifacts import Artifacts
 from infra.hub.auth import Auth, load_secret
+from infra.hub.blobs import Blobs
 from infra.hub.errors import HubError, Missing
+from infra.hub.files import Files
 from infra.hub.lifecycle import Timing
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, SweepState, UserRow
 from infra.hub.runs import RunChange, StreamPost
@@ -62,6 +65,8 @@ class Hub:
         self.timing = timing or Timing()
         self.clock = clock
         self.auth = Auth(store, load_secret(store.folder), clock)
+        self.files = Files(store, Blobs(store.folder / "blobs"), clock)
+        self.artifacts = Artifacts(store, self.files.blobs, clock)
         self.started_at = clock()
 
     # Reads

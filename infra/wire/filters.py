@@ -1,7 +1,8 @@
-"""W&B's run filters (MongoDB's operators over run columns) and orders, applied to rows. Pure.
+"""W&B's filters (MongoDB's operators over columns) and orders, applied to rows. Pure.
 
-Columns: name, state, sweep, display_name, tags, group, job_type, host, user, created_at, heartbeat_at, `config.X`
-(also `config.X.value`) and `summary_metrics.X`, with further dots for nested values. Camel case is understood.
+`read(row, name)` gives a row's column; for runs that is `column`, with name, state, sweep, display_name, tags, group,
+job_type, host, user, notes, created_at, updated_at, heartbeat_at, `config.X` (also `config.X.value`) and
+`summary_metrics.X`, with further dots for nested values. Camel case is understood.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from operator import ge, gt, le, lt
-from typing import Any
+from typing import Any, TypeVar
 
 from infra.hub.errors import Invalid
 from infra.hub.rows import RunRow
 
+T = TypeVar("T")
 Test = Callable[[Any], bool]
+Read = Callable[[Any, str], Any]
 MAX_REGEX = 200  # characters
 
 _COLUMNS: Mapping[str, Callable[[RunRow], Any]] = {
@@ -37,6 +41,12 @@ _COLUMNS: Mapping[str, Callable[[RunRow], Any]] = {
 }
 
 
+@lru_cache(maxsize=1024)
+def snake(name: str) -> str:
+    """`createdAt` → `created_at`."""
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
+
+
 def parse(text: str | None) -> Mapping[str, Any]:
     """The filter document of a request; none means every run. Raises `Invalid`."""
     try:
@@ -50,51 +60,50 @@ def parse(text: str | None) -> Mapping[str, Any]:
     return document
 
 
-def matcher(document: Mapping[str, Any]) -> Callable[[RunRow], bool]:
-    """The filter as a predicate. Raises `Invalid` for an operator that is not served."""
-    tests = [_clause(key, value) for key, value in document.items()]
-    return lambda run: all(test(run) for test in tests)
-
-
-def order(runs: Iterable[RunRow], text: str | None) -> list[RunRow]:
-    """Runs sorted by `+created_at`, `-summary_metrics.loss` or several of these, comma separated; `+` is the default.
-
-    Runs that lack the key come last, whichever the direction.
-    """
-    found = list(runs)
-    for term in reversed([part.strip() for part in (text or "").split(",") if part.strip()]):
-        descending, name = term.startswith("-"), term.lstrip("+-")
-        have = [run for run in found if column(run, name) is not None]
-        have.sort(key=lambda run: _rank(column(run, name)), reverse=descending)
-        found = have + [run for run in found if column(run, name) is None]
-    return found
-
-
 def column(run: RunRow, name: str) -> Any:
-    """The value of a column or of a dotted path into config or summary; None where there is none."""
+    """The value of a run's column or of a dotted path into config or summary; None where there is none."""
     head, _, path = name.partition(".")
     if path and head == "config":
         return _walk(run.config, path.split("."))
     if path and head in ("summary_metrics", "summaryMetrics"):
         return _walk(run.summary, path.split("."))
-    read = _COLUMNS.get(re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).lower())
-    return read(run) if read else None
+    known = _COLUMNS.get(snake(name))
+    return known(run) if known else None
 
 
-def _clause(key: str, value: Any) -> Callable[[RunRow], bool]:
+def matcher(document: Mapping[str, Any], read: Read = column) -> Test:
+    """The filter as a predicate over rows. Raises `Invalid` for an operator that is not served."""
+    tests = [_clause(key, value, read) for key, value in document.items()]
+    return lambda row: all(test(row) for test in tests)
+
+
+def order(rows: Iterable[T], text: str | None, read: Read = column) -> list[T]:
+    """Rows sorted by `+created_at`, `-summary_metrics.loss` or several of these, comma separated; `+` is the default.
+
+    Rows that lack the key come last, whichever the direction.
+    """
+    found = list(rows)
+    for term in reversed([part.strip() for part in (text or "").split(",") if part.strip()]):
+        descending, name = term.startswith("-"), term.lstrip("+-")
+        have = [row for row in found if read(row, name) is not None]
+        have.sort(key=lambda row: _rank(read(row, name)), reverse=descending)
+        found = have + [row for row in found if read(row, name) is None]
+    return found
+
+
+def _clause(key: str, value: Any, read: Read) -> Test:
     if key in ("$and", "$or"):
         if not isinstance(value, list):
             raise Invalid(f"filters: {key} got {type(value).__name__}; give it a list")
-        parts = [matcher(part) for part in value]
+        parts = [matcher(part, read) for part in value]
         join = all if key == "$and" else any
-        return lambda run: join(part(run) for part in parts)
+        return lambda row: join(part(row) for part in parts)
     if key == "$not":
-        inner = matcher(value)
-        return lambda run: not inner(run)
+        return _negate(matcher(value, read), True)
     if key.startswith("$"):
         raise Invalid(f"filters: got {key!r}; at this place use $and, $or, $not or a column")
     test = _test(value)
-    return lambda run: test(column(run, key))
+    return lambda row: test(read(row, key))
 
 
 def _test(wanted: Any) -> Test:

@@ -26,6 +26,7 @@ from starlette.routing import BaseRoute, Route
 from infra.hub.errors import HubError
 from infra.hub.rows import UserRow
 from infra.hub.service import Hub
+from infra.wire.filters import snake
 from infra.wire.http import authenticate, endpoint, parse_json
 
 log = logging.getLogger(__name__)
@@ -36,10 +37,11 @@ INTERNAL = "the hub failed on this operation; its log says why"
 
 @dataclass(frozen=True)
 class Context:
-    """What every resolver may use: the hub and the user who asks."""
+    """What every resolver may use: the hub, the user who asks, and the address they reached the hub under."""
 
     hub: Hub
     user: UserRow
+    base_url: str
 
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ def routes(hub: Hub, executor: Executor) -> list[BaseRoute]:
     noisy = bool(os.environ.get("PRUNEFLEET_LOG_OPERATIONS"))
 
     def serve(request: Request, body: bytes) -> Response:
-        context = Context(hub, authenticate(request, hub))
+        context = Context(hub, authenticate(request, hub), str(request.base_url).rstrip("/"))
         asked = parse_json(body)
         query, variables = str(asked.get("query", "")), asked.get("variables") or {}
         started = time.perf_counter()
@@ -148,12 +150,7 @@ def _status(errors: Sequence[gql.GraphQLError]) -> int:
 def _attribute(root: Any, info: Info, **_arguments: Any) -> Any:
     if isinstance(root, Mapping):
         return root.get(info.field_name)
-    return getattr(root, _snake(info.field_name), None)
-
-
-@lru_cache(maxsize=1024)
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
+    return getattr(root, snake(info.field_name), None)
 
 
 def _iso(value: Any) -> Any:

@@ -10,8 +10,8 @@ from infra.wire import filters, paging
 from infra.wire.graphql import Context, Info, Resolvers
 from infra.wire.ids import encode
 
-# Features of W&B's server that are served here; the client asks before it uses them.
-FEATURES: set[str] = {"MARK_RUN_FILES_UPLOADED"}
+# Features of W&B's server that are served here, added by the modules that serve them; the client asks before use.
+FEATURES: set[str] = set()
 
 
 def _viewer(_root: object, info: Info) -> UserRow:
