@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from objective.errors import BadInput
 from objective.goal import Goal
-from objective.score import score, values
+from objective.pareto import hypervolume
+from objective.score import best, feasible, score, values
 from objective.trial import Accuracy, Candidate, Device, Latency, Measurement
 
 DENSE = 0.93
@@ -103,6 +104,52 @@ def test_the_fastest_of_the_accurate_enough_wins() -> None:
     ranked = sorted(points, key=lambda point: -worth(GOALS[0], *point))
     assert ranked[:4] == [(0.009, 0.3), (0.008, 0.31), (0.004, 0.5), (0.0, 1.0)]
     assert ranked[4:] == [(0.012, 0.1), (0.05, 0.05)]
+
+
+@given(st.floats(0.0002, 0.05), st.floats(0.0002, 0.05), st.floats(0.01, 0.9), st.floats(0.01, 0.9))
+def test_a_faster_feasible_candidate_wins_up_to_one_image_before_the_limit(
+    slack: float, other: float, r1: float, r2: float
+) -> None:
+    """One image in 5,000 within the limit is enough: the ratio alone decides, from 0.1 % of the dense latency on."""
+    fast, slow = min(r1, r2), max(r1, r2) + 0.001
+    assert worth(GOALS[0], 0.01 - slack, fast) > worth(GOALS[0], 0.01 - other, slow)
+
+
+def test_a_drop_of_exactly_the_limit_is_feasible_whatever_floating_point_says() -> None:
+    """0.93 − 0.92 is more than 0.01 in binary, and still no more than a drop of 0.01; ties there go to the faster."""
+    assert 0.93 - 0.92 > 0.01
+    assert feasible(worth(GOALS[0], 0.93 - 0.92, 0.5))
+    assert worth(GOALS[1], 0.0, 0.4) > worth(GOALS[1], 0.0, 0.5) > 0
+
+
+def test_the_score_is_the_share_of_latency_saved() -> None:
+    """A feasible candidate of `fastest` is worth 1 − ratio, so that a page's reader can check it."""
+    assert worth(GOALS[0], 0.004, 0.3) == pytest.approx(0.7)
+    assert worth(GOALS[0], 0.004, 5.0) > 0
+
+
+def test_pareto_is_the_area_that_one_candidate_dominates() -> None:
+    """`pareto` scores a candidate by its own hypervolume, in units of the whole area below the reference."""
+    assert worth(Goal("pareto"), 0.02, 0.4) == pytest.approx(hypervolume([(0.02, 0.4)]) / 0.10)
+
+
+@given(st.sampled_from(GOALS), st.lists(st.tuples(drops, ratios), min_size=1, max_size=8))
+def test_the_best_is_feasible_where_one_is_and_has_the_largest_score(
+    goal: Goal, points: list[tuple[float, float]]
+) -> None:
+    """No row scores above the best one; trials without a score do not take part."""
+    scores = [None, *(worth(goal, *point) for point in points), float("nan")]
+    chosen = best(range(len(scores)), lambda row: scores[row])
+    assert chosen is not None
+    assert scores[chosen] == max(scores[1:-1])
+    assert best([], lambda row: row) is None
+    assert best([3, 4], lambda row: None) is None
+
+
+def test_the_best_of_measurements_goes_by_their_scores() -> None:
+    """A measurement that loses too much is not the best, however fast."""
+    found = [measured(0.0, 0.9), measured(0.02, 0.1), measured(0.009, 0.4)]
+    assert best(found, lambda each: score(each, GOALS[0])) is found[2]
 
 
 def test_the_worst_device_counts_and_terms_say_why() -> None:
