@@ -1,8 +1,8 @@
 """`python -m infra.controller`: suggestions over pipes, one JSON document a line, until standard input ends.
 
 A request is `{"id", "sweep": {"name", "config", "profile"}, "trials": [...], "count"}`; its answer `{"id",
-"suggestions": [{"params", "config", "why"}], "exhausted": reason or null}`, or `{"id", "error", "input": whether the
-sweep itself is at fault}`. The first line, `{"ready": true}`, comes once the libraries are loaded. No pickle.
+"suggestions": [{"params", "config", "why"}], "exhausted": reason or null, "note"}`, or `{"id", "error"}` when the sweep
+itself is at fault. A note is one line on why a suggestion is not as good as it could be. No pickle.
 """
 
 from __future__ import annotations
@@ -11,54 +11,72 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from infra.controller.base import Controller, Exhausted, StoredTrial, SweepSpec, suggest_many
+from infra.controller.base import Controller, Exhausted, StoredTrial, Suggestion, SweepSpec, suggest_many
+from infra.controller.grid import GridSearch
+from infra.controller.random import RandomSearch
 from objective.errors import BadInput
 from objective.profile import Profile
 
 
-def controllers() -> Mapping[str, Controller]:
-    """The search methods by the name that a sweep file gives them; loads torch, which takes seconds."""
+def controller(method: str) -> Controller:
+    """The search of that name in a sweep file; the first `bayes` loads torch, which takes seconds."""
+    if method == "grid":
+        return GridSearch()
+    if method == "random":
+        return RandomSearch()
     from infra.controller.bayes import BayesSearch
-    from infra.controller.grid import GridSearch
-    from infra.controller.random import RandomSearch
 
-    return {"bayes": BayesSearch(), "grid": GridSearch(), "random": RandomSearch()}
+    return BayesSearch()
 
 
-def answer(request: Mapping[str, Any], methods: Mapping[str, Controller]) -> dict[str, Any]:
-    """The answer to one request; an error of any kind becomes a line of text in it."""
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to one request; bad input becomes a line of text, a failing model a random draw with a note."""
     try:
-        return {"id": request["id"], **_suggest(request, methods)}
+        sweep, note = _sweep(request["sweep"])
+        trials = [StoredTrial.from_json(trial) for trial in request["trials"]]
+        return {"id": request["id"], "note": note, **_suggest(sweep, trials, request["count"])}
     except BadInput as error:
-        return {"id": request.get("id"), "error": str(error), "input": True}
-    except Exception as error:  # one request must not end the process that serves all sweeps
+        return {"id": request["id"], "error": str(error)}
+
+
+def _sweep(described: Mapping[str, Any]) -> tuple[SweepSpec, str | None]:
+    """The sweep, with its profile if that fits; without it the search goes on, knowing less."""
+    name, config = described["name"], described["config"]
+    try:
+        profile = None if described["profile"] is None else Profile.from_json(described["profile"])
+        return SweepSpec.from_config(name, config, profile), None
+    except BadInput as error:
+        # Whether the profile or the sweep is at fault shows when the profile is left out.
+        return SweepSpec.from_config(name, config), f"{error}; the search goes on without a profile"
+
+
+def _suggest(sweep: SweepSpec, trials: Sequence[StoredTrial], count: int) -> dict[str, Any]:
+    try:
+        return _document(suggest_many(controller(sweep.method), sweep, trials, count))
+    except BadInput:
+        raise
+    except Exception as error:  # the sweep goes on where it can: a random draw is better than idle agents
         traceback.print_exc(file=sys.stderr)
-        return {"id": request.get("id"), "error": f"{type(error).__name__}: {error}", "input": False}
+        note = f"the {sweep.method} search failed ({type(error).__name__}: {error}), so this run is a random draw"
+        return {**_document(suggest_many(RandomSearch(), sweep, trials, count)), "note": " ".join(note.split())}
 
 
-def _suggest(request: Mapping[str, Any], methods: Mapping[str, Controller]) -> dict[str, Any]:
-    described = request["sweep"]
-    profile = None if described["profile"] is None else Profile.from_json(described["profile"])
-    sweep = SweepSpec.from_config(described["name"], described["config"], profile)
-    trials = [StoredTrial.from_json(trial) for trial in request["trials"]]
-    answers = suggest_many(methods[sweep.method], sweep, trials, request["count"])
+def _document(answers: Sequence[Suggestion | Exhausted]) -> dict[str, Any]:
     reasons = [each.reason for each in answers if isinstance(each, Exhausted)]
     return {
-        "suggestions": [asdict(each) for each in answers if not isinstance(each, Exhausted)],
+        "suggestions": [asdict(each) for each in answers if isinstance(each, Suggestion)],
         "exhausted": reasons[0] if reasons else None,
     }
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Answer requests in the order they come until there are no more."""
-    methods = controllers()
-    _send(answers, {"ready": True})
     for line in requests:
-        _send(answers, answer(json.loads(line), methods))
+        _send(answers, answer(json.loads(line)))
 
 
 def _send(answers: TextIO, document: Mapping[str, Any]) -> None:

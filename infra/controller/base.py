@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol, Self
 
 from infra.controller.parameters import ParameterSpace, parse
@@ -118,6 +118,9 @@ class SweepSpec:
         if direction not in ("minimize", "maximize"):
             raise BadInput("metric.goal", direction, "give minimize or maximize")
         parameters = _block("parameters", config.get("parameters"))
+        goal = _goal(parameters) if profile is not None else None
+        if profile is not None:
+            _check_fit(profile, goal, parameters)
         return cls(
             name=name,
             method=str(config.get("method", "")),
@@ -125,7 +128,7 @@ class SweepSpec:
             metric=metric.get("name"),
             maximise=direction == "maximize",
             run_cap=_run_cap(config.get("run_cap")),
-            goal=_goal(parameters) if profile is not None else None,
+            goal=goal,
             profile=profile,
             early_terminate=config.get("early_terminate"),
         )
@@ -180,11 +183,6 @@ def suggest_many(
     return answers
 
 
-def without_goal(sweep: SweepSpec) -> SweepSpec:
-    """The sweep as a generic search sees it: no profile, no goal."""
-    return replace(sweep, goal=None, profile=None)
-
-
 def _goal(parameters: Mapping[str, Any]) -> Goal | None:
     block = parameters.get("objective")
     if not isinstance(block, Mapping) or "parameters" not in block:
@@ -199,6 +197,24 @@ def _goal(parameters: Mapping[str, Any]) -> Goal | None:
                 f"parameters.objective.{name}", setting, "give one constant `value`; a sweep has one objective"
             )
     return Goal.from_parameters(values)
+
+
+def _check_fit(profile: Profile, goal: Goal | None, parameters: Mapping[str, Any]) -> None:
+    """Raises `BadInput` for a profile of another metric or precision than the sweep's."""
+    measure = _block("parameters.measure", parameters.get("measure")).get("parameters")
+    wanted = {
+        "metric": None if goal is None else goal.metric,
+        "precision": _constant(_block("parameters.measure", measure), "precision"),
+    }
+    for name, value in wanted.items():
+        got = getattr(profile, name)
+        if value is not None and value != got:
+            raise BadInput(f"profile.{name}", got, f"make a profile for {value} with `prunefleet plan`")
+
+
+def _constant(block: Mapping[str, Any], name: str) -> object:
+    setting = block.get(name)
+    return setting.get("value") if isinstance(setting, Mapping) else None
 
 
 def _run_cap(value: object) -> int | None:

@@ -95,8 +95,8 @@ def suggest(sweep: SweepSpec, trials: Sequence[StoredTrial], seed: int) -> Sugge
 
 def _spread(sweep: SweepSpec, axes: Axes, grid: Grid, place: int, rng: np.random.Generator) -> Suggestion:
     """The next point of the sweep's own Sobol sequence, or a random free point where that one is taken."""
-    sobol = qmc.Sobol(len(axes.each), scramble=True, rng=sweep.seed(0)).fast_forward(place)
-    units = np.asarray(sobol.random(1)[0])
+    sobol = qmc.Sobol(len(axes.each), scramble=True, rng=sweep.seed(0))
+    units = np.asarray([sobol.random(1)[0] for _ in range(place + 1)][-1])
     params = {axis.leaf.name: axis.leaf.law.quantile(float(unit)) for axis, unit in zip(axes.each, units, strict=True)}
     if axes.grid_is_whole and axes.nearest(params) in grid.taken:
         free = maximise(lambda points: rng.random(len(points)), grid, grid.random(1, rng), rng)

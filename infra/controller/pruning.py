@@ -18,9 +18,9 @@ from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec
 from infra.controller.candidates import Best, Floats, Grid, Ints, maximise
 from infra.controller.channels import Answers, ChannelGrid, Facts, read
 from infra.controller.models import Drop, Latency, Sensitivity
-from objective import score
 from objective.goal import Goal
 from objective.profile import Profile
+from objective.score import values as score_values
 
 SAMPLES = 128
 BLUR = 1e-3  # scores lie between -1 and 1; differences below this do not matter
@@ -73,7 +73,7 @@ class Search:
         drops = self._drop.sample(self._drop.predict(kept), self._normals[:, :1])
         ratios = self._latency.sample(self._latency.predict(kept), self._normals[:, 1:])
         metric = self.profile.dense_metric - drops
-        return np.asarray(score.values(metric, drops, ratios, self.goal, self.facts.baseline_ms))
+        return np.asarray(score_values(metric, drops, ratios, self.goal, self.facts.baseline_ms))
 
     def acquisition(self, points: Ints) -> Floats:
         """The logarithm [n] of the expected improvement at points, times the chance that they can be had."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from botorch.exceptions.warnings import BotorchWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
-from gpytorch.constraints import GreaterThan, Positive
+from gpytorch.constraints import GreaterThan
 from gpytorch.kernels import Kernel, LinearKernel, RBFKernel, ScaleKernel
 from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.means import ConstantMean, Mean
@@ -31,6 +32,7 @@ Floats = NDArray[np.float64]
 
 FIT_STEPS = 60
 SMALLEST_NOISE = 1e-5  # variance, in units of the scaled observations
+SMALLEST = 1e-6  # of any other variance
 
 # The same trials must give the same suggestion in any process, so sums may not depend on the number of cores.
 torch.set_num_threads(1)
@@ -106,11 +108,18 @@ def fit(points: Floats, observations: Floats, form: Form) -> Surrogate:
     at = torch.as_tensor(points, dtype=torch.double)
     seen = torch.as_tensor((observations - shift) / scale, dtype=torch.double)
     model = _model(at, seen, form, scale)
+    start = deepcopy(model.state_dict())
     with warnings.catch_warnings():
         # A fit that stops at its step limit is good enough; what would matter shows in the predictions.
         warnings.simplefilter("ignore", BotorchWarning)
-        warnings.simplefilter("ignore", gpytorch.utils.warnings.NumericalWarning)
-        _train(model)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        try:
+            _train(model)
+        except (
+            RuntimeError,
+            ValueError,
+        ):  # numerically hopeless data: the priors' own values serve until more is known
+            model.load_state_dict(start)
     return Surrogate(model.eval(), at, seen, shift, scale)
 
 
@@ -155,7 +164,7 @@ def _noise_prior(form: Form, scale: float) -> LogNormalPrior:
 def _kernel(form: Form) -> Kernel:
     parts: list[Kernel] = [_smooth(columns) for columns in form.smooth]
     if form.linear:
-        parts.append(_scaled(LinearKernel(active_dims=form.linear, variance_constraint=Positive()), -1.0))
+        parts.append(_linear(form.linear))
     total = parts[0]
     for part in parts[1:]:
         total = total + part
@@ -171,20 +180,33 @@ def _smooth(columns: Sequence[int]) -> Kernel:
         lengthscale_constraint=constraint,
         active_dims=tuple(columns),
     )
-    return _scaled(kernel, 0.0)
-
-
-def _scaled(kernel: Kernel, location: float) -> Kernel:
-    prior = LogNormalPrior(location, 1.0)
-    scaled = ScaleKernel(kernel, outputscale_prior=prior)
-    scaled.outputscale = math.exp(location)
+    scaled = ScaleKernel(
+        kernel, outputscale_prior=LogNormalPrior(0.0, 1.0), outputscale_constraint=GreaterThan(SMALLEST)
+    )
+    scaled.outputscale = 1.0
     return scaled
+
+
+def _linear(columns: Sequence[int]) -> Kernel:
+    kernel = DenseLinear(
+        active_dims=tuple(columns), variance_prior=LogNormalPrior(-1.0, 1.0), variance_constraint=GreaterThan(SMALLEST)
+    )
+    kernel.variance = math.exp(-1.0)
+    return kernel
 
 
 def _dense(kernel: Any) -> torch.Tensor:
     matrix = kernel.to_dense() if hasattr(kernel, "to_dense") else kernel
     assert isinstance(matrix, torch.Tensor)
     return matrix
+
+
+class DenseLinear(LinearKernel):  # type: ignore[misc]
+    """A linear kernel as a plain matrix: added as a low-rank factor it would be factored once more for every sum."""
+
+    def forward(self, x1: torch.Tensor, x2: torch.Tensor, diag: bool = False, **params: Any) -> torch.Tensor:
+        """The kernel's matrix [..., n, m], or its diagonal [..., n]."""
+        return _dense(super().forward(x1, x2, diag=diag, **params))
 
 
 class Trend(Mean):  # type: ignore[misc]

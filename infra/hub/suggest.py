@@ -1,31 +1,291 @@
-"""Stand-in until the controller's process is there: thinks at once, in the hub's own."""
+"""Suggestions ahead of time: a heartbeat takes what lies ready and never waits for a controller.
+
+One thread keeps a shelf per running sweep filled: as many suggestions as there are idle agents, and at least one. It
+asks the controller's process again when results have arrived since a shelf was filled; until the new suggestions are
+there, the old ones may still be handed out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
 
-from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec
-from infra.controller.random import RandomSearch
-from infra.hub.service import Hub, Suggester
+from infra.controller.base import Exhausted, StoredTrial, Suggestion
+from infra.controller.parameters import ParameterSpace, parse
+from infra.hub.controller_process import ChildFailed, ControllerProcess
+from infra.hub.errors import HubError, Missing
+from infra.hub.rows import AgentRow, RunRow, SweepRow, SweepState
+from infra.hub.service import Hub
+from infra.hub.suggest_input import profile_of, stored_trial
+from objective.errors import BadInput
+
+log = logging.getLogger(__name__)
+
+MOST_READY = 32
+LOOK_S = 2.0  # how often the sweeps are looked over for one that nobody poked about
+LOST_S = 15.0  # a suggestion that was taken and became no run within this time was not used
+IDLE_S = 60.0  # an agent that was silent for longer asks for nothing
+ACTIVE = (SweepState.RUNNING, SweepState.PENDING)
 
 
-class _AtOnce:
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+class Source(Protocol):
+    """What the suggester reads of the hub."""
+
+    def sweeps_in(self, state: SweepState) -> list[SweepRow]:
+        """All sweeps in that state."""
+        ...
+
+    def sweep_by_id(self, sweep_id: int) -> SweepRow:
+        """One sweep. Raises `Missing`."""
+        ...
+
+    def sweep_runs(self, sweep_id: int) -> list[RunRow]:
+        """A sweep's runs by creation."""
+        ...
+
+    def sweep_agents(self, sweep_id: int) -> list[AgentRow]:
+        """A sweep's agents."""
+        ...
+
+
+@dataclass
+class Shelf:
+    """What lies ready for a sweep. `basis` names the answers it was made from; None asks for fresh ones."""
+
+    ready: deque[Suggestion] = field(default_factory=deque)
+    taken: list[tuple[float, Suggestion]] = field(default_factory=list)
+    basis: frozenset[tuple[object, ...]] | None = None
+    exhausted: Exhausted | None = None
+    problem: str | None = None
+    takes: int = 0
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A sweep as one look found it."""
+
+    sweep: SweepRow
+    space: ParameterSpace
+    trials: Sequence[StoredTrial]
+    basis: frozenset[tuple[object, ...]]
+    wanted: int
+
+
+class ProcessSuggester:
+    """Fills the shelves from one controller process. `take` and `poke` only touch memory, so they never wait."""
+
+    def __init__(
+        self,
+        hub: Source,
+        profile: Callable[[SweepRow], Mapping[str, Any] | None] = lambda sweep: None,
+        process: ControllerProcess | None = None,
+    ) -> None:
+        self._hub, self._profile = hub, profile
+        self.process = process or ControllerProcess()
+        self._change = threading.Condition()
+        self._shelves: dict[int, Shelf] = {}
+        self._poked: set[int] = set()
+        self._stopping = False
+        self._numbers = itertools.count(1)
+        self._thread = threading.Thread(target=self._work, name="suggester", daemon=True)
+
+    # For the hub
 
     def take(self, sweep_id: int) -> Suggestion | Exhausted | None:
-        sweep = self._hub.sweep_by_id(sweep_id)
-        spec = SweepSpec.from_config(sweep.name, sweep.config)
-        runs = self._hub.sweep_runs(sweep_id)
-        trials = [StoredTrial(name=run.name, params={}, state=run.state.value) for run in runs]
-        return RandomSearch().suggest(spec, trials, spec.seed(len(trials)))
+        """The suggestion that lies ready, to be used now; None where there is none yet."""
+        with self._change:
+            shelf = self._shelves.setdefault(sweep_id, Shelf())
+            self._poke(sweep_id)
+            if not shelf.ready:
+                return shelf.exhausted
+            suggestion = shelf.ready.popleft()
+            shelf.taken.append((time.monotonic(), suggestion))
+            shelf.takes += 1
+            return suggestion
 
     def poke(self, sweep_id: int) -> None:
-        """Nothing."""
+        """A run of the sweep came, ended or was not made after all: think again."""
+        with self._change:
+            self._poke(sweep_id)
+
+    def problem(self, sweep_id: int) -> str | None:
+        """Why there is no suggestion for a sweep, or none as good as could be: one line, None if all is well."""
+        with self._change:
+            return self._shelves.get(sweep_id, Shelf()).problem
+
+    def start(self) -> None:
+        """Begin to think."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and the controller's process; what lies ready is forgotten and can be made again."""
+        with self._change:
+            self._stopping = True
+            self._change.notify_all()
+        self.process.stop()
+        self._thread.join()
+        self.process.stop()
+
+    # The thread
+
+    def _poke(self, sweep_id: int) -> None:
+        self._poked.add(sweep_id)
+        self._change.notify_all()
+
+    def _work(self) -> None:
+        while (poked := self._next()) is not None:
+            for sweep_id in poked:
+                try:
+                    self._think(sweep_id)
+                except ChildFailed as error:
+                    self._retry(sweep_id, error)
+                except (HubError, OSError) as error:
+                    log.warning("suggestions for sweep %s: %s", sweep_id, error)
+                except Exception:  # one sweep must not end the thread that serves all
+                    log.exception("suggestions for sweep %s", sweep_id)
+
+    def _next(self) -> list[int] | None:
+        """The sweeps to think about, None at the end; looks over all active sweeps where nobody pokes."""
+        with self._change:
+            self._change.wait_for(lambda: self._poked or self._stopping, LOOK_S)
+            if self._stopping:
+                return None
+            poked, self._poked = sorted(self._poked), set()
+        return poked or [sweep.id for sweep in self._active() if sweep.id not in self._shelves]
+
+    def _active(self) -> list[SweepRow]:
+        try:
+            return [sweep for state in ACTIVE for sweep in self._hub.sweeps_in(state)]
+        except HubError as error:
+            log.warning("suggestions: %s", error)
+            return []
+
+    def _retry(self, sweep_id: int, error: ChildFailed) -> None:
+        if not self._stopping:
+            log.warning("suggestions for sweep %s: %s; the controller is started again", sweep_id, error)
+            self.poke(sweep_id)
+
+    def _think(self, sweep_id: int) -> None:
+        found = self._look(sweep_id)
+        if found is None:
+            return
+        with self._change:
+            shelf = self._shelves.setdefault(sweep_id, Shelf())
+            ahead = self._ahead(shelf, found)
+            count, takes = found.wanted - len(ahead), shelf.takes
+            waiting = [suggestion for _, suggestion in shelf.taken] + ahead
+        if count > 0:
+            self._fill(shelf, found, takes, self._ask(found, waiting, count), ahead)
+
+    def _look(self, sweep_id: int) -> Situation | None:
+        """The sweep as it is, or None where nothing is to be done for it."""
+        try:
+            sweep = self._hub.sweep_by_id(sweep_id)
+        except Missing:
+            self._forget(sweep_id)
+            return None
+        if sweep.state not in ACTIVE:
+            return None
+        self.process.start()
+        try:
+            space = parse(sweep.config.get("parameters", {}))
+        except BadInput as error:
+            self._complain(sweep_id, str(error))
+            return None
+        runs = self._hub.sweep_runs(sweep_id)
+        trials = [stored_trial(run, sweep, space) for run in runs]
+        idle = _idle(self._hub.sweep_agents(sweep_id))
+        return Situation(sweep, space, trials, _answers(trials), min(max(1, idle), MOST_READY))
+
+    def _forget(self, sweep_id: int) -> None:
+        with self._change:
+            self._shelves.pop(sweep_id, None)
+
+    def _ahead(self, shelf: Shelf, found: Situation) -> list[Suggestion]:
+        """What lies ready and is as good as new; forgets what has become a run, or was never used."""
+        known = {found.space.point(trial.params) for trial in found.trials}
+        now = time.monotonic()
+        shelf.taken = [
+            (when, each)
+            for when, each in shelf.taken
+            if found.space.point(each.params) not in known and now - when < LOST_S
+        ]
+        return list(shelf.ready) if shelf.basis == found.basis else []
+
+    def _ask(self, found: Situation, waiting: Sequence[Suggestion], count: int) -> dict[str, Any]:
+        trials = [*found.trials, *(StoredTrial(f"ahead-{i}", s.params, "pending") for i, s in enumerate(waiting))]
+        profile, problem = self._read_profile(found.sweep)
+        request = {
+            "id": next(self._numbers),
+            "sweep": {"name": found.sweep.name, "config": found.sweep.config, "profile": profile},
+            "trials": [trial.to_json() for trial in trials],
+            "count": count,
+        }
+        answer = self.process.ask(request)
+        self._complain(found.sweep.id, answer.get("error") or answer.get("note") or problem)
+        return answer
+
+    def _read_profile(self, sweep: SweepRow) -> tuple[Mapping[str, Any] | None, str | None]:
+        """The sweep's profile; without one that can be read the search goes on, knowing less."""
+        try:
+            return self._profile(sweep), None
+        except (HubError, BadInput) as error:
+            return None, f"{error}; the search goes on without a profile"
+
+    def _fill(
+        self, shelf: Shelf, found: Situation, takes: int, answer: Mapping[str, Any], ahead: Sequence[Suggestion]
+    ) -> None:
+        """Put the answer on the shelf, in place of what is older than the answers it knows."""
+        if "error" in answer:
+            return
+        fresh = [Suggestion(**suggestion) for suggestion in answer["suggestions"]]
+        with self._change:
+            moved = shelf.takes - takes
+            gone = {found.space.point(each.params) for _, each in shelf.taken}
+            kept = list(ahead)[moved:] if moved <= len(ahead) else []
+            new = [each for each in fresh if not moved or found.space.point(each.params) not in gone]
+            shelf.ready = deque([*kept, *new])
+            # What was taken meanwhile is unknown to these: hand them out if asked, but think again.
+            shelf.basis = found.basis if not moved or ahead else None
+            # A suggestion on its way to become a run may still come back unused, and then something is left to try.
+            ended = answer["exhausted"] and not shelf.ready and not shelf.taken
+            shelf.exhausted = Exhausted(answer["exhausted"]) if ended else None
+            if shelf.basis is None:
+                self._poke(found.sweep.id)
+
+    def _complain(self, sweep_id: int, problem: str | None) -> None:
+        with self._change:
+            shelf = self._shelves.setdefault(sweep_id, Shelf())
+            told, shelf.problem = shelf.problem, problem
+        if problem is not None and problem != told:
+            log.warning("sweep %s: %s", sweep_id, problem)
+
+
+def _answers(trials: Collection[StoredTrial]) -> frozenset[tuple[object, ...]]:
+    """What names the results so far: a shelf made from the same ones is as good as new."""
+    ended = [trial for trial in trials if not trial.pending]
+    return frozenset((t.name, t.outcome, t.value, t.drop, t.latency_ratio) for t in ended)
+
+
+def _idle(agents: Collection[AgentRow]) -> int:
+    since = datetime.now(UTC) - timedelta(seconds=IDLE_S)
+    return sum(agent.run is None and agent.heartbeat_at >= since for agent in agents)
 
 
 @contextmanager
-def start_suggester(hub: Hub) -> Iterator[Suggester]:
+def start_suggester(hub: Hub) -> Iterator[ProcessSuggester]:
     """The suggester of a hub, ended with the context."""
-    yield _AtOnce(hub)
+    suggester = ProcessSuggester(hub, lambda sweep: profile_of(hub, sweep))
+    suggester.start()
+    try:
+        yield suggester
+    finally:
+        suggester.stop()

@@ -1,0 +1,114 @@
+"""What the controller is told of a sweep: its runs as stored trials, and its profile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from infra.controller.base import StoredTrial
+from infra.controller.parameters import ParameterSpace
+from infra.hub.rows import ProjectRow, RunRow, SweepRow
+from objective.errors import BadInput
+
+PROFILE_FILE = "profile.json"
+PREFIX = "profile-"
+
+
+class Named(Protocol):
+    """Anything with a name."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        ...
+
+
+class Hub(Protocol):
+    """What is read here of the hub."""
+
+    def project(self, entity: str, name: str) -> ProjectRow | None:
+        """One project."""
+        ...
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """Its artifacts."""
+        ...
+
+
+class Artifacts(Protocol):
+    """Where profiles are kept."""
+
+    def collections(self, project: ProjectRow, type_name: str | None = None) -> Sequence[Named]:
+        """A project's collections, newest first."""
+        ...
+
+    def artifact_file(self, entity: str, project: str, name: str, path: str) -> bytes:
+        """One file of an artifact called `collection:alias`. Raises `Missing`."""
+        ...
+
+
+def stored_trial(run: RunRow, sweep: SweepRow, space: ParameterSpace) -> StoredTrial:
+    """A run of a sweep as a controller sees it, in the vocabulary of a run's summary."""
+    metric = sweep.config.get("metric") or {}
+    summary = run.summary
+    return StoredTrial(
+        name=run.name,
+        params=space.read(run.config),
+        state=run.state.value,
+        value=_value(summary, str(metric.get("name", "")), metric.get("goal") == "maximize"),
+        drop=summary.get("metric_drop"),
+        latency_ratio=summary.get("latency_ratio"),
+        outcome=summary.get("outcome"),
+        baseline_ms=summary.get("baseline_p50_ms"),
+    )
+
+
+def profile_of(hub: Hub, sweep: SweepRow) -> Mapping[str, Any] | None:
+    """The profile that a sweep names, as JSON; None where it names none.
+
+    `latest` stands for the newest profile of the project. Raises `Missing` when there is no such artifact, `BadInput`
+    when it holds no JSON.
+    """
+    name = _constant(sweep.config.get("parameters"), "profile")
+    if not isinstance(name, str) or not name:
+        return None
+    name = _newest(hub, sweep) if name == "latest" else name.rpartition("/")[2]
+    text = hub.artifacts.artifact_file(sweep.entity, sweep.project, name, PROFILE_FILE)
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise BadInput(name, str(error), "make the profile anew with `prunefleet plan`") from None
+    return document if isinstance(document, Mapping) else None
+
+
+def _newest(hub: Hub, sweep: SweepRow) -> str:
+    project = hub.project(sweep.entity, sweep.project)
+    named = [] if project is None else [each.name for each in hub.artifacts.collections(project)]
+    profiles = [name for name in named if name.startswith(PREFIX)]
+    if not profiles:
+        raise BadInput("parameters.profile", "latest", "make a profile in this project with `prunefleet plan`")
+    return f"{profiles[0]}:latest"
+
+
+def _constant(parameters: object, name: str) -> object:
+    block = parameters.get(name) if isinstance(parameters, Mapping) else None
+    return block.get("value") if isinstance(block, Mapping) else None
+
+
+def _value(summary: Mapping[str, Any], name: str, maximise: bool) -> float | None:
+    """The metric in a summary: plain, nested by dots, or one of several aggregates that `define_metric` asked for."""
+    found: Any = summary.get(name)
+    if found is None:
+        found = _nested(summary, name.split("."))
+    if isinstance(found, Mapping):
+        found = next((found[key] for key in ("max" if maximise else "min", "best", "last") if key in found), None)
+    return found if isinstance(found, int | float) else None
+
+
+def _nested(summary: Mapping[str, Any], path: list[str]) -> Any:
+    place: Any = summary
+    for part in path:
+        place = place.get(part) if isinstance(place, Mapping) else None
+    return place

@@ -1,0 +1,303 @@
+"""The hub's suggester with a real controller process, over a hub of plain lists."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from support_pruning import Problem, kept_of, sweep_config
+from support_wait import wait_for
+
+from infra.controller.base import Exhausted, Suggestion
+from infra.hub.controller_process import ChildFailed, ControllerProcess
+from infra.hub.errors import Missing
+from infra.hub.rows import AgentRow, ProjectRow, RunRow, RunState, SweepRow, SweepState
+from infra.hub.suggest import ProcessSuggester
+from infra.hub.suggest_input import profile_of
+
+NOW = datetime.now(UTC)
+
+
+class ListHub:
+    """Sweeps, runs and agents in lists."""
+
+    def __init__(self) -> None:
+        self.sweeps: dict[int, SweepRow] = {}
+        self.runs: dict[int, list[RunRow]] = {}
+        self.agents: dict[int, list[AgentRow]] = {}
+        self.lock = threading.Lock()
+
+    def add(self, config: dict[str, Any], state: SweepState = SweepState.RUNNING) -> int:
+        number = len(self.sweeps) + 1
+        row = SweepRow(number, f"s{number}", "me", "p", config, "", state, None, None, NOW, NOW, "me")
+        self.sweeps[number], self.runs[number], self.agents[number] = row, [], []
+        return number
+
+    def begin(self, sweep: int, suggestion: Suggestion) -> RunRow:
+        """A run from a suggestion, as the hub makes one in the transaction that took it."""
+        with self.lock:
+            number = len(self.runs[sweep]) + 1
+            row = run_row(number, suggestion.config, RunState.RUNNING, {})
+            self.runs[sweep].append(row)
+        return row
+
+    def end(self, sweep: int, row: RunRow, **summary: Any) -> None:
+        with self.lock:
+            place = [run.id for run in self.runs[sweep]].index(row.id)
+            self.runs[sweep][place] = replace(row, state=RunState.FINISHED, summary=summary)
+
+    def idle(self, sweep: int, count: int) -> None:
+        self.agents[sweep] = [
+            AgentRow(i, f"a{i}", "here", "s", "RUNNING", NOW, datetime.now(UTC), None) for i in range(count)
+        ]
+
+    def sweeps_in(self, state: SweepState) -> list[SweepRow]:
+        return [sweep for sweep in self.sweeps.values() if sweep.state is state]
+
+    def sweep_by_id(self, sweep_id: int) -> SweepRow:
+        if sweep_id not in self.sweeps:
+            raise Missing("sweep: it is not here")
+        return self.sweeps[sweep_id]
+
+    def sweep_runs(self, sweep_id: int) -> list[RunRow]:
+        with self.lock:
+            return list(self.runs[sweep_id])
+
+    def sweep_agents(self, sweep_id: int) -> list[AgentRow]:
+        return self.agents[sweep_id]
+
+
+def run_row(number: int, config: Any, state: RunState, summary: dict[str, Any]) -> RunRow:
+    return RunRow(
+        id=number,
+        name=f"r{number}",
+        entity="me",
+        project="p",
+        sweep="s",
+        agent=None,
+        state=state,
+        display_name=f"r{number}",
+        config=config,
+        summary=summary,
+        host=None,
+        created_at=NOW,
+        started_at=NOW,
+        heartbeat_at=NOW,
+        finished_at=None,
+        exit_code=None,
+        retries=0,
+        why=None,
+    )
+
+
+def grid_config(**more: Any) -> dict[str, Any]:
+    parameters = {"a": {"values": [1, 2, 3]}, "b": {"parameters": {"c": {"value": 7}}}}
+    return {"method": "grid", "metric": {"name": "loss"}, "parameters": parameters, **more}
+
+
+@pytest.fixture
+def hub() -> ListHub:
+    return ListHub()
+
+
+@pytest.fixture
+def suggester(hub: ListHub) -> Iterator[ProcessSuggester]:
+    thinking = ProcessSuggester(hub)
+    thinking.start()
+    yield thinking
+    thinking.stop()
+
+
+def taken(suggester: ProcessSuggester, sweep: int, seconds: float = 60) -> Suggestion:
+    """What a heartbeat gets once something lies ready."""
+    found = wait_for(lambda: suggester.take(sweep), seconds)
+    assert isinstance(found, Suggestion)
+    return found
+
+
+def ready(suggester: ProcessSuggester, sweep: int) -> list[Suggestion]:
+    shelf = suggester._shelves.get(sweep)
+    return list(shelf.ready) if shelf else []
+
+
+def test_nobody_pokes(hub: ListHub, suggester: ProcessSuggester) -> None:
+    """A sweep that starts is found without a word, and its first suggestion lies ready before an agent asks."""
+    sweep = hub.add(grid_config(), SweepState.PENDING)
+    wait_for(lambda: ready(suggester, sweep), 60)
+    assert taken(suggester, sweep).config == {"a": 1, "b": {"c": 7}}
+
+
+def test_grid_to_its_end(hub: ListHub, suggester: ProcessSuggester) -> None:
+    """Each combination is handed out once, the ones just taken included, and then word that none is left."""
+    sweep = hub.add(grid_config())
+    runs = [hub.begin(sweep, taken(suggester, sweep)) for _ in range(3)]
+    assert sorted(run.config["a"] for run in runs) == [1, 2, 3]
+    assert isinstance(wait_for(lambda: suggester.take(sweep)), Exhausted)
+
+
+def test_as_many_as_idle_agents(hub: ListHub, suggester: ProcessSuggester) -> None:
+    """As many distinct suggestions lie ready as agents are idle."""
+    sweep = hub.add(grid_config())
+    hub.idle(sweep, 2)
+    suggester.poke(sweep)
+    wait_for(lambda: len(ready(suggester, sweep)) == 2, 60)
+    first, second = taken(suggester, sweep), taken(suggester, sweep)
+    assert first.config != second.config
+
+
+def test_take_does_not_wait(hub: ListHub, suggester: ProcessSuggester) -> None:
+    """A heartbeat is answered at once, even before the controller's process has started."""
+    sweep = hub.add(sweep_config())
+    begun = time.monotonic()
+    assert suggester.take(sweep) is None
+    assert time.monotonic() - begun < 0.5
+
+
+def test_refreshed_by_results(hub: ListHub, suggester: ProcessSuggester) -> None:
+    """What lies ready when results arrive is made anew; until then the old one may be handed out."""
+    parameters = {"x": {"min": 0.0, "max": 1.0}}
+    config = {"method": "bayes", "metric": {"name": "loss", "goal": "minimize"}, "parameters": parameters}
+    sweep = hub.add(config)
+    runs = [hub.begin(sweep, taken(suggester, sweep)) for _ in range(6)]
+    old = wait_for(lambda: ready(suggester, sweep), 60)
+    for run in runs:
+        hub.end(sweep, run, loss=(run.config["x"] - 0.3) ** 2)
+    suggester.poke(sweep)
+    assert ready(suggester, sweep)
+    fresh = wait_for(lambda: [each for each in ready(suggester, sweep) if each not in old], 60)
+    assert fresh[0].why["nearest"]["trial"] in {run.name for run in runs}
+
+
+def test_killed_child(hub: ListHub, suggester: ProcessSuggester) -> None:
+    """A controller killed with -9 is started again, and the sweep goes on where it was."""
+    sweep = hub.add(grid_config())
+    first = hub.begin(sweep, taken(suggester, sweep))
+    pid = wait_for(lambda: suggester.process.pid)
+    os.kill(pid, signal.SIGKILL)
+    second = hub.begin(sweep, taken(suggester, sweep))
+    third = hub.begin(sweep, taken(suggester, sweep))
+    assert len({run.config["a"] for run in (first, second, third)}) == 3
+    assert suggester.process.pid != pid
+
+
+def test_unused_suggestion_comes_back(
+    hub: ListHub, suggester: ProcessSuggester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A suggestion that was taken and became no run is made again after a while."""
+    monkeypatch.setattr("infra.hub.suggest.LOST_S", 0.2)
+    sweep = hub.add(grid_config())
+    lost = taken(suggester, sweep)
+    runs = [hub.begin(sweep, taken(suggester, sweep)) for _ in range(3)]
+    assert lost.config in [run.config for run in runs]
+
+
+def test_bad_sweep_says_why(hub: ListHub, suggester: ProcessSuggester) -> None:
+    """A sweep that cannot be searched has one line saying why; another one beside it is served."""
+    parameters = {"x": {"min": 0.0, "max": 1.0}}
+    bad, good = hub.add(grid_config(parameters=parameters)), hub.add(grid_config())
+    suggester.poke(bad)
+    problem = wait_for(lambda: suggester.problem(bad), 60)
+    assert "parameters.x" in problem
+    assert "method grid" in problem
+    assert suggester.take(bad) is None
+    taken(suggester, good)
+
+
+def test_paused_sweep_rests(hub: ListHub, suggester: ProcessSuggester) -> None:
+    """A paused sweep is not thought about; once it runs again it is."""
+    sweep = hub.add(grid_config(), SweepState.PAUSED)
+    other = hub.add(grid_config())
+    suggester.poke(sweep)
+    taken(suggester, other)
+    assert not ready(suggester, sweep)
+    hub.sweeps[sweep] = replace(hub.sweeps[sweep], state=SweepState.RUNNING)
+    taken(suggester, sweep)
+
+
+def test_profile_is_used_and_its_lack_told(hub: ListHub) -> None:
+    """With a profile the first suggestions are its warm points; without it the search goes on and says so."""
+    profile = Problem.seeded(1).profile()
+    documents = {1: profile.to_json(), 2: {"version": 99}}
+
+    def read(sweep: SweepRow) -> dict[str, Any]:
+        return documents[sweep.id]
+
+    thinking = ProcessSuggester(hub, read)
+    with_profile, without = hub.add(sweep_config()), hub.add(sweep_config())
+    thinking.start()
+    try:
+        first = taken(thinking, with_profile)
+        assert kept_of(first) == profile.space.kept(profile.warm[0])
+        assert first.why["kind"] == "warm"
+        assert taken(thinking, without).why["kind"] == "explore"
+        assert "without a profile" in (thinking.problem(without) or "")
+    finally:
+        thinking.stop()
+
+
+class OneArtifact:
+    """A hub with one profile."""
+
+    def project(self, entity: str, name: str) -> ProjectRow:
+        return ProjectRow(1, entity, name, NOW)
+
+    @property
+    def artifacts(self) -> OneArtifact:
+        return self
+
+    def collections(self, project: ProjectRow, type_name: str | None = None) -> list[ProjectRow]:
+        return [ProjectRow(1, "", "dense-1", NOW), ProjectRow(2, "", "profile-x-cpu-f32", NOW)]
+
+    def artifact_file(self, entity: str, project: str, name: str, path: str) -> bytes:
+        assert path == "profile.json"
+        return b'{"of": "%s"}' % name.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [("profile-a:v0", {"of": "profile-a:v0"}), ("latest", {"of": "profile-x-cpu-f32:latest"}), (None, None)],
+)
+def test_profile_of_a_sweep(hub: ListHub, value: str | None, found: dict[str, str] | None) -> None:
+    """A sweep names its profile by version, or `latest` for the project's newest, or not at all."""
+    parameters = {} if value is None else {"profile": {"value": value}}
+    sweep = hub.sweeps[hub.add(grid_config(parameters=parameters))]
+    assert profile_of(OneArtifact(), sweep) == found
+
+
+def test_stuck_child() -> None:
+    """A child that never answers is ended after the time given, and the next request gets another."""
+    process = ControllerProcess((sys.executable, "-c", "import time; time.sleep(60)"), answer_s=0.3)
+    with pytest.raises(ChildFailed, match="no answer"):
+        process.ask({"id": 1})
+    assert process.pid is None
+    process.stop()
+
+
+def test_stopped_while_asked() -> None:
+    """A hub that stops does not wait for an answer, and leaves no child behind."""
+    process = ControllerProcess((sys.executable, "-c", "import time; time.sleep(60)"))
+    failures: list[str] = []
+
+    def ask() -> None:
+        try:
+            process.ask({"id": 1})
+        except ChildFailed as error:
+            failures.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    pid = wait_for(lambda: process.pid)
+    process.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert failures
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
