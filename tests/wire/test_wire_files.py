@@ -1,0 +1,227 @@
+"""Run files through the unmodified wandb client, and the signed addresses that carry their bytes."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support_hub import Clock, HubProcess, basic, first_user, local_hub
+
+from infra.hub.runs import RunChange
+from infra.hub.service import Hub
+from infra.server import create_app
+
+CREATE = """mutation CreateRunFiles($files: [String!]!) {
+  createRunFiles(input: {entityName: null, projectName: "demo", runName: "run1", files: $files}) {
+    runID uploadHeaders files { name uploadUrl } } }"""
+LIST = """query RunFiles($pattern: String) { project(name: "demo") { run(name: "run1") {
+  fileCount files(pattern: $pattern) {
+    edges { node { id name url directUrl sizeBytes mimetype updatedAt md5 } cursor }
+    pageInfo { endCursor hasNextPage } } } } }"""
+
+
+class Client:
+    """An HTTP client of a hub in this process, as its first user."""
+
+    def __init__(self, hub: Hub, clock: Clock) -> None:
+        key = hub.auth.ensure_first_user() or ""
+        hub.begin_run(first_user(hub), RunChange(project="demo", name="run1"))
+        self.hub, self.clock = hub, clock
+        self._app = create_app(hub, "token")
+        self._headers = {"Authorization": basic(key)}
+
+    def request(self, method: str, url: str, **more: Any) -> httpx.Response:
+        """One request, without a key."""
+
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self._app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://hub.example:8080") as http:
+                return await http.request(method, url, **more)
+
+        return asyncio.run(send())
+
+    def put(self, url: str, content: bytes) -> httpx.Response:
+        return self.request("PUT", url, content=content)
+
+    def ask(self, query: str, **variables: object) -> tuple[int, Any]:
+        body = {"query": query, "variables": variables}
+        answer = self.request("POST", "/graphql", json=body, headers=self._headers)
+        return answer.status_code, answer.json()
+
+    def upload_url(self, name: str) -> str:
+        status, answer = self.ask(CREATE, files=[name])
+        assert status == 200, answer
+        return str(answer["data"]["createRunFiles"]["files"][0]["uploadUrl"])
+
+    def files(self, pattern: str | None = None) -> list[dict[str, Any]]:
+        run = self.ask(LIST, pattern=pattern)[1]["data"]["project"]["run"]
+        return [edge["node"] for edge in run["files"]["edges"]]
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Client]:
+    clock = Clock()
+    with local_hub(tmp_path / "hub", clock) as hub:
+        yield Client(hub, clock)
+
+
+def shown(output: str) -> dict[str, Any]:
+    lines = [line.removeprefix("SHOWN ") for line in output.splitlines() if line.startswith("SHOWN ")]
+    return {key: value for line in lines for key, value in json.loads(line).items()}
+
+
+def test_a_run_s_files_through_the_client(tmp_path: Path) -> None:
+    """What a run saves is listed, selected, downloaded, added to and deleted with `wandb.Api`."""
+    code = """
+import json, pathlib, numpy, wandb
+def show(**what):
+    print("SHOWN " + json.dumps(what))
+pathlib.Path("note.md").write_text("# saved")
+pathlib.Path("later.txt").write_text("added later")
+with wandb.init(project="demo", settings=wandb.Settings(console="off", x_disable_stats=True, silent=True)) as run:
+    run.log({"image": wandb.Image(numpy.zeros((2, 2, 3), dtype="uint8"))})
+    run.save("note.md", policy="now")
+run = wandb.Api().run(f"demo/{run.id}")
+show(all=[f.name for f in run.files(per_page=2)], count=len(run.files()))
+show(media=[[f.name.split("_")[0], f.mimetype] for f in run.files(pattern="media/%")])
+show(named=[f.name for f in run.files(names=["note.md", "nothing"])])
+show(text=run.file("note.md").download(root="down").read())
+show(config="_wandb" in run.file("config.yaml").download(root="down").read())
+added = run.upload_file("later.txt")
+show(added=[added.name, added.size], state=run.state)
+pathlib.Path("later.txt").write_text("replaced")
+show(again=run.upload_file("later.txt").download(replace=True).read())
+run.files(names=["later.txt"])[0].delete()
+show(left=[f.name for f in run.files(names=["later.txt"])])
+"""
+    with HubProcess(tmp_path) as hub:
+        said = shown(hub.python(code))
+    assert {"config.yaml", "note.md", "requirements.txt", "wandb-metadata.json", "wandb-summary.json"} < set(
+        said["all"]
+    )
+    assert said["count"] == len(said["all"])
+    assert said["media"] == [["media/images/image", "image/png"]]
+    assert said["named"] == ["note.md"]
+    assert (said["text"], said["config"]) == ("# saved", True)
+    assert (said["added"], said["state"]) == (["later.txt", 11], "finished")
+    assert (said["again"], said["left"]) == ("replaced", [])
+
+
+def test_bytes_come_and_go_by_signed_addresses_without_a_key(client: Client) -> None:
+    """An upload needs its address alone, is there at once, and downloads byte for byte, whole or in part."""
+    url = client.upload_url("media/a b.bin")
+    assert url.startswith("http://hub.example:8080/upload/")
+    content = bytes(range(256)) * 9000  # more than one chunk
+    assert client.put(url, content=content).status_code == 200
+    (file,) = client.files()
+    assert (file["name"], file["sizeBytes"]) == ("media/a b.bin", len(content))
+    answer = client.request("GET", file["directUrl"])
+    assert answer.content == content
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-disposition"].startswith("attachment")
+    part = client.request("GET", file["url"], headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, content[10:20])
+
+
+@pytest.mark.parametrize("name", ["page.html", "drawing.svg", "script.js"])
+def test_nothing_uploaded_can_run_in_a_browser(client: Client, name: str) -> None:
+    """What somebody uploaded is handed out as bytes to save, never as a page or a script of the hub's."""
+    client.put(client.upload_url(name), content=b"<script>alert(1)</script>")
+    answer = client.request("GET", client.files()[0]["directUrl"])
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert "sandbox" in answer.headers["content-security-policy"]
+
+
+def test_an_address_ends(client: Client) -> None:
+    """After its time an address is refused with 403, which the client answers by asking for a new one."""
+    late = client.upload_url("a.txt")
+    client.put(client.upload_url("b.txt"), content=b"b")
+    url = client.files()[0]["directUrl"]
+    client.clock.pass_by(7 * 3600)
+    assert client.put(late, content=b"a").status_code == 403
+    answer = client.request("GET", url)
+    assert answer.status_code == 403
+    assert "expired" in answer.json()["error"]
+    assert [file["name"] for file in client.files()] == ["b.txt"]
+
+
+def test_a_changed_address_is_refused(client: Client) -> None:
+    """An address that was altered, or made for the other direction, opens nothing."""
+    url = client.upload_url("a.txt")
+    token = urlsplit(url).path.rpartition("/")[2]
+    client.put(url, content=b"a")
+    down = urlsplit(client.files()[0]["directUrl"]).path.split("/")[2]
+    for method, path in (
+        ("PUT", f"/upload/{token}x"),
+        ("PUT", f"/upload/x{token}"),
+        ("PUT", "/upload/x"),
+        ("PUT", f"/upload/{down}"),
+        ("GET", f"/download/{token}/a.txt"),
+        ("GET", f"/download/{client.hub.session_of('local', 60)}/a.txt"),
+        ("GET", "/download/..%2f..%2fetc/passwd"),
+    ):
+        assert client.request(method, path).status_code in (401, 403, 404), path
+    assert client.request("GET", "/artifactsV2/default/local/demo/c/x/y/00/n").status_code == 401
+
+
+def test_an_upload_for_a_deleted_run_is_refused(client: Client) -> None:
+    """Bytes for a run that is gone meanwhile end in 404, not in an error of the server's."""
+    url = client.upload_url("a.txt")
+    run = client.hub.run("local", "demo", "run1")
+    assert run is not None
+    client.hub.delete_run(run.id)
+    assert client.put(url, content=b"a").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["../a", "/etc/passwd", "a/../../b", "", "a\\..\\b", "x\x00"])
+def test_a_name_that_climbs_gets_no_address(client: Client, name: str) -> None:
+    """A file name that could leave a folder is refused in one line, for the whole request."""
+    status, answer = client.ask(CREATE, files=["good.txt", name])
+    assert status == 400
+    assert "use a relative path" in answer["errors"][0]["message"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.lists(st.sampled_from(["..", ".", "", "a", "b.txt", "\\", "%2e%2e", "~"]), max_size=6).map("/".join))
+def test_no_name_makes_a_file_outside_the_data_folder(client: Client, tmp_path: Path, name: str) -> None:
+    """Whatever names are uploaded, the data folder holds nothing but blobs named by their content."""
+    status, answer = client.ask(CREATE, files=[name])
+    if status == 200:
+        client.put(answer["data"]["createRunFiles"]["files"][0]["uploadUrl"], content=name.encode())
+    made = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    own = {"hub.db", "hub.db-wal", "hub.db-shm", "secret", "lock"}
+    assert all(len(path.name) == 64 if "blobs" in path.parts else path.name in own for path in made), made
+
+
+def test_lists_are_paged_and_selected(client: Client) -> None:
+    """A pattern of SQL's selects; the number of files is that of the run."""
+    for name in ("a.txt", "media/b.txt", "media/c.txt"):
+        client.put(client.upload_url(name), content=name.encode())
+    assert [file["name"] for file in client.files("media/%")] == ["media/b.txt", "media/c.txt"]
+    page = """query { project(name: "demo") { run(name: "run1") { fileCount files(first: 2) {
+      edges { node { name } cursor } pageInfo { hasNextPage endCursor } } } } }"""
+    run = client.ask(page)[1]["data"]["project"]["run"]
+    assert (run["fileCount"], run["files"]["pageInfo"]["hasNextPage"]) == (3, True)
+    assert [edge["node"]["name"] for edge in run["files"]["edges"]] == ["a.txt", "media/b.txt"]
+
+
+def test_an_artifact_s_file_must_have_the_announced_content(client: Client) -> None:
+    """Bytes with another MD5 than announced are refused, so that a version holds what its manifest says."""
+    create = """mutation($input: CreateArtifactInput!) { createArtifact(input: $input) { artifact { id state } } }"""
+    given = {"projectName": "demo", "artifactTypeName": "model", "artifactCollectionName": "w", "digest": "d"}
+    artifact = client.ask(create, input={**given, "aFieldOfTomorrow": 1})[1]["data"]["createArtifact"]["artifact"]
+    files = """mutation($input: CreateArtifactFilesInput!) { createArtifactFiles(input: $input) {
+      files { edges { node { uploadUrl storagePath uploadMultipartUrls { uploadID } artifact { id } } } } } }"""
+    spec = {"artifactID": artifact["id"], "name": "a", "md5": "XUFAKrxLKna5cZ2REBfFkg==", "tomorrow": True}
+    answer = client.ask(files, input={"artifactFiles": [spec], "storageLayout": "V2", "alsoNew": []})[1]
+    (edge,) = answer["data"]["createArtifactFiles"]["files"]["edges"]
+    assert client.put(edge["node"]["uploadUrl"], content=b"other").status_code == 400
+    stored = client.put(edge["node"]["uploadUrl"], content=b"hello")
+    assert stored.status_code == 200
+    assert stored.headers["etag"]
