@@ -13,6 +13,8 @@ from support_dashboard import GENERIC_YAML, SWEEP_YAML, trial_row
 from support_wait import wait_for
 
 from infra.controller.base import Suggestion
+from infra.hub.artifact_log import NewArtifact
+from infra.hub.file_rows import FileOwner
 from infra.hub.rows import RunRow, SweepRow, SweepState, UserRow
 from infra.hub.runs import RunChange, StreamPost
 from infra.hub.service import Hub
@@ -94,6 +96,32 @@ class Scene:
         ended = self.log(run, dict(row.summary), lines=rungs)
         self.hub.heartbeat(agent, [])
         return ended
+
+    def save(self, run: RunRow, name: str, content: bytes) -> None:
+        """A file of the run."""
+        self.hub.files.keep(FileOwner.RUN, run.id, name, self.hub.files.blobs.put([content]))
+
+    def publish(self, run: RunRow, name: str) -> None:
+        """An artifact without files that the run logs."""
+        new = NewArtifact(run.entity, run.project, name, "candidate", digest=name, run=run.name)
+        artifact = self.hub.artifacts.create(self.user, new)
+        self.hub.artifacts.expect_manifest(artifact.id, "FULL", "", None)
+        manifest = {"version": 1, "storagePolicy": "wandb-storage-policy-v1", "storagePolicyConfig": {}, "contents": {}}
+        blob = self.hub.files.blobs.put([json.dumps(manifest).encode()])
+        self.hub.files.keep(FileOwner.MANIFEST, artifact.id, "wandb_manifest.json", blob)
+        self.hub.artifacts.commit(artifact.id)
+
+    def answer(self, sweep: SweepRow, winner: RunRow) -> None:
+        """What the answer leaves: the winner's test metric and a run for each control."""
+        summary = {**winner.summary, "test_top1": 0.921}
+        self.hub.revise_run(winner.id, RunChange(summary=summary))
+        for name in ("dense", "dense_default", "uniform"):
+            identity = f"{sweep.name}-{name}".replace("_", "-")
+            change = RunChange(
+                self.user.username, "demo", identity, display_name=name, group=sweep.name, job_type="control"
+            )
+            run, _ = self.hub.begin_run(self.user, change)
+            self.log(run, {"test_top1": 0.93, "latency_ratio": 0.4, "latency_p10_ms": 0.8})
 
     def demo(self, count: int = len(KEPT)) -> tuple[SweepRow, int]:
         """A pruning sweep with that many trials ended; the sweep and its agent."""

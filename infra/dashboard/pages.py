@@ -17,8 +17,9 @@ from starlette.staticfiles import StaticFiles
 from infra.dashboard import session
 from infra.dashboard.reader import Hub
 from infra.dashboard.render import answer, digest, fragment, page, segment
-from infra.dashboard.trials import Question
+from infra.dashboard.trials import Question, question
 from infra.dashboard.views import SweepView, sweep_view
+from infra.dashboard.views_answer import controls_of, read_on_test
 from infra.dashboard.views_run import run_view
 from infra.hub.rows import RunRow, SweepRow
 
@@ -30,11 +31,12 @@ NO_SWEEP = Question("", True, False, "top1", None, "", "")
 
 SWEEP_PARTS = {
     "head": "_sweep_head.html",
+    "answer": "_sweep_answer.html",
     "best": "_sweep_best.html",
     "trials": "_trials.html",
     "agents": "_agents.html",
 }
-RUN_PARTS = {name: f"_run_{name}.html" for name in ("head", "figures", "groups", "tables", "log")}
+RUN_PARTS = {name: f"_run_{name}.html" for name in ("head", "figures", "groups", "tables", "files", "log")}
 
 
 def routes(hub: Hub) -> list[BaseRoute]:
@@ -115,11 +117,14 @@ class Pages:
             return f"There is no sweep {name} in {entity}/{project}."
         runs, agents = self._hub.sweep_runs(sweep.id), self._hub.sweep_agents(sweep.id)
 
+        answered = read_on_test(runs, question(sweep))
+        controls = controls_of(sweep, self._hub.runs(entity, project)) if answered else ()
+
         def values() -> dict[str, Any]:
-            view = sweep_view(sweep, runs, agents)
+            view = sweep_view(sweep, runs, agents, controls)
             return {"view": view, "charts": view.charts, "live": view.live}
 
-        return Found("sweep.html", SWEEP_PARTS, (sweep, runs, agents), values)
+        return Found("sweep.html", SWEEP_PARTS, (sweep, runs, agents, controls), values)
 
     def run(self, request: Request) -> Found | str:
         """One run, live."""
@@ -127,7 +132,8 @@ class Pages:
         run = self._hub.run(entity, project, name)
         if run is None:
             return f"There is no run {name} in {entity}/{project}."
-        return Found("run.html", RUN_PARTS, run, lambda: self._run_values(run))
+        kept = {"files": self._hub.files.listed(run.id), "outputs": self._hub.artifacts.outputs(run.id)}
+        return Found("run.html", RUN_PARTS, (run, kept), lambda: {**self._run_values(run), **kept})
 
     def _run_values(self, run: RunRow) -> dict[str, Any]:
         sweep = self._hub.sweep(run.entity, run.project, run.sweep) if run.sweep else None

@@ -3,7 +3,24 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from infra.hub.file_rows import ArtifactRow, FileRow
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow
+
+
+class RunFiles(Protocol):
+    """Files that runs saved."""
+
+    def listed(self, run_id: int) -> Sequence[FileRow]:
+        """A run's files."""
+        ...
+
+
+class RunArtifacts(Protocol):
+    """Artifacts that runs logged."""
+
+    def outputs(self, run_id: int) -> Sequence[ArtifactRow]:
+        """The artifacts that a run logged."""
+        ...
 
 
 class Hub(Protocol):
@@ -12,6 +29,16 @@ class Hub(Protocol):
     @property
     def changes(self) -> int:
         """A counter that grows with every commit."""
+        ...
+
+    @property
+    def files(self) -> RunFiles:
+        """Files of runs."""
+        ...
+
+    @property
+    def artifacts(self) -> RunArtifacts:
+        """Artifacts of runs."""
         ...
 
     def projects(self, entity: str | None = None) -> Sequence[ProjectRow]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from infra.dashboard.text import number, percent, plain, points, score
 from infra.dashboard.trials import Question, Trial, question, share_kept, trials, widths
+from infra.dashboard.views_answer import Line, answer
 from infra.hub.rows import AgentRow, RunRow, SweepRow
 from objective.pareto import front
 
@@ -75,6 +76,7 @@ class SweepView:
     columns: tuple[str, ...]
     agents: tuple[AgentView, ...]
     charts: Mapping[str, Chart]
+    answer: tuple[Line, ...]
 
     @property
     def live(self) -> bool:
@@ -82,8 +84,10 @@ class SweepView:
         return self.sweep.state in ("PENDING", "RUNNING", "PAUSED") or self.progress.live > 0
 
 
-def sweep_view(sweep: SweepRow, runs: Sequence[RunRow], agents: Sequence[AgentRow] = ()) -> SweepView:
-    """Rows of one sweep → its page."""
+def sweep_view(
+    sweep: SweepRow, runs: Sequence[RunRow], agents: Sequence[AgentRow] = (), controls: Sequence[RunRow] = ()
+) -> SweepView:
+    """Rows of one sweep, and of the control runs at its end → its page."""
     asked = question(sweep)
     asked_trials = trials(runs, asked)
     best = best_trial(asked_trials, asked)
@@ -102,6 +106,7 @@ def sweep_view(sweep: SweepRow, runs: Sequence[RunRow], agents: Sequence[AgentRo
         columns=() if asked.prunes else parameter_columns(asked_trials),
         agents=agent_views(agents, runs, asked_trials),
         charts=charts(asked_trials, asked),
+        answer=answer(runs, controls, asked),
     )
 
 

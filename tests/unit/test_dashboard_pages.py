@@ -143,6 +143,30 @@ def test_the_twin_is_silent_until_something_changes(scene: Scene, client: httpx.
     assert "fragments" in client.get(address, params={"since": f"otherlife{first['token'][8:]}"}).json()
 
 
+def test_the_answer_reaches_the_page(scene: Scene, client: httpx.Client) -> None:
+    """When the controls of a sweep have run, its page sets the winner beside them, and the twin tells so."""
+    sweep, agent = scene.demo(1)
+    winner = scene.trial(agent, 4)
+    known = client.get(f"{scene.address(sweep)}/data.json").json()["token"]
+    assert "On test" not in client.get(scene.address(sweep)).text
+    scene.answer(sweep, winner)
+    twin = client.get(f"{scene.address(sweep)}/data.json", params={"since": known}).json()
+    for text in (client.get(scene.address(sweep)).text, twin["fragments"]["answer"]):
+        assert "On test, beside what it has to beat" in text
+        assert f"/local/demo/runs/{sweep.name}-dense-default" in text
+
+
+def test_files_and_artifacts_are_listed(scene: Scene, client: httpx.Client) -> None:
+    """A run's page lists the files it saved and the artifacts it logged, with the line that fetches one."""
+    _, agent = scene.demo(1)
+    run = scene.trial(agent, 1)
+    scene.save(run, "notes.txt", b"seven b")
+    scene.publish(run, f"candidate-{run.name}")
+    page = client.get(f"/local/demo/runs/{run.name}").text
+    assert "notes.txt" in page
+    assert f"wandb artifact get local/demo/candidate-{run.name}:v0" in page
+
+
 @pytest.mark.parametrize(
     ("path", "target"),
     [

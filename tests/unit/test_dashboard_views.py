@@ -147,6 +147,24 @@ def test_a_sweep_without_pruning_shows_its_parameters() -> None:
     assert [value for _, value in chart(view, "best")["line"]] == [0.9, 0.4, 0.4]
 
 
+def test_the_winner_stands_beside_its_controls() -> None:
+    """Once test was read the winner's line comes first, then dense, dense at default precision, uniform."""
+    rows = trial_rows()
+    rows[4] = replace(rows[4], summary={**rows[4].summary, "test_top1": 0.921})
+    controls = [
+        run_row(20 + i, name=f"c{i}", display_name=name, summary={"test_top1": 0.92, "latency_ratio": 0.4})
+        for i, name in enumerate(("uniform", "dense"))
+    ]
+    lines = sweep_view(sweep_row(), rows, controls=controls).answer
+    assert [line.label for line in lines] == [
+        "winner, calm-river-5",
+        "dense network",
+        "uniform pruning, nearest latency",
+    ]
+    assert (lines[0].test, lines[0].ratio, lines[0].precision) == (0.921, 0.38, "f32")
+    assert sweep_view(sweep_row(), trial_rows(), controls=controls).answer == ()
+
+
 def test_an_empty_sweep_has_an_empty_page() -> None:
     """Before the first trial there is nothing to draw and nothing breaks."""
     view = sweep_view(sweep_row(state=SweepState.PENDING), [])
