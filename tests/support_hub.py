@@ -144,10 +144,10 @@ class HubProcess:
         """Status and JSON of a POST, as the wandb client would send it."""
         return post(self.url + path, body, {"Authorization": basic(self.api_key if key is None else key)})
 
-    def admin(self, path: str, body: Any, token: str | None = None) -> tuple[int, Any]:
-        """Status and JSON of an administrator's POST."""
+    def admin(self, path: str, body: Any, token: str | None = None, method: str = "POST") -> tuple[int, Any]:
+        """Status and JSON of an administrator's request."""
         bearer = self.admin_token if token is None else token
-        return post(self.url + path, body, {"Authorization": f"Bearer {bearer}"})
+        return post(self.url + path, body, {"Authorization": f"Bearer {bearer}"}, method)
 
 
 def end_group(child: subprocess.Popen[str]) -> None:
