@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 NOTHING = "–"
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]")
+_STAMP = re.compile(r"(?:ERROR )?\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)(?:\.\d+)? ")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -96,9 +97,15 @@ def clock(moment: datetime | None) -> str:
 
 
 def console_line(line: str) -> str:
-    """A console line without colours and other terminal control; the last state of a progress bar."""
-    last = [part for part in line.rstrip("\r\n").split("\r") if part] or [""]
-    return _CONTROL.sub("", _ESCAPES.sub("", last[-1]))
+    """A console line without colours and other terminal control; the last state of a progress bar.
+
+    The client stamps each line with date and time, and puts ERROR before all of stderr; what stays is the time.
+    """
+    stamp = _STAMP.match(line)
+    rest = line[stamp.end() :] if stamp else line
+    last = [part for part in rest.rstrip("\r\n").split("\r") if part] or [""]
+    text = _CONTROL.sub("", _ESCAPES.sub("", last[-1]))
+    return f"{stamp[1]}  {text}" if stamp else text
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

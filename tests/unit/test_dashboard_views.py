@@ -272,6 +272,8 @@ def test_long_curves_are_thinned_to_their_ends(length: int) -> None:
         ("\x1b]0;title\x07text", "text"),
         ("tab\tstays", "tab\tstays"),
         ("bell\x07", "bell"),
+        ("2026-03-01T12:00:05.059476 step 0", "12:00:05  step 0"),
+        ("ERROR 2026-03-01T12:00:05.059476  5 %\r 9 %", "12:00:05   9 %"),
         ("", ""),
     ],
 )
