@@ -155,7 +155,7 @@ def test_trials_can_be_sorted_and_stay_sorted(scene: Scene, visit: Visit) -> Non
     column.locator("button").click()
     assert column.get_attribute("aria-sort") == "ascending"
     scene.trial(agent, 4)
-    page.wait_for_selector("#trial-4")
+    page.wait_for_selector("#trial-4 .badge-scored")
     shown = page.locator("#trials-table tbody td:first-child").all_inner_texts()
     assert shown == ["3", "4", "2", "1"]
     assert page.locator("th[data-sort=ratio]").get_attribute("aria-sort") == "ascending"
