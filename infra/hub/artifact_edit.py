@@ -47,6 +47,11 @@ def delete(connection: Connection, artifact_id: int, *, with_aliases: bool) -> A
     return found
 
 
+def delete_outputs(connection: Connection, run_id: int) -> None:
+    """Forget every artifact that a run has logged or begun to log."""
+    execute(connection, "DELETE FROM artifact WHERE run_id = :run_id", run_id=run_id)
+
+
 def add_aliases(connection: Connection, artifact_id: int, target: CollectionRow, names: Sequence[str]) -> None:
     """Let names of a collection point to this artifact. Raises `Missing` where it is no version of it."""
     artifact_log.name_version(connection, _membership(connection, artifact_id, target), names)

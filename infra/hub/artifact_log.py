@@ -103,10 +103,12 @@ def keep_manifest(connection: Connection, artifact_id: int, blob: Blob, now: flo
     update(connection, "artifact", artifact.id, manifest_sha256=blob.sha256, manifest_md5=blob.md5, updated_at=now)
 
 
-def commit(connection: Connection, artifact_id: int, manifest: Manifest, blob: Blob, now: float) -> ArtifactRow:
+def commit(
+    connection: Connection, artifact_id: int, manifest: Manifest, merged: Blob | None, now: float
+) -> ArtifactRow:
     """Make the artifact the next version of its collection; committing it again changes nothing.
 
-    Raises `Invalid` naming a file of the manifest that was not uploaded.
+    `merged` is its manifest where that is not the one uploaded. Raises `Invalid` naming a file that was not uploaded.
     """
     artifact = reread(connection, artifact_id)
     if artifact.state is ArtifactState.COMMITTED:
@@ -115,17 +117,11 @@ def commit(connection: Connection, artifact_id: int, manifest: Manifest, blob: B
         _settle_file(connection, artifact, name, entry, now)
     _drop_files(connection, artifact_id, manifest)
     sizes = "SELECT COALESCE(SUM(size), 0) FROM artifact_file WHERE artifact_id = :id"
-    update(
-        connection,
-        "artifact",
-        artifact_id,
-        state=ArtifactState.COMMITTED.value,
-        size=int(scalar(connection, sizes, id=artifact_id)),
-        file_count=len(manifest.entries),
-        manifest_sha256=blob.sha256,
-        manifest_md5=blob.md5,
-        updated_at=now,
-    )
+    size = int(scalar(connection, sizes, id=artifact_id))
+    facts = {"size": size, "file_count": len(manifest.entries), "state": ArtifactState.COMMITTED.value}
+    if merged is not None:
+        facts |= {"manifest_sha256": merged.sha256, "manifest_md5": merged.md5}
+    update(connection, "artifact", artifact_id, updated_at=now, **facts)
     membership = add_version(connection, artifact.collection, artifact_id, now)
     name_version(connection, membership, [*artifact.aliases_wanted, LATEST])
     return reread(connection, artifact_id)

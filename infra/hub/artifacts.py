@@ -132,11 +132,11 @@ class Artifacts:
         """Make an artifact the next version of its collection. Raises `Conflict` before its manifest is here."""
         artifact = self.artifact(artifact_id)
         manifest = self._manifest(artifact)
-        base = self.artifact(artifact.base_id) if artifact.manifest_type == INCREMENTAL and artifact.base_id else None
-        if base is not None:
-            manifest = manifest.on(self._manifest(base))
-        blob = self._blobs.put([manifest.to_bytes()])
-        return self._store.write(lambda c: artifact_log.commit(c, artifact_id, manifest, blob, self._clock()))
+        merged = None
+        if artifact.manifest_type == INCREMENTAL and artifact.base_id is not None:
+            manifest = manifest.on(self._manifest(self.artifact(artifact.base_id)))
+            merged = self._blobs.put([manifest.to_bytes()])
+        return self._store.write(lambda c: artifact_log.commit(c, artifact_id, manifest, merged, self._clock()))
 
     def _manifest(self, artifact: ArtifactRow) -> Manifest:
         if artifact.manifest_sha256 is None:
@@ -156,6 +156,10 @@ class Artifacts:
     def delete(self, artifact_id: int, *, with_aliases: bool) -> ArtifactRow:
         """Forget a version."""
         return self._store.write(lambda c: artifact_edit.delete(c, artifact_id, with_aliases=with_aliases))
+
+    def delete_outputs(self, run_id: int) -> None:
+        """Forget all that a run has logged, whatever points to it: for a run deleted with its artifacts."""
+        self._store.write(lambda c: artifact_edit.delete_outputs(c, run_id))
 
     def add_aliases(self, artifact_id: int, target: CollectionRow, names: Sequence[str]) -> None:
         """Let names of a collection point to an artifact."""

@@ -318,6 +318,16 @@ def test_inputs_and_outputs_are_remembered(shelf: Shelf) -> None:
     assert shelf.artifacts.artifact(artifact.id).run_id is None
 
 
+def test_a_run_can_go_with_its_artifacts(shelf: Shelf) -> None:
+    """Deleting a run's artifacts takes its own alone, committed or not, and their aliases."""
+    shelf.log({"a": b"1"})
+    shelf.ask({"a": b"half"})
+    other = shelf.log({"a": b"2"}, run=None)
+    shelf.artifacts.delete_outputs(shelf.run.id)
+    assert [member.artifact_id for member in shelf.artifacts.memberships(other.collection)] == [other.id]
+    assert shelf.version("weights:latest") == 1
+
+
 def test_collections_are_listed_renamed_retyped_and_deleted(shelf: Shelf) -> None:
     """Types and collections are what was logged; a name that is taken is refused."""
     first = shelf.log({"a": b"1"}).collection
