@@ -1,0 +1,32 @@
+"""docs/vocabulary.md names what a run really says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from agent.report import FAILURE_KEYS, summary
+from objective.goal import Goal
+from objective.score import score
+from objective.trial import Accuracy, Candidate, Device, FailureKind, Latency, Measurement, Outcome
+
+PAGE = (Path(__file__).parents[2] / "docs" / "vocabulary.md").read_text()
+NAMES = set(re.findall(r"`([a-z_0-9<>]+)`", PAGE))
+DEVICE = Device("local", "cpu", "h", "c", 2, 8.0, "linux", {}, "none")
+LATENCY = Latency(DEVICE, "f32", 0.5, 0.4, 0.6, 1.0, 1.1, 1.2, 1.3, 2.0, 2.1, 900.0, 40)
+FULL = Measurement(
+    Candidate({"a": 0.5}), {"a": 8}, Accuracy("top1", 0.92, 0.9, 0.91, 0.3, 0.5), 0.01, (LATENCY,), 1, 2, 3, 4.0
+)
+SCORE = score(FULL, Goal())
+
+
+@pytest.mark.parametrize("key", [*summary(FULL, SCORE), *FAILURE_KEYS])
+def test_every_key_of_a_summary_is_documented(key: str) -> None:
+    """A key that a trial writes has its row, whatever the metric is called."""
+    assert key.replace("top1", "<metric>") in NAMES
+
+
+@pytest.mark.parametrize("word", [*Outcome, *FailureKind, *SCORE.terms, *DEVICE.to_json()])
+def test_every_word_of_a_summary_is_documented(word: str) -> None:
+    """Outcomes, kinds of failure, terms of the score and fields of a device stand on the page."""
+    assert word in NAMES
