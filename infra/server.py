@@ -130,8 +130,8 @@ def _serve(
     token = load_admin_token(admin_token_file or data / "admin_token")
     app = create_app(hub, token)
     url = address(host, listener.getsockname()[1])
-    if not _is_loopback(host):
-        print(f"warning: listening on {host} without encryption; keys and data can be read on the way", file=sys.stderr)
+    if (warning := exposure(host)) is not None:
+        print(warning, file=sys.stderr)
     if ready_file is not None and not os.access(ready_file.parent, os.W_OK):
         raise StartupError(f"ready file: got {str(ready_file)!r}; name a file in a folder to write in")
 
@@ -189,11 +189,13 @@ def _reaping(hub: Hub) -> Iterator[None]:
         thread.join()
 
 
-def _is_loopback(host: str) -> bool:
+def exposure(host: str) -> str | None:
+    """What to tell somebody who listens on more than this machine; None for a loopback address."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        loopback = host == "localhost"
+    return None if loopback else f"warning: listening on {host} unencrypted; keys and data can be read on the way"
 
 
 def _field(asked: dict[str, Any], name: str) -> str:

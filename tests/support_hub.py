@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import uvicorn
 from support_wait import wait_for
 
 from infra.controller.base import Exhausted, Suggestion
@@ -22,6 +24,7 @@ from infra.hub.rows import SweepRow, UserRow
 from infra.hub.service import Hub
 from infra.hub.store import Store
 from infra.hub.sweeps import SweepChange
+from infra.server import create_app
 
 SWEEP = """
 program: train.py
@@ -218,6 +221,21 @@ def local_hub(folder: Path, clock: Clock, timing: Timing | None = None) -> Itera
         yield Hub(store, Suggestions(), timing, clock)
     finally:
         store.close()
+
+
+@contextmanager
+def served(hub: Hub, admin_token: str = "token") -> Iterator[str]:
+    """The hub's endpoints on a free port of 127.0.0.1, in a thread; their base address."""
+    app = create_app(hub, admin_token)
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_for(lambda: server.started)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
 
 
 def first_user(hub: Hub) -> UserRow:

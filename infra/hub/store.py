@@ -180,13 +180,17 @@ class Store:
 
 
 def _attempt(connection: Connection, job: _Job[Any]) -> _Attempt:
+    """One job inside a savepoint. Raises only where SQLite gave up the whole transaction (a full disk can do that)."""
+    connection.exec_driver_sql("SAVEPOINT job")
     try:
-        with connection.begin_nested():
-            return _Attempt(job, result=job.work(connection))
+        attempt = _Attempt(job, result=job.work(connection))
     except Exception as error:
-        if not _in_transaction(connection):  # SQLite gave up the whole transaction, not this statement alone
+        if not _in_transaction(connection):
             raise
-        return _Attempt(job, error=_translate(error))
+        connection.exec_driver_sql("ROLLBACK TO job")
+        attempt = _Attempt(job, error=_translate(error))
+    connection.exec_driver_sql("RELEASE job")
+    return attempt
 
 
 def _in_transaction(connection: Connection) -> bool:
