@@ -139,7 +139,7 @@ class Law:
             return NormalDist(self.a, self.b).inv_cdf(min(max(unit, _EDGE), 1 - _EDGE))
         from scipy.special import betaincinv
 
-        return float(betaincinv(self.a, self.b, unit))
+        return float(betaincinv(self.a, self.b, min(max(unit, _EDGE), 1 - _EDGE)))
 
     def _share(self, number: float) -> float:
         if self.shape == "uniform":

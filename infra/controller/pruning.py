@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -58,7 +59,8 @@ class Search:
     """The models of a sweep at one moment, and what they think of points of the grid."""
 
     def __init__(self, space: ChannelGrid, profile: Profile, goal: Goal, facts: Facts, seed: int) -> None:
-        self.space, self.profile, self.goal, self.facts = space, profile, goal, facts
+        self.space, self.profile, self.facts = space, profile, facts
+        self.goal = _askable(goal, facts.baseline_ms)
         pending = space.matrix(facts.pending)
         text = json.dumps(profile.to_json(), sort_keys=True)
         self._drop = _drop(text, facts.drop_at).believing(pending)
@@ -109,6 +111,13 @@ class Search:
         widths = self.space.widths
         bad = self.space.matrix(self.facts.impossible)
         return possible(kept / widths, self.space.matrix(had) / widths, bad / widths)
+
+
+def _askable(goal: Goal, baseline_ms: float | None) -> Goal:
+    """The goal; while no trial has told the dense model's milliseconds, one without a limit in them."""
+    if goal.max_latency_ms is None or baseline_ms is not None:
+        return goal
+    return replace(goal, max_latency_ms=None, max_latency_ratio=goal.max_latency_ratio or 1.0)
 
 
 # A fit depends on the profile and the answers alone, so suggestions made in a row share it.

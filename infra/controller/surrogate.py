@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-FIT_STEPS = 60
+FIT_STEPS = 40
 SMALLEST_NOISE = 1e-5  # variance, in units of the scaled observations
 SMALLEST = 1e-6  # of any other variance
 
