@@ -2,139 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from infra.hub.artifact_edit import ArtifactChange
-from infra.hub.errors import Invalid, Missing
+from infra.hub.errors import Missing
 from infra.hub.file_rows import CollectionRow
 from infra.wire.artifact_reads import collection_id, tag_nodes
+from infra.wire.given import Given, taking
 from infra.wire.graphql import Info
-from infra.wire.ids import decode
 from infra.wire.users import find_project
 
-Given = Mapping[str, Any]
+DONE = {"success": True}
 
 
-def alias_names(given: Sequence[Given] | None) -> list[str]:
+def alias_names(given: Given, field: str = "aliases") -> list[str]:
     """The words in W&B's `ArtifactAliasInput`s."""
-    return [str(alias.get("alias") or "") for alias in given or ()]
+    return [alias.text("alias") for alias in given.objects(field)]
 
 
-def tag_names(given: Sequence[Given] | None) -> list[str]:
+def tag_names(given: Given, field: str = "tags") -> list[str]:
     """The words in W&B's `TagInput`s."""
-    return [str(tag.get("tagName") or "") for tag in given or ()]
+    return [tag.text("tagName") for tag in given.objects(field)]
 
 
-def whole(field: str, value: object) -> int | None:
-    """A whole number, which may come as text. Raises `Invalid`."""
-    try:
-        return None if value is None else int(str(value))
-    except ValueError as error:
-        raise Invalid(f"{field}: got {str(value)[:40]!r}; send a whole number") from error
-
-
-def _artifact_id(given: Given) -> int:
-    return decode("Artifact", str(given.get("artifactID")))
-
-
-def _update(_root: object, info: Info, input: Given) -> dict[str, Any]:
+def _update(info: Info, given: Given) -> dict[str, Any]:
     change = ArtifactChange(
-        description=input.get("description"),
-        metadata=input.get("metadata"),
-        ttl_seconds=whole("ttlDurationSeconds", input.get("ttlDurationSeconds")),
-        tags_added=tag_names(input.get("tagsToAdd")),
-        tags_removed=tag_names(input.get("tagsToDelete")),
+        description=given.maybe("description"),
+        metadata=given.maybe("metadata"),
+        ttl_seconds=given.whole("ttlDurationSeconds"),
+        tags_added=tag_names(given, "tagsToAdd"),
+        tags_removed=tag_names(given, "tagsToDelete"),
     )
-    return {"artifact": info.context.hub.artifacts.revise(_artifact_id(input), change)}
+    return {"artifact": info.context.hub.artifacts.revise(given.id("Artifact", "artifactID"), change)}
 
 
-def _delete(_root: object, info: Info, input: Given) -> dict[str, Any]:
-    known = info.context.hub.artifacts
-    return {"artifact": known.delete(_artifact_id(input), with_aliases=bool(input.get("deleteAliases")))}
+def _delete(info: Info, given: Given) -> dict[str, Any]:
+    artifact_id, with_aliases = given.id("Artifact", "artifactID"), given.flag("deleteAliases")
+    return {"artifact": info.context.hub.artifacts.delete(artifact_id, with_aliases=with_aliases)}
 
 
 def _target(info: Info, given: Given) -> CollectionRow:
-    name = str(given.get("artifactCollectionName"))
-    project = find_project(info, given.get("entityName"), given.get("projectName"))
-    found = project and info.context.hub.artifacts.collection_named(project, name)
+    entity, project, name = (given.text(key) for key in ("entityName", "projectName", "artifactCollectionName"))
+    owner = find_project(info, entity, project)
+    found = owner and info.context.hub.artifacts.collection_named(owner, name)
     if not found:
-        raise Missing(f"artifact: {name[:140]!r} is not in {given.get('entityName')}/{given.get('projectName')}")
+        raise Missing(f"artifact: {name[:140]!r} is not in {entity}/{project}")
     return found
 
 
-def _add_aliases(_root: object, info: Info, input: Given) -> dict[str, bool]:
-    for alias in input.get("aliases") or ():
-        info.context.hub.artifacts.add_aliases(_artifact_id(input), _target(info, alias), alias_names([alias]))
-    return {"success": True}
+def _add_aliases(info: Info, given: Given) -> dict[str, bool]:
+    artifact_id = given.id("Artifact", "artifactID")
+    for alias in given.objects("aliases"):
+        info.context.hub.artifacts.add_aliases(artifact_id, _target(info, alias), [alias.text("alias")])
+    return DONE
 
 
-def _delete_aliases(_root: object, info: Info, input: Given) -> dict[str, bool]:
-    for alias in input.get("aliases") or ():
-        info.context.hub.artifacts.delete_aliases(_artifact_id(input), _target(info, alias), alias_names([alias]))
-    return {"success": True}
+def _delete_aliases(info: Info, given: Given) -> dict[str, bool]:
+    artifact_id = given.id("Artifact", "artifactID")
+    for alias in given.objects("aliases"):
+        info.context.hub.artifacts.delete_aliases(artifact_id, _target(info, alias), [alias.text("alias")])
+    return DONE
 
 
-def _link(_root: object, info: Info, input: Given) -> dict[str, Any]:
+def _link(info: Info, given: Given) -> dict[str, Any]:
     known = info.context.hub.artifacts
-    given_id, client_id = input.get("artifactID"), input.get("clientID")
-    number = decode("Artifact", str(given_id)) if given_id else known.id_of_client(str(client_id))
+    number = given.maybe_id("Artifact", "artifactID") or known.id_of_client(given.text("clientID"))
     if number is None:
         raise Missing("artifact: it is not here yet; wait until it is logged, then link it")
-    name = str(input.get("artifactPortfolioName") or "")
-    place = (input.get("entityName"), input.get("projectName"), name)
-    found = known.link(info.context.user, number, place, alias_names(input.get("aliases")))
+    place = (given.maybe("entityName"), given.maybe("projectName"), given.text("artifactPortfolioName"))
+    found = known.link(info.context.user, number, place, alias_names(given))
     return {"versionIndex": found.version, "artifactMembership": found}
 
 
-def _unlink(_root: object, info: Info, input: Given) -> dict[str, bool]:
-    info.context.hub.artifacts.unlink(_artifact_id(input), collection_id(str(input.get("artifactPortfolioID"))))
-    return {"success": True}
+def _unlink(info: Info, given: Given) -> dict[str, bool]:
+    portfolio = collection_id(given.text("artifactPortfolioID"))
+    info.context.hub.artifacts.unlink(given.id("Artifact", "artifactID"), portfolio)
+    return DONE
 
 
 def _collection(given: Given) -> int:
-    ids = ("artifactSequenceID", "artifactPortfolioID")
-    return collection_id(str(next((given[key] for key in ids if given.get(key)), None)))
+    return collection_id(given.text("artifactSequenceID") or given.text("artifactPortfolioID"))
 
 
-def _revise_collection(_root: object, info: Info, input: Given) -> dict[str, Any]:
+def _revise_collection(info: Info, given: Given) -> dict[str, Any]:
     known = info.context.hub.artifacts
-    found = known.revise_collection(_collection(input), input.get("name"), input.get("description"))
+    found = known.revise_collection(_collection(given), given.maybe("name"), given.maybe("description"))
     return {"artifactCollection": found}
 
 
-def _move(_root: object, info: Info, input: Given) -> dict[str, Any]:
-    word = str(input.get("destinationArtifactTypeName") or "")
-    return {"artifactCollection": info.context.hub.artifacts.retype_collection(_collection(input), word)}
+def _move(info: Info, given: Given) -> dict[str, Any]:
+    word = given.text("destinationArtifactTypeName")
+    return {"artifactCollection": info.context.hub.artifacts.retype_collection(_collection(given), word)}
 
 
-def _delete_collection(_root: object, info: Info, input: Given) -> dict[str, Any]:
-    return {"artifactCollection": info.context.hub.artifacts.delete_collection(_collection(input))}
+def _delete_collection(info: Info, given: Given) -> dict[str, Any]:
+    return {"artifactCollection": info.context.hub.artifacts.delete_collection(_collection(given))}
 
 
-def _add_tags(_root: object, info: Info, input: Given) -> dict[str, Any]:
-    names = tag_names(input.get("tags"))
-    info.context.hub.artifacts.tag_collection(_target(info, input), names, ())
+def _add_tags(info: Info, given: Given) -> dict[str, Any]:
+    names = tag_names(given)
+    info.context.hub.artifacts.tag_collection(_target(info, given), names, ())
     return {"tags": tag_nodes(names)}
 
 
-def _delete_tags(_root: object, info: Info, input: Given) -> dict[str, bool]:
-    info.context.hub.artifacts.tag_collection(_target(info, input), (), tag_names(input.get("tags")))
-    return {"success": True}
+def _delete_tags(info: Info, given: Given) -> dict[str, bool]:
+    info.context.hub.artifacts.tag_collection(_target(info, given), (), tag_names(given))
+    return DONE
 
 
 MUTATIONS: Mapping[str, Callable[..., Any]] = {
-    "updateArtifact": _update,
-    "deleteArtifact": _delete,
-    "addAliases": _add_aliases,
-    "deleteAliases": _delete_aliases,
-    "linkArtifact": _link,
-    "unlinkArtifact": _unlink,
-    "updateArtifactSequence": _revise_collection,
-    "updateArtifactPortfolio": _revise_collection,
-    "moveArtifactSequence": _move,
-    "deleteArtifactSequence": _delete_collection,
-    "deleteArtifactPortfolio": _delete_collection,
-    "createArtifactCollectionTagAssignments": _add_tags,
-    "deleteArtifactCollectionTagAssignments": _delete_tags,
+    "updateArtifact": taking(_update),
+    "deleteArtifact": taking(_delete),
+    "addAliases": taking(_add_aliases),
+    "deleteAliases": taking(_delete_aliases),
+    "linkArtifact": taking(_link),
+    "unlinkArtifact": taking(_unlink),
+    "updateArtifactSequence": taking(_revise_collection),
+    "updateArtifactPortfolio": taking(_revise_collection),
+    "moveArtifactSequence": taking(_move),
+    "deleteArtifactSequence": taking(_delete_collection),
+    "deleteArtifactPortfolio": taking(_delete_collection),
+    "createArtifactCollectionTagAssignments": taking(_add_tags),
+    "deleteArtifactCollectionTagAssignments": taking(_delete_tags),
 }

@@ -39,6 +39,11 @@ def tag_nodes(tags: Sequence[str]) -> list[dict[str, str]]:
     return [{"id": encode("Tag", number), "name": tag} for number, tag in enumerate(tags)]
 
 
+def manifest_node(artifact: ArtifactRow) -> dict[str, Any]:
+    """W&B's manifest: an id and a file."""
+    return {"id": encode("ArtifactManifest", artifact.id), "file": manifest_file(artifact)}
+
+
 def _files_by_entries(
     artifact: ArtifactRow,
     info: Info,
@@ -163,12 +168,6 @@ def _created_by(artifact: ArtifactRow, info: Info) -> RunRow | None:
     return info.context.hub.run_by_id(artifact.run_id) if artifact.run_id is not None else None
 
 
-def _manifest(artifact: ArtifactRow, _info: Info) -> dict[str, Any] | None:
-    if artifact.manifest_sha256 is None:
-        return None
-    return {"id": encode("ArtifactManifest", artifact.id), "file": manifest_file(artifact)}
-
-
 def _latest(owner: CollectionRow, info: Info) -> ArtifactRow | None:
     return info.context.hub.artifacts.latest(owner)
 
@@ -237,7 +236,7 @@ RESOLVERS: Resolvers = {
         "artifactMemberships": lambda artifact, info: paging.everything(
             info.context.hub.artifacts.memberships_of(artifact.id)
         ),
-        "currentManifest": _manifest,
+        "currentManifest": lambda artifact, _info: manifest_node(artifact) if artifact.manifest_sha256 else None,
         "createdBy": _created_by,
         "usedBy": lambda artifact, info: paging.everything(info.context.hub.artifacts.used_by(artifact.id)),
         "files": artifact_files,

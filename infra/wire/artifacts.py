@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -14,14 +14,15 @@ from starlette.routing import BaseRoute, Route
 
 from infra.hub.artifact_log import NewArtifact
 from infra.hub.errors import Denied, HubError, Invalid, Missing
-from infra.hub.file_rows import ArtifactRow, FileRow
+from infra.hub.file_rows import FileRow
 from infra.hub.service import Hub
-from infra.hub.store_files import manifest_file
-from infra.wire import artifact_edits, artifact_reads
+from infra.wire import artifact_edits, artifact_reads, paging
+from infra.wire.artifact_reads import manifest_node
 from infra.wire.files import guarded, send
+from infra.wire.given import Given, taking
 from infra.wire.graphql import Info, Resolvers
 from infra.wire.http import authenticate
-from infra.wire.ids import decode, encode
+from infra.wire.ids import decode
 from infra.wire.runs import find_run
 from infra.wire.users import FEATURES
 
@@ -67,102 +68,90 @@ def find_entry(hub: Hub, artifact_ids: Sequence[str], digest: str) -> FileRow:
     raise Missing("artifact file: it is not in this artifact; the artifact may have been deleted")
 
 
-def _create(_root: object, info: Info, input: Mapping[str, Any]) -> dict[str, Any]:
-    _check_algorithm(input)
-    if input.get("distributedID"):
+def _create(info: Info, given: Given) -> dict[str, Any]:
+    _check_algorithm(given)
+    if given.text("distributedID"):
         raise Invalid("artifact: this server takes no distributed artifacts (upsert_artifact); log it from one process")
-    return {"artifact": info.context.hub.artifacts.create(info.context.user, _new(input))}
+    return {"artifact": info.context.hub.artifacts.create(info.context.user, _new(given))}
 
 
-def _new(given: Mapping[str, Any]) -> NewArtifact:
-    names = given.get("artifactCollectionNames") or [given.get("artifactCollectionName")]
-    step = given.get("historyStep")
+def _new(given: Given) -> NewArtifact:
+    names = given.texts("artifactCollectionNames") or [given.text("artifactCollectionName")]
     return NewArtifact(
-        entity=given.get("entityName"),
-        project=given.get("projectName"),
-        collection=str(names[0] or ""),
-        type=str(given.get("artifactTypeName") or ""),
-        digest=str(given.get("digest") or ""),
-        run=given.get("runName"),
-        client_id=given.get("clientID"),
-        description=given.get("description"),
-        metadata=given.get("metadata"),
-        aliases=artifact_edits.alias_names(given.get("aliases")),
-        tags=artifact_edits.tag_names(given.get("tags")),
-        ttl_seconds=artifact_edits.whole("ttlDurationSeconds", given.get("ttlDurationSeconds")),
-        history_step=artifact_edits.whole("historyStep", step),
-        deduplicate=bool(given.get("enableDigestDeduplication")),
+        entity=given.maybe("entityName"),
+        project=given.maybe("projectName"),
+        collection=names[0],
+        type=given.text("artifactTypeName"),
+        digest=given.text("digest"),
+        run=given.maybe("runName"),
+        client_id=given.maybe("clientID"),
+        description=given.maybe("description"),
+        metadata=given.maybe("metadata"),
+        aliases=artifact_edits.alias_names(given),
+        tags=artifact_edits.tag_names(given),
+        ttl_seconds=given.whole("ttlDurationSeconds"),
+        history_step=given.whole("historyStep"),
+        deduplicate=given.flag("enableDigestDeduplication"),
     )
 
 
-def _check_algorithm(given: Mapping[str, Any]) -> None:
-    if given.get("digestAlgorithm") not in (None, MD5):
-        raise Invalid(f"digestAlgorithm: got {given['digestAlgorithm']!r}; this server takes {MD5}")
+def _check_algorithm(given: Given) -> None:
+    found = given.maybe("digestAlgorithm")
+    if found not in (None, MD5):
+        raise Invalid(f"digestAlgorithm: got {found!r}; this server takes {MD5}")
 
 
-def _create_manifest(_root: object, info: Info, input: Mapping[str, Any]) -> dict[str, Any]:
-    base = input.get("baseArtifactID")
+def _create_manifest(info: Info, given: Given) -> dict[str, Any]:
     artifact = info.context.hub.artifacts.expect_manifest(
-        decode("Artifact", str(input.get("artifactID"))),
-        str(input.get("type") or "FULL"),
-        str(input.get("digest") or ""),
-        decode("Artifact", str(base)) if base else None,
+        given.id("Artifact", "artifactID"),
+        given.text("type") or "FULL",
+        given.text("digest"),
+        given.maybe_id("Artifact", "baseArtifactID"),
     )
-    return {"artifactManifest": _manifest(artifact)}
+    return {"artifactManifest": manifest_node(artifact)}
 
 
-def _update_manifest(_root: object, info: Info, input: Mapping[str, Any]) -> dict[str, Any]:
-    known, artifact_id = info.context.hub.artifacts, decode("ArtifactManifest", str(input.get("artifactManifestID")))
-    held, base = known.artifact(artifact_id), input.get("baseArtifactID")
-    artifact = known.expect_manifest(
-        artifact_id,
-        held.manifest_type or "FULL",
-        str(input.get("digest") or ""),
-        decode("Artifact", str(base)) if base else held.base_id,
-    )
-    return {"artifactManifest": _manifest(artifact)}
+def _update_manifest(info: Info, given: Given) -> dict[str, Any]:
+    known, artifact_id = info.context.hub.artifacts, given.id("ArtifactManifest", "artifactManifestID")
+    held = known.artifact(artifact_id)
+    base = given.maybe_id("Artifact", "baseArtifactID") or held.base_id
+    artifact = known.expect_manifest(artifact_id, held.manifest_type or "FULL", given.text("digest"), base)
+    return {"artifactManifest": manifest_node(artifact)}
 
 
-def _manifest(artifact: ArtifactRow) -> dict[str, Any]:
-    return {"id": encode("ArtifactManifest", artifact.id), "file": manifest_file(artifact)}
-
-
-def _create_files(_root: object, info: Info, input: Mapping[str, Any]) -> dict[str, Any]:
+def _create_files(info: Info, given: Given) -> dict[str, Any]:
     """One row for each file asked, in that order: the client counts on it."""
     wanted = []
-    for spec in input.get("artifactFiles") or ():
+    for spec in given.objects("artifactFiles"):
         _check_algorithm(spec)
-        digest = str(spec.get("md5") or spec.get("digest") or "")
-        wanted.append((decode("Artifact", str(spec.get("artifactID"))), str(spec.get("name") or ""), digest))
+        wanted.append((spec.id("Artifact", "artifactID"), spec.text("name"), spec.text("md5") or spec.text("digest")))
     files = info.context.hub.artifacts.expect_files(wanted)
-    edges = [{"node": file, "cursor": str(number)} for number, file in enumerate(files, 1)]
-    return {"files": {"edges": edges, "totalCount": len(edges), "pageInfo": {"hasNextPage": False, "endCursor": None}}}
+    return {"files": {**paging.everything(files), "totalCount": len(files)}}
 
 
-def _multipart(_root: object, _info: Info, input: Mapping[str, Any]) -> None:
+def _multipart(_info: Info, _given: Given) -> None:
     raise Denied("uploads in parts are not served; files of any size go to one address")
 
 
-def _commit(_root: object, info: Info, input: Mapping[str, Any]) -> dict[str, Any]:
-    return {"artifact": info.context.hub.artifacts.commit(decode("Artifact", str(input.get("artifactID"))))}
+def _commit(info: Info, given: Given) -> dict[str, Any]:
+    return {"artifact": info.context.hub.artifacts.commit(given.id("Artifact", "artifactID"))}
 
 
-def _use(_root: object, info: Info, input: Mapping[str, Any]) -> dict[str, Any]:
-    run = find_run(info, input.get("entityName"), input.get("projectName"), str(input.get("runName")))
-    artifact_id = decode("Artifact", str(input.get("artifactID")))
-    return {"artifact": info.context.hub.artifacts.use(run.id, artifact_id)}
+def _use(info: Info, given: Given) -> dict[str, Any]:
+    run = find_run(info, given.maybe("entityName"), given.maybe("projectName"), given.text("runName"))
+    return {"artifact": info.context.hub.artifacts.use(run.id, given.id("Artifact", "artifactID"))}
 
 
 RESOLVERS: Resolvers = {
     **artifact_reads.RESOLVERS,
     "Mutation": {
         **artifact_edits.MUTATIONS,
-        "createArtifact": _create,
-        "createArtifactManifest": _create_manifest,
-        "updateArtifactManifest": _update_manifest,
-        "createArtifactFiles": _create_files,
-        "completeMultipartUploadArtifact": _multipart,
-        "commitArtifact": _commit,
-        "useArtifact": _use,
+        "createArtifact": taking(_create),
+        "createArtifactManifest": taking(_create_manifest),
+        "updateArtifactManifest": taking(_update_manifest),
+        "createArtifactFiles": taking(_create_files),
+        "completeMultipartUploadArtifact": taking(_multipart),
+        "commitArtifact": taking(_commit),
+        "useArtifact": taking(_use),
     },
 }

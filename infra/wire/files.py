@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import mimetypes
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +23,7 @@ from infra.hub.names import check_file
 from infra.hub.rows import RunRow
 from infra.hub.service import Hub
 from infra.wire import paging
+from infra.wire.given import Given, taking
 from infra.wire.graphql import Context, Info, Resolvers
 from infra.wire.http import error_response
 from infra.wire.ids import decode, encode
@@ -140,24 +141,26 @@ def _base(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _create_run_files(_root: object, info: Info, input: Mapping[str, Any]) -> dict[str, Any]:
-    known = info.context
-    run = find_run(info, input.get("entityName"), input.get("projectName"), str(input.get("runName")))
-    names = [check_file(str(name)) for name in input.get("files") or ()]
+def _create_run_files(info: Info, given: Given) -> dict[str, Any]:
+    known, run = info.context, _run(info, given)
+    names = [check_file(name) for name in given.texts("files")]
     files = [{"name": name, "uploadUrl": upload_address(known, FileOwner.RUN, run.id, name)} for name in names]
     return {"runID": encode("Run", run.id), "uploadHeaders": [], "files": files}
 
 
-def _mark_uploaded(_root: object, info: Info, input: Mapping[str, Any]) -> dict[str, Any]:
+def _mark_uploaded(info: Info, given: Given) -> dict[str, Any]:
     """A file is there as soon as its upload has ended, so there is nothing left to note."""
-    find_run(info, input.get("entityName"), input.get("projectName"), str(input.get("runName")))
+    _run(info, given)
     return {"success": True}
 
 
-def _delete_files(_root: object, info: Info, input: Mapping[str, Any]) -> dict[str, Any]:
-    project = input.get("projectId")
-    numbers = [decode("RunFile", str(file_id)) for file_id in input.get("files") or ()]
-    info.context.hub.files.delete(numbers, None if project is None else int(project))
+def _run(info: Info, given: Given) -> RunRow:
+    return find_run(info, given.maybe("entityName"), given.maybe("projectName"), given.text("runName"))
+
+
+def _delete_files(info: Info, given: Given) -> dict[str, Any]:
+    numbers = [decode("RunFile", file_id) for file_id in given.texts("files")]
+    info.context.hub.files.delete(numbers, given.whole("projectId"))
     return {"success": True}
 
 
@@ -187,9 +190,9 @@ _IDS = {FileOwner.RUN: "RunFile", FileOwner.ARTIFACT: "ArtifactFile", FileOwner.
 
 RESOLVERS: Resolvers = {
     "Mutation": {
-        "createRunFiles": _create_run_files,
-        "markRunFilesUploaded": _mark_uploaded,
-        "deleteFiles": _delete_files,
+        "createRunFiles": taking(_create_run_files),
+        "markRunFilesUploaded": taking(_mark_uploaded),
+        "deleteFiles": taking(_delete_files),
     },
     "Run": {
         "fileCount": lambda run, info: info.context.hub.files.count(run.id),

@@ -16,6 +16,7 @@ from support_hub import Clock, HubProcess, basic, first_user, local_hub
 from infra.hub.runs import RunChange
 from infra.hub.service import Hub
 from infra.server import create_app
+from infra.wire import artifacts, files
 
 CREATE = """mutation CreateRunFiles($files: [String!]!) {
   createRunFiles(input: {entityName: null, projectName: "demo", runName: "run1", files: $files}) {
@@ -197,6 +198,28 @@ def test_no_name_makes_a_file_outside_the_data_folder(client: Client, tmp_path: 
     made = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
     own = {"hub.db", "hub.db-wal", "hub.db-shm", "secret", "lock"}
     assert all(len(path.name) == 64 if "blobs" in path.parts else path.name in own for path in made), made
+
+
+MUTATIONS = sorted({**files.RESOLVERS["Mutation"], **artifacts.RESOLVERS["Mutation"]})
+FIELDS = ["artifactID", "aliases", "tags", "files", "artifactFiles", "name", "entityName", "projectName", "runName"]
+FIELDS += ["artifactCollectionName", "artifactPortfolioName", "artifactTypeName", "digest", "projectId", "metadata"]
+FIELDS += ["artifactSequenceID", "artifactCollectionNames", "type", "ttlDurationSeconds", "description", "tagsToAdd"]
+LEAF = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=8)
+)
+LEAF = LEAF | st.sampled_from(["demo", "run1", "w", "QXJ0aWZhY3Q6MQ==", "QXJ0aWZhY3RTZXF1ZW5jZTox", "FULL"])
+VALUE = st.recursive(LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(MUTATIONS), value=st.dictionaries(st.sampled_from(FIELDS), VALUE) | VALUE)
+def test_no_input_makes_the_server_fail(client: Client, name: str, value: object) -> None:
+    """Whatever a mutation is sent, the answer is a result or a refusal that says why."""
+    kind = name[0].upper() + name[1:]
+    status, answer = client.ask(
+        f"mutation($input: {kind}Input!) {{ {name}(input: $input) {{ __typename }} }}", input=value
+    )
+    assert status in (200, 400, 403, 404, 409), (status, answer)
 
 
 def test_lists_are_paged_and_selected(client: Client) -> None:
