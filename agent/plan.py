@@ -197,7 +197,7 @@ class _Plan:
             models = {_name(kept): self._point(group, kept, Path(folder), note) for group, kept in sitting}
             limit = self.effort.sitting_s
             timed = compare_many(
-                models, dense, runner=self.runner, device=self.device, time_limit_s=limit, throughput_s=0
+                models, dense, runner=self.runner, device=self.device, time_limit_s=limit, throughput_s=0, loads=1
             )
         for name in models:
             self.journal.add(f"latency {name}", timed.latencies[name].ratio)

@@ -2,33 +2,44 @@
 
 A slot is a few milliseconds of one network's calls; its value is their 10th percentile, which other work on the host
 hardly moves. Rounds run one slot of every network in random order, so whatever slows the host slows all of them.
+Every network is loaded several times, and rounds take the loads in turn.
 docs/measurement.md gives the protocol and its limits.
 """
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.measure import lock
 from agent.measure.export import Exported
+from agent.measure.intervals import (
+    DRAWS,
+    Samples,
+    drift,
+    half_width,
+    p10,
+    ratio_drift,
+    ratio_interval,
+    time_interval,
+    widened,
+)
 from agent.measure.runners import Array, Runner, Session
 from objective.errors import BadInput
-from objective.stats import bootstrap_ratio_interval
 from objective.trial import Device, Latency
 
 Model = Exported | Callable[[], object]
-Samples = NDArray[np.float64]
 
-QUANTILE = 10
 WARM_UP_CALLS = 20
 SLOT_S = 0.004
-FEWEST_ROUNDS = 15
+FEWEST_ROUNDS = 16
 ROUNDS_BETWEEN_CHECKS = 20
+LOADS = 4
+LOADING_S = 2.0
 THROUGHPUT_S = 0.2
+STEADY = 2.0
 DRIFT_LIMIT = 0.10
 LOOSE = 0.05
 DENSE = "dense"
@@ -45,14 +56,11 @@ class Sitting:
     latencies: Mapping[str, Latency]
     slots: Mapping[str, Samples]
     calls: Mapping[str, Samples]
-    seconds: float
+    loads: int
 
-    def interval_ms(self, name: str, q: float = QUANTILE, seed: int = 0) -> tuple[float, float]:
-        """95 % bootstrap interval of that percentile of the slots, in milliseconds."""
-        slots = self.slots[name]
-        chosen = np.random.default_rng(seed).integers(0, len(slots), (2000, len(slots)))
-        low, high = np.percentile(np.percentile(slots[chosen], q, axis=1), [2.5, 97.5])
-        return float(low), float(high)
+    def interval_ms(self, name: str) -> tuple[float, float]:
+        """95 % interval of that network's 10th percentile, in milliseconds."""
+        return time_interval(self.slots[name], self.loads)
 
 
 def compare(
@@ -98,40 +106,55 @@ def compare_many(
     min_rounds: int = 40,
     max_rounds: int = 400,
     throughput_s: float = THROUGHPUT_S,
+    loads: int = LOADS,
 ) -> Sitting:
     """Measure all `candidates` and the dense model in one sitting, under the host's lock.
 
     `precision` is checked against the runner's. `runners` gives single candidates another runner, such as one at the
     device's default precision. Rounds go on until every ratio's interval is within ±`target` of it (looked at from
-    `min_rounds` on), or `time_limit_s` seconds are over. `throughput_s` 0 leaves the throughput out (0). Raises
-    `BadInput` for a candidate named "dense" or another precision than the runner's, and `TrialFailed` with kind
-    DEVICE where the device refuses a network.
+    `min_rounds` on), or `time_limit_s` seconds are over. `throughput_s` 0 leaves the throughput out (0). Each network
+    is loaded `loads` times, fewer where that would take long. Raises `BadInput` for a candidate named "dense" or
+    another precision than the runner's, and `TrialFailed` with kind DEVICE where the device refuses a network.
     """
     if DENSE in candidates or (precision is not None and precision != runner.precision):
         got, field = (DENSE, "candidates") if DENSE in candidates else (precision, "precision")
         raise BadInput(field, got, f"name it otherwise; the runner computes in {runner.precision}")
     special = runners or {}
     models = {DENSE: dense, **candidates}
-    sessions = {name: _load(model, special.get(name, runner)) for name, model in models.items()}
-    began = time.perf_counter()
+    sessions = _load({name: (model, special.get(name, runner)) for name, model in models.items()}, loads)
     with lock.exclusive(device.name):
         bench = _Bench(sessions, seed)
         bench.measure(time_limit_s, target, min_rounds, max_rounds)
-        fps = {name: session.throughput(throughput_s) if throughput_s else 0.0 for name, session in sessions.items()}
-    seconds = time.perf_counter() - began
+        fps = {name: each[0].throughput(throughput_s) if throughput_s else 0.0 for name, each in sessions.items()}
     latencies = {name: bench.latency(name, device, fps[name]) for name in models}
     slots = {name: np.array(values) for name, values in bench.slots.items()}
-    return Sitting(latencies, slots, {name: np.concatenate(parts) for name, parts in bench.calls.items()}, seconds)
+    calls = {name: np.concatenate(parts) for name, parts in bench.calls.items()}
+    return Sitting(latencies, slots, calls, bench.loads)
+
+
+def _load(models: Mapping[str, tuple[Model, Runner]], loads: int) -> dict[str, list[Session]]:
+    """Each network loaded as often as the others: `loads` times, half as often while that would take too long."""
+    began = time.perf_counter()
+    sessions = {name: [_session(*pair)] for name, pair in models.items()}
+    once = time.perf_counter() - began
+    while loads > 1 and once * (loads - 1) > LOADING_S:
+        loads //= 2
+    return {name: each + [_session(*models[name]) for _ in range(loads - 1)] for name, each in sessions.items()}
+
+
+def _session(model: Model, runner: Runner) -> Session:
+    return runner.load(model) if isinstance(model, Exported) else _CallSession(model, runner.precision)
 
 
 class _Bench:
     """The rounds of one sitting."""
 
-    def __init__(self, sessions: Mapping[str, Session], seed: int) -> None:
+    def __init__(self, sessions: Mapping[str, Sequence[Session]], seed: int) -> None:
         self.sessions, self.seed = sessions, seed
+        self.loads = len(sessions[DENSE])
         self.slots: dict[str, list[float]] = {name: [] for name in sessions}
         self.calls: dict[str, list[Samples]] = {name: [] for name in sessions}
-        self._length = {name: _warm_up(session) for name, session in sessions.items()}
+        self._length = {name: min(map(_warm_up, each)) for name, each in sessions.items()}
         self._random = np.random.default_rng(seed)
 
     def measure(self, time_limit_s: float, target: float, min_rounds: int, max_rounds: int) -> None:
@@ -140,70 +163,63 @@ class _Bench:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            for done in range(1, max_rounds + 1):
-                self._round()
+            for done in range(1, max_rounds // self.loads * self.loads + 1):
+                self._round((done - 1) % self.loads)
                 over = time.perf_counter() > until and done >= min(min_rounds, FEWEST_ROUNDS)
                 due = done >= min_rounds and done % ROUNDS_BETWEEN_CHECKS == 0
-                if over or (due and self._tight(target)):
+                if done % self.loads == 0 and (over or (due and self._tight(target))):
                     break
         finally:
             if collecting:
                 gc.enable()
 
-    def _round(self) -> None:
+    def _round(self, load: int) -> None:
         names = list(self.sessions)
         for index in self._random.permutation(len(names)):
-            calls = _slot(self.sessions[names[index]], self._length[names[index]])
+            calls = _slot(self.sessions[names[index]][load], self._length[names[index]])
             self.calls[names[index]].append(calls)
-            self.slots[names[index]].append(float(np.percentile(calls, QUANTILE)))
+            self.slots[names[index]].append(p10(calls))
 
     def _tight(self, target: float) -> bool:
-        return all(_half_width(*self.interval(name, 200)) <= target for name in self.sessions if name != DENSE)
+        """Whether every ratio's interval is within the target and the two halves of its rounds agree."""
+        return all(
+            half_width(*self.interval(name, 200)) <= target and self._ratio_drift(name) <= STEADY * target
+            for name in self.sessions
+        )
 
-    def interval(self, name: str, n: int) -> tuple[float, float, float]:
-        """Ratio of 10th percentiles to the dense model's, with the ends of its 95 % bootstrap interval."""
+    def _ratio_drift(self, name: str) -> float:
+        return ratio_drift(np.array(self.slots[name]), np.array(self.slots[DENSE]))
+
+    def interval(self, name: str, draws: int = DRAWS) -> tuple[float, float, float]:
+        """Ratio of 10th percentiles to the dense model's, with the ends of its 95 % interval in this sitting."""
         if name == DENSE:
             return 1.0, 1.0, 1.0
-        slots, dense = np.array(self.slots[name]), np.array(self.slots[DENSE])
-        ratio, low, high = bootstrap_ratio_interval(slots, dense, q=QUANTILE, n=n, seed=self.seed)
-        return float(ratio), float(low), float(high)
+        return ratio_interval(np.array(self.slots[name]), np.array(self.slots[DENSE]), self.loads, draws, self.seed)
 
     def latency(self, name: str, device: Device, fps: float) -> Latency:
         """What one network's rounds say; percentiles of milliseconds above the 10th are those of single calls."""
-        ratio, low, high = self.interval(name, 2000)
+        ratio, low, high = self.interval(name)
+        loose = max(half_width(ratio, low, high), self._ratio_drift(name))
+        low, high = (ratio, ratio) if name == DENSE else widened(ratio, low, high)
         dense = np.array(self.slots[DENSE])
-        p10 = float(np.percentile(self.slots[name], QUANTILE))
+        fast = p10(self.slots[name])
         p50, p90, p99 = (float(value) for value in np.percentile(np.concatenate(self.calls[name]), [50, 90, 99]))
         return Latency(
             device=device,
-            precision=self.sessions[name].precision,
+            precision=self.sessions[name][0].precision,
             ratio=ratio,
             ratio_lo=low,
             ratio_hi=high,
-            p10_ms=min(p10, p50),
+            p10_ms=min(fast, p50),
             p50_ms=p50,
             p90_ms=p90,
             p99_ms=p99,
-            baseline_p10_ms=float(np.percentile(dense, QUANTILE)),
+            baseline_p10_ms=p10(dense),
             baseline_p50_ms=float(np.percentile(np.concatenate(self.calls[DENSE]), 50)),
             throughput_fps=fps,
             n=len(dense),
-            noisy=drift(dense) > DRIFT_LIMIT or _half_width(ratio, low, high) > LOOSE,
+            noisy=drift(dense) > DRIFT_LIMIT or loose > LOOSE,
         )
-
-
-def drift(slots: Samples) -> float:
-    """How far the 10th percentiles of the first and the second half of the slots lie apart, relative to the smaller."""
-    halves = [float(np.percentile(half, QUANTILE)) for half in np.array_split(slots, 2) if len(half)]
-    return max(halves) / min(halves) - 1
-
-
-def _half_width(ratio: float, low: float, high: float) -> float:
-    return (high - low) / 2 / ratio
-
-
-def _load(model: Model, runner: Runner) -> Session:
-    return runner.load(model) if isinstance(model, Exported) else _CallSession(model, runner.precision)
 
 
 def _warm_up(session: Session) -> int:

@@ -12,9 +12,10 @@ from support_networks import Residual
 from agent.compress.groups import find_groups
 from agent.compress.prune import prune
 from agent.measure import benchmark, lock
-from agent.measure.benchmark import compare, compare_many, drift
+from agent.measure.benchmark import compare, compare_many
 from agent.measure.device import channel_step, fingerprint
 from agent.measure.export import export
+from agent.measure.intervals import drift, ratio_interval, redraw
 from agent.measure.runners import OpenVINORunner
 from objective.errors import BadInput
 
@@ -82,7 +83,8 @@ def test_the_ratio_is_that_of_the_networks_not_of_the_neighbours(clock: Clock) -
 def test_rounds_go_on_until_the_interval_is_tight_or_time_is_over(clock: Clock) -> None:
     """A steady host needs the fewest rounds; an unsteady one uses its time, and says how wide the interval stayed."""
     steady = compare(taking(clock, lambda: 0.5), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE)
-    assert steady.n == 40 and steady.ratio == steady.ratio_lo == steady.ratio_hi == 0.5
+    assert steady.n == 40 and steady.ratio == 0.5
+    assert (steady.ratio_lo, steady.ratio_hi) == pytest.approx((0.5 * 0.9902, 0.5 * 1.0098))
     random = np.random.default_rng(0)
 
     def wild() -> float:
@@ -100,6 +102,24 @@ def test_a_dense_model_that_drifts_is_called_noisy(clock: Clock) -> None:
     latency = compare(taking(clock, lambda: 0.5), growing, runner=FakeRunner(), device=HERE)
     assert latency.noisy
     assert drift(np.array([1.0, 1.0, 1.2, 1.2])) == pytest.approx(0.2)
+
+
+def test_an_interval_counts_loads_and_not_only_slots() -> None:
+    """Four loads that differ by 2 % leave the ratio as uncertain as that, however many slots there are."""
+    loads = np.tile([1.0, 1.02, 0.98, 1.0], 100)
+    ratio, low, high = ratio_interval(0.5 * loads, np.ones(400), loads=4)
+    assert ratio == pytest.approx(0.49) and high - low > 0.009
+    assert redraw(400, 4, 50, seed=0).shape == (50, 400) and redraw(8, 4, 9, 0).max() < 8
+    *_, narrow = ratio_interval(0.5 * loads, np.ones(400), loads=1)
+    assert narrow < high
+
+
+def test_a_ratio_that_changes_in_the_middle_is_not_settled(clock: Clock) -> None:
+    """The rounds go on although each half is steady, and the result is called noisy."""
+    until = 0.25e9
+    changing = taking(clock, lambda: 0.5 if clock.now < until else 0.6)
+    latency = compare(changing, taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE, time_limit_s=0.5)
+    assert latency.noisy and latency.n > 40
 
 
 def test_warm_up_calls_do_not_count(clock: Clock) -> None:

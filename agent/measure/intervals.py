@@ -1,0 +1,86 @@
+"""How sure a percentile of slots is when slots come from several loads of the same network.
+
+Two loads of one network differ by half a percent or more, for they lie elsewhere in memory; slots of one load differ by
+less. An interval from slots alone would be too narrow, so loads are drawn anew as well as the slots within them
+(two-stage bootstrap: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). What sets one
+sitting apart from the next cannot be seen from within: it is allowed for by a constant.
+"""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float64]
+
+QUANTILE = 10
+DRAWS = 2000
+"""Of an interval that is reported."""
+BETWEEN_SITTINGS = 0.005
+"""Relative standard deviation allowed for between sittings minutes apart; docs/measurement.md has what was measured."""
+
+
+def redraw(rounds: int, loads: int, draws: int, seed: int) -> NDArray[np.int64]:
+    """[draws, rounds] indices of rounds, drawn by load and then within the load; round i belongs to load i % loads.
+
+    `rounds` is a multiple of `loads`.
+    """
+    random = np.random.default_rng(seed)
+    per_load = rounds // loads
+    load = random.integers(0, loads, (draws, loads, 1))
+    turn = random.integers(0, per_load, (draws, loads, per_load))
+    return (turn * loads + load).reshape(draws, -1)
+
+
+def ratio_interval(
+    candidate: Samples, dense: Samples, loads: int, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float, float]:
+    """Ratio of the 10th percentiles of two rows of slots, and the ends of its 95 % interval in this sitting.
+
+    Slots of one round were slowed together, so they are drawn together; both rows have one length.
+    """
+    drawn = redraw(len(candidate), loads, draws, seed)
+    ratios = np.percentile(candidate[drawn], QUANTILE, axis=1) / np.percentile(dense[drawn], QUANTILE, axis=1)
+    ratio = p10(candidate) / p10(dense)
+    low, high = _middle(ratios)
+    return ratio, min(low, ratio), max(high, ratio)
+
+
+def widened(middle: float, low: float, high: float) -> tuple[float, float]:
+    """The ends of a 95 % interval, with what sittings differ by added in quadrature."""
+    allowed = 1.96 * BETWEEN_SITTINGS * middle
+    return middle - math.hypot(middle - low, allowed), middle + math.hypot(high - middle, allowed)
+
+
+def time_interval(slots: Samples, loads: int, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the 10th percentile of slots in this sitting, in their unit."""
+    return _middle(np.percentile(slots[redraw(len(slots), loads, DRAWS, seed)], QUANTILE, axis=1))
+
+
+def p10(samples: Samples | Iterable[float]) -> float:
+    """The 10th percentile."""
+    return float(np.percentile(np.asarray(samples), QUANTILE))
+
+
+def _middle(samples: Samples) -> tuple[float, float]:
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def drift(slots: Samples) -> float:
+    """How far the 10th percentiles of the first and the second half of the slots lie apart, relative to the smaller."""
+    halves = [p10(half) for half in np.array_split(slots, 2) if len(half)]
+    return max(halves) / min(halves) - 1
+
+
+def ratio_drift(candidate: Samples, dense: Samples) -> float:
+    """How far the ratios of the first and the second half of the rounds lie apart, relative to the smaller."""
+    middle = len(dense) // 2
+    halves = [p10(candidate[part]) / p10(dense[part]) for part in (slice(0, middle), slice(middle, None))]
+    return max(halves) / min(halves) - 1
+
+
+def half_width(ratio: float, low: float, high: float) -> float:
+    """Half of an interval's width, relative to the ratio."""
+    return (high - low) / 2 / ratio
