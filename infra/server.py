@@ -145,7 +145,9 @@ def _serve(
         yield
 
     app.router.lifespan_context = lifespan
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, server_header=False)
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=5, timeout_keep_alive=75, server_header=False
+    )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises them again after its end; ours is still to come
     uvicorn.Server(config).run(sockets=[listener])

@@ -21,13 +21,15 @@ class Timing:
     """How long the hub waits before it acts, in seconds.
 
     `run_silence`: a run nobody heard of is lost (the client speaks at least every 30 s). `agent_silence`: an agent is
-    gone, and what it was given but never started goes to another. `stop_grace`: after a stop request, how long the
+    gone, and what it was given but never started goes to another. `host_silence`: neither agent nor run was heard, so
+    their host is gone. `stop_grace`: after a stop request, how long the
     process may take by itself before its agent is told to end it. `issue_grace`: how long an agent may take to list a
     run it was given.
     """
 
     run_silence: float = 300.0
     agent_silence: float = 60.0
+    host_silence: float = 90.0
     stop_grace: float = 45.0
     issue_grace: float = 3.0
 

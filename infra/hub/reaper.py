@@ -5,6 +5,8 @@ Silence counts from the hub's own start at the earliest: while the hub was away 
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from infra.hub import runs, store_rows
 from infra.hub.lifecycle import Timing, blames_host, end
 from infra.hub.rows import RunRow, RunState
@@ -13,11 +15,7 @@ from infra.hub.store import Connection
 
 def overdue(connection: Connection, timing: Timing, hub_started: float, now: float) -> list[RunRow]:
     """Live runs that nobody speaks for any more."""
-    return [
-        run
-        for run in store_rows.live_runs(connection)
-        if now - max(hub_started, _last_word(connection, run)) > _patience(run, timing)
-    ]
+    return [run for run in store_rows.live_runs(connection) if _is_overdue(connection, run, timing, hub_started, now)]
 
 
 def reap(connection: Connection, timing: Timing, hub_started: float, now: float) -> list[RunRow]:
@@ -28,13 +26,12 @@ def reap(connection: Connection, timing: Timing, hub_started: float, now: float)
     return found
 
 
-def _patience(run: RunRow, timing: Timing) -> float:
-    return timing.agent_silence if run.state is RunState.PENDING and run.agent else timing.run_silence
+def _is_overdue(connection: Connection, run: RunRow, timing: Timing, hub_started: float, now: float) -> bool:
+    def silence(*moments: datetime | None) -> float:
+        return now - max([hub_started, *(moment.timestamp() for moment in moments if moment is not None)])
 
-
-def _last_word(connection: Connection, run: RunRow) -> float:
-    """When the run, or for one that has not started its agent, was last heard."""
-    times = [run.created_at, run.issued_at, run.heartbeat_at]
+    agent = silence(run.issued_at, store_rows.agent_heartbeat(connection, run.id))
     if run.state is RunState.PENDING:
-        times.append(store_rows.agent_heartbeat(connection, run.id))
-    return max(moment.timestamp() for moment in times if moment is not None)
+        return run.issued_at is not None and agent > timing.agent_silence
+    own = silence(run.started_at, run.heartbeat_at)
+    return own > timing.run_silence or (run.agent is not None and min(own, agent) > timing.host_silence)

@@ -11,7 +11,7 @@ import fcntl
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -304,6 +304,12 @@ def scalar(connection: Connection, sql: str, **values: object) -> Any:
 def execute(connection: Connection, sql: str, **values: object) -> int:
     """Run a statement; returns the number of rows it changed."""
     return int(connection.execute(_text(sql), values).rowcount)
+
+
+def execute_each(connection: Connection, sql: str, values: Sequence[Mapping[str, object]]) -> None:
+    """Run a statement once for each set of values."""
+    if values:
+        connection.execute(_text(sql), [dict(each) for each in values])
 
 
 def insert(connection: Connection, table: str, **values: object) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from infra.hub.store import Connection, execute, many, scalar
+from infra.hub.store import Connection, execute_each, many, scalar
 
 
 class Stream(StrEnum):
@@ -24,9 +24,10 @@ def put(connection: Connection, run_id: int, stream: Stream, offset: int, lines:
     INSERT INTO line (run_id, stream, number, step, text) VALUES (:run_id, :stream, :number, :step, :text)
     ON CONFLICT DO UPDATE SET step = excluded.step, text = excluded.text
     """
-    for number, text in enumerate(lines, offset):
-        step = _step(text) if stream is Stream.HISTORY else None
-        execute(connection, sql, run_id=run_id, stream=stream.value, number=number, step=step, text=text)
+    common = {"run_id": run_id, "stream": stream.value}
+    steps = [_step(text) if stream is Stream.HISTORY else None for text in lines]
+    numbered = enumerate(zip(lines, steps, strict=True), offset)
+    execute_each(connection, sql, [{**common, "number": n, "text": text, "step": step} for n, (text, step) in numbered])
 
 
 def count(connection: Connection, run_id: int, stream: Stream) -> int:

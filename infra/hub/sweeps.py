@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +102,12 @@ def check_config(config_yaml: str) -> dict[str, Any]:
     except BadInput as error:
         raise Invalid(str(error)) from error
     return config
+
+
+def warnings(config: Mapping[str, Any]) -> list[str]:
+    """What the configuration asks for that is taken and not acted on."""
+    early = "early_terminate: not served here; every run goes on to its end"
+    return [early] if "early_terminate" in config else []
 
 
 def _refuse_unserved(change: SweepChange) -> None:

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow
-from infra.hub.sweeps import SweepChange
+from infra.hub.sweeps import SweepChange, warnings
 from infra.wire import filters, paging
 from infra.wire.graphql import Info, Resolvers
 from infra.wire.ids import decode, encode
@@ -21,7 +21,7 @@ def _upsert(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
         sweep = hub.revise_sweep(decode("Sweep", input["id"]), change)
     else:
         sweep = hub.create_sweep(info.context.user, change)
-    return {"sweep": sweep, "configValidationWarnings": []}
+    return {"sweep": sweep, "configValidationWarnings": warnings(sweep.config)}
 
 
 def _change(given: dict[str, Any]) -> SweepChange:

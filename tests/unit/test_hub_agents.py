@@ -284,21 +284,57 @@ def test_a_deleted_sweep_tells_its_agents(hub: Hub) -> None:
     assert hub.run(sweep.entity, sweep.project, name) is not None
 
 
-def test_a_silent_run_is_lost_after_a_while(hub: Hub, clock: Clock) -> None:
-    """A machine that died is noticed by silence alone; an agent that still lists the run vouches for it."""
+def test_a_run_whose_host_is_silent_is_lost(hub: Hub, clock: Clock) -> None:
+    """A machine that died is noticed by silence alone; a run that is heard again was only out of reach."""
+    sweep = make_sweep(hub)
+    name = claim(hub, make_agent(hub, sweep))["run_id"]
+    start(hub, sweep, name)
+    clock.pass_by(hub.timing.host_silence)
+    assert hub.reap() == 0
+    clock.pass_by(1)
+    assert hub.reap() == 1
+    assert state(hub, sweep, name) is RunState.CRASHED
+    hub.stream(sweep.entity, sweep.project, name, StreamPost())
+    assert state(hub, sweep, name) is RunState.RUNNING
+
+
+@pytest.mark.parametrize("who", ["agent", "run"])
+def test_a_run_is_kept_while_it_or_its_agent_speaks(hub: Hub, clock: Clock, who: str) -> None:
+    """An agent killed with -9 leaves its run at work; a run in a long silent step has its agent's word."""
     sweep = make_sweep(hub)
     agent = make_agent(hub, sweep)
     name = claim(hub, agent)["run_id"]
     start(hub, sweep, name)
-    clock.pass_by(200)
-    hub.heartbeat(agent, {name})
-    clock.pass_by(200)
+    for _ in range(10):
+        clock.pass_by(80)
+        if who == "agent":
+            hub.heartbeat(agent, {name})
+        else:
+            hub.stream(sweep.entity, sweep.project, name, StreamPost())
+        assert hub.reap() == 0
+
+
+def test_a_run_of_its_own_is_lost_after_a_longer_silence(hub: Hub, clock: Clock) -> None:
+    """Without an agent to ask, the hub waits as W&B does."""
+    hub.begin_run(first_user(hub), RunChange(project="p", name="alone", host="h"))
+    hub.begin_run(first_user(hub), RunChange(project="p", name="later", state="pending"))
+    clock.pass_by(hub.timing.run_silence)
     assert hub.reap() == 0
-    clock.pass_by(101)
+    clock.pass_by(1)
     assert hub.reap() == 1
-    assert state(hub, sweep, name) is RunState.CRASHED
-    hub.stream(sweep.entity, sweep.project, name, StreamPost())
-    assert state(hub, sweep, name) is RunState.RUNNING, "it was only out of reach"
+    later = hub.run("local", "p", "later")
+    assert later is not None
+    assert later.state is RunState.PENDING, "made by hand, to be started some day"
+
+
+def test_runs_of_a_deleted_sweep_come_to_an_end(hub: Hub, clock: Clock) -> None:
+    """Nothing stays pending for ever because its sweep is gone."""
+    sweep = make_sweep(hub, OWN_SWEEP)
+    name = claim(hub, make_agent(hub, sweep))["run_id"]
+    hub.delete_sweep(sweep.id)
+    clock.pass_by(hub.timing.agent_silence + 1)
+    assert hub.reap() == 1
+    assert state(hub, sweep, name) is RunState.FAILED
 
 
 def test_nothing_is_lost_because_the_hub_was_away(tmp_path: Path, clock: Clock) -> None:
