@@ -18,7 +18,7 @@ from typing import Any
 
 import infra
 
-COMMAND = (sys.executable, "-P", "-m", "infra.controller")
+COMMAND = (sys.executable, "-P", "-W", "ignore", "-m", "infra.controller")  # -P: a file beside the hub shadows nothing
 ANSWER_S = 180.0  # a child that takes longer is stuck; the first answer includes loading torch
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 STOP_S = 1.0  # how long each tier of ending the child may take
