@@ -1,12 +1,15 @@
 """Artifacts through the unmodified wandb client: log, use, download, alias, list, link, delete, sync."""
 
+import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support_hub import HubProcess
+from support_wait import wait_for
 
 LOGGER = """
 import json, os, pathlib, wandb
@@ -192,6 +195,34 @@ show(text=pathlib.Path(wandb.Api().artifact("offline/kept:v0").file(root="kept")
     assert said["logged"] == ["model", "run_table"]
     assert (said["x"], said["text"]) == (1, "offline")
     assert "config.yaml" in said["files"]
+
+
+def test_an_upload_survives_a_kill_of_the_hub(tmp_path: Path) -> None:
+    """A hub killed while bytes arrive leaves no half of a file; started again, it gets the whole artifact."""
+    code = (
+        LOGGER
+        + """
+with wandb.init(project="kill", settings=quiet) as run:
+    made = wandb.Artifact("big", type="model")
+    for number in range(6):
+        with made.new_file(f"{number}.bin", mode="wb") as file:
+            file.write(bytes([number]) * (8 << 20))
+    run.log_artifact(made).wait()
+folder = pathlib.Path(wandb.Api().artifact("kill/big:v0").download(root="big", skip_cache=True))
+show(files=[len(set(path.read_bytes())) * path.stat().st_size for path in sorted(folder.iterdir())])
+"""
+    )
+    with HubProcess(tmp_path) as hub:
+        drafts = tmp_path / "hub" / "blobs" / "drafts"
+        client = hub.popen(sys.executable, "-c", code)
+        wait_for(lambda: drafts.exists() and any(drafts.iterdir()), every=0.002)
+        hub.kill9()
+        hub.restart()
+        output, _ = client.communicate(timeout=100)
+        assert shown(output)["files"] == [8 << 20] * 6
+        assert list(drafts.iterdir()) == []
+        stored = [path for path in (tmp_path / "hub" / "blobs").rglob("*") if path.is_file()]
+        assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in stored)
 
 
 def test_what_is_not_served_is_refused_in_a_line(hub: HubProcess) -> None:
