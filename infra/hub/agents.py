@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.controller.base import Exhausted, Suggestion
-from infra.hub import runs, store_rows, sweeps
+from infra.hub import projects, runs, store_rows, sweeps
 from infra.hub.errors import Missing
 from infra.hub.lifecycle import Timing, blames_host, end, happen, set_sweep_state
 from infra.hub.rows import AgentRow, RunRow, RunState, SweepRow, SweepState, UserRow
-from infra.hub.states import ENDED_STATES, LIVE_STATES, RunEvent
+from infra.hub.states import ENDED_STATES, RunEvent
 from infra.hub.store import Connection, insert, update
 
 Offer = Callable[[], Suggestion | Exhausted | None]
@@ -36,7 +36,7 @@ def register(
     connection: Connection, user: UserRow, entity: str | None, project: str | None, sweep: str, host: str, now: float
 ) -> AgentRow:
     """A new agent of a sweep; the first one starts it. Raises `Missing` for an unknown sweep."""
-    entity, project = entity or user.username, project or "uncategorized"
+    entity, project = projects.entity_or_own(user, entity), project or projects.DEFAULT_PROJECT
     found = store_rows.sweep_named(connection, entity, project, sweep)
     if found is None:
         raise Missing(f"sweep: got {sweep[:80]!r}, which is not in {entity}/{project}; look at the sweep's address")
@@ -62,12 +62,12 @@ def heartbeat(
 
     Raises `Missing` for an agent that is unknown, or whose sweep was deleted: the client then ends.
     """
-    agent = reread(connection, agent_id)
-    update(connection, "agent", agent_id, heartbeat_at=now)
     sweep = sweeps.reread(connection, sweep_id_of(connection, agent_id))
-    held = [run for run in store_rows.agent_runs(connection, agent_id) if run.state in LIVE_STATES]
-    kept = [run for run in held if _keep(connection, sweep, run, listed, timing, now)]
-    command, claimed = _orders(connection, sweep, agent, kept, listed, offer, timing, now)
+    update(connection, "agent", agent_id, heartbeat_at=now)
+    beat = _Beat(agent_id, sweep, frozenset(listed), timing, now)
+    held = store_rows.live_runs_of(connection, agent_id)
+    kept = [run for run in held if _keep(connection, beat, run)]
+    command, claimed = _orders(connection, beat, kept, offer)
     if command is EXIT:
         update(connection, "agent", agent_id, released=1)
     return Orders(command, sweep.id, moved=claimed or len(kept) < len(held))
@@ -86,58 +86,55 @@ def sweep_id_of(connection: Connection, agent_id: int) -> int:
     return store_rows.agent_sweep_id(connection, reread(connection, agent_id).id)
 
 
-def _keep(
-    connection: Connection, sweep: SweepRow, run: RunRow, listed: Collection[str], timing: Timing, now: float
-) -> bool:
+@dataclass(frozen=True)
+class _Beat:
+    """A heartbeat as it was heard."""
+
+    agent_id: int
+    sweep: SweepRow
+    listed: frozenset[str]
+    timing: Timing
+    now: float
+
+
+def _keep(connection: Connection, beat: _Beat, run: RunRow) -> bool:
     """Whether the agent still has the run; settles it if not."""
-    if run.name in listed:
-        update(connection, "run", run.id, heartbeat_at=now)
+    if run.name in beat.listed:
+        update(connection, "run", run.id, heartbeat_at=beat.now)
         return True
-    if run.state is RunState.PENDING and now - _issued(run) < timing.issue_grace:
+    if run.state is RunState.PENDING and beat.now - _issued(run) < beat.timing.issue_grace:
         return True
     # What was issued and never listed may have been lost on the way: it is queued again in every kind of sweep.
-    blamed = blames_host(sweep) or run.state is RunState.PENDING
-    end(connection, run, None, now, host_is_blamed=blamed)
+    blamed = blames_host(beat.sweep) or run.state is RunState.PENDING
+    end(connection, run, None, beat.now, host_is_blamed=blamed)
     return False
 
 
-def _orders(
-    connection: Connection,
-    sweep: SweepRow,
-    agent: AgentRow,
-    held: list[RunRow],
-    listed: Collection[str],
-    offer: Offer,
-    timing: Timing,
-    now: float,
-) -> tuple[Command | None, bool]:
+def _orders(connection: Connection, beat: _Beat, held: list[RunRow], offer: Offer) -> tuple[Command | None, bool]:
     """The command, and whether it hands out a run that was not the agent's before."""
     for run in held:
-        if run.name in listed and _must_end(run, timing, now):
+        if run.name in beat.listed and _must_end(run, beat):
             return {"type": "stop", "run_id": run.name}, False
-        if run.name not in listed and run.stop_requested_at is None:
-            return _run_command(sweep, run), False
-    if held or listed:
+        if run.name not in beat.listed and run.stop_requested_at is None:
+            return _run_command(beat.sweep, run), False
+    if held or beat.listed:
         return None, False
-    if sweep.state in (SweepState.CANCELED, SweepState.FINISHED):
+    if beat.sweep.state in (SweepState.CANCELED, SweepState.FINISHED):
         return EXIT, False
-    if sweep.state is not SweepState.RUNNING:
-        return None, False
-    return _claim(connection, sweep, agent, offer, now)
+    return _claim(connection, beat, offer) if beat.sweep.state is SweepState.RUNNING else (None, False)
 
 
-def _claim(
-    connection: Connection, sweep: SweepRow, agent: AgentRow, offer: Offer, now: float
-) -> tuple[Command | None, bool]:
+def _claim(connection: Connection, beat: _Beat, offer: Offer) -> tuple[Command | None, bool]:
     """Something queued, else something new, else wait; the last agent to wait in vain finishes the sweep."""
+    sweep, now = beat.sweep, beat.now
     queued = store_rows.first_queued(connection, sweep.id)
     if queued is not None:
-        happen(connection, queued, RunEvent.ISSUED, now, agent_id=agent.id)
-        return _run_command(sweep, runs.reread(connection, queued.id)), True
+        happen(connection, queued, RunEvent.ISSUED, now, agent_id=beat.agent_id)
+        return _run_command(sweep, queued), True
     states = store_rows.sweep_states(connection, sweep.id)
     offered = Exhausted("run_cap") if _full(sweep, sum(states.values())) else offer()
     if isinstance(offered, Suggestion):
-        run_id = runs.create_for_agent(connection, sweep, agent.id, offered.config, offered.why, now)
+        run_id = runs.create_for_agent(connection, sweep, beat.agent_id, offered.config, offered.why, now)
         return _run_command(sweep, runs.reread(connection, run_id)), True
     if offered is None or not ENDED_STATES.issuperset(states):
         return None, False  # a run still at work may yet be queued again and need this agent
@@ -161,12 +158,12 @@ def _run_command(sweep: SweepRow, run: RunRow) -> Command:
     }
 
 
-def _must_end(run: RunRow, timing: Timing, now: float) -> bool:
+def _must_end(run: RunRow, beat: _Beat) -> bool:
     """A process that was asked to stop is left to do so by itself for a while; one that never started is not."""
     if run.stop_requested_at is None:
         return False
-    grace = timing.stop_grace if run.state is not RunState.PENDING else 0.0
-    return now - run.stop_requested_at.timestamp() >= grace
+    grace = beat.timing.stop_grace if run.state is not RunState.PENDING else 0.0
+    return beat.now - run.stop_requested_at.timestamp() >= grace
 
 
 def _issued(run: RunRow) -> float:

@@ -14,15 +14,15 @@ import json
 import os
 import re
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from infra.hub import store_rows
 from infra.hub.errors import Conflict, Invalid
 from infra.hub.rows import UserRow
-from infra.hub.store import Connection, Store, insert, many, one
+from infra.hub.store import Connection, Store, insert
 
 FIRST_USER = "local"
 MIN_KEY = 40  # the client refuses shorter keys
@@ -37,7 +37,6 @@ class Auth:
         self._secret = secret
         self._clock = clock
         self._known: dict[str, UserRow] = {}
-        self._lock = threading.Lock()
 
     def user_of(self, key: str) -> UserRow | None:
         """The user who holds `key`, or None. Looked up by keyed hash, so timing tells nothing about stored keys."""
@@ -45,17 +44,15 @@ class Auth:
         if (known := self._known.get(digest)) is not None:
             return known
         with self._store.read() as connection:
-            row = one(connection, _BY_KEY, hash=digest)
-        if row is None:
-            return None
-        with self._lock:
-            return self._known.setdefault(digest, UserRow(row["id"], row["username"], bool(row["admin"])))
+            user = store_rows.user_with_key(connection, digest)
+        if user is not None:
+            self._known[digest] = user
+        return user
 
     def users(self) -> list[UserRow]:
         """All users, oldest first."""
         with self._store.read() as connection:
-            found = many(connection, "SELECT * FROM user ORDER BY id")
-        return [UserRow(row["id"], row["username"], bool(row["admin"])) for row in found]
+            return store_rows.users(connection)
 
     def add_user(self, username: str, key: str | None = None, *, admin: bool = False) -> str:
         """Make a user, or give an existing one a further key; returns the key (made here if none is given).
@@ -70,8 +67,8 @@ class Auth:
         digest, now = self._hash(key), self._clock()
 
         def work(connection: Connection) -> None:
-            owner = one(connection, _BY_KEY, hash=digest)
-            if owner is not None and owner["username"] != username:
+            owner = store_rows.user_with_key(connection, digest)
+            if owner is not None and owner.username != username:
                 raise Conflict("api_key: another user holds this key; choose another")
             user_id = _ensure_user(connection, username, admin, now)
             if owner is None:
@@ -133,14 +130,9 @@ def write_private(path: Path, content: bytes) -> None:
     draft.replace(path)
 
 
-_BY_KEY = "SELECT user.* FROM api_key JOIN user ON user.id = api_key.user_id WHERE api_key.hash = :hash"
-
-
 def _ensure_user(connection: Connection, username: str, admin: bool, now: float) -> int:
-    row = one(connection, "SELECT id FROM user WHERE username = :username", username=username)
-    if row is not None:
-        return int(row["id"])
-    return insert(connection, "user", username=username, admin=int(admin), created_at=now)
+    known = store_rows.user_named(connection, username)
+    return known.id if known else insert(connection, "user", username=username, admin=int(admin), created_at=now)
 
 
 def _b64(content: bytes) -> str:

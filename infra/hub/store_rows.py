@@ -47,6 +47,12 @@ def user_named(connection: Connection, username: str) -> UserRow | None:
     return _one(_user, row)
 
 
+def user_with_key(connection: Connection, key_hash: str) -> UserRow | None:
+    """Whose key has that keyed hash."""
+    sql = "SELECT user.* FROM api_key JOIN user ON user.id = api_key.user_id WHERE api_key.hash = :key_hash"
+    return _one(_user, one(connection, sql, key_hash=key_hash))
+
+
 def projects(connection: Connection, entity: str | None) -> list[ProjectRow]:
     """Projects of an entity, or all, newest first."""
     sql = "SELECT * FROM project WHERE :entity IS NULL OR entity = :entity ORDER BY created_at DESC, id DESC"
@@ -123,6 +129,12 @@ def first_queued(connection: Connection, sweep_id: int) -> RunRow | None:
 def agent_runs(connection: Connection, agent_id: int) -> list[RunRow]:
     """Runs an agent holds or held last, by creation."""
     return [_run(row) for row in many(connection, _RUN + "WHERE run.agent_id = :id ORDER BY run.id", id=agent_id)]
+
+
+def live_runs_of(connection: Connection, agent_id: int) -> list[RunRow]:
+    """The runs an agent holds."""
+    sql = _RUN + "WHERE run.agent_id = :id AND run.state IN ('pending', 'running', 'preempting') ORDER BY run.id"
+    return [_run(row) for row in many(connection, sql, id=agent_id)]
 
 
 def live_runs(connection: Connection) -> list[RunRow]:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from infra.hub.errors import Denied, Invalid, Missing
+from infra.hub.projects import DEFAULT_PROJECT
 from infra.hub.rows import ProjectRow, RunRow, RunState, UserRow
 from infra.hub.runs import RunChange
 from infra.hub.store_lines import Stream
@@ -26,7 +27,7 @@ def project_of(run: RunRow, info: Info) -> ProjectRow:
 def find_run(info: Info, entity: str | None, project: str | None, name: str) -> RunRow:
     """The run of that name. Raises `Missing`."""
     known = info.context
-    found = known.hub.run(entity or known.user.username, project or "uncategorized", name)
+    found = known.hub.run(entity or known.user.username, project or DEFAULT_PROJECT, name)
     if found is None:
         raise Missing(f"run: got {name[:80]!r}, which is not in {entity}/{project}")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from infra.hub.errors import Denied
+from infra.hub.projects import DEFAULT_PROJECT
 from infra.hub.rows import ProjectRow, RunRow, SweepRow, UserRow
 from infra.wire import filters, paging
 from infra.wire.graphql import Context, Info, Resolvers
@@ -39,7 +40,7 @@ def _users(_root: object, info: Info, query: str | None = None) -> dict[str, Any
 def find_project(info: Info, entity_name: str | None, name: str | None) -> ProjectRow | None:
     """The project asked for; the user's own entity and W&B's default project where none is named."""
     known = info.context
-    return known.hub.project(entity_name or known.user.username, name or "uncategorized")
+    return known.hub.project(entity_name or known.user.username, name or DEFAULT_PROJECT)
 
 
 def _project(

@@ -82,6 +82,7 @@ CREATE TABLE run (
     UNIQUE (project_id, name)
 ) STRICT;
 CREATE INDEX run_sweep ON run (sweep_id);
+CREATE INDEX run_agent ON run (agent_id);
 CREATE INDEX run_live ON run (state) WHERE state IN ('pending', 'running', 'preempting', 'preempted');
 
 -- Rows of history, system metrics and console output, by the line number the client gives them.
