@@ -1,6 +1,7 @@
 """The commands of this room: `python -m agent trial | plan | baseline | check | answer`; users type `prunefleet …`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,10 @@ from objective.errors import BadInput
 from objective.trial import TrialFailed
 
 BAD_INPUT, FAULT = 2, 1
+
+# Read once, when torch is imported. Threads that spin while they wait for each other made two of them ten times slower
+# than one whenever another process wanted a core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _trial(args: argparse.Namespace) -> int:

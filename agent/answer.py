@@ -112,7 +112,7 @@ class _Answer:
         sitting = self._sit({"winner": winner, **{_key(each.kept): each for each in uniform}}, SITTING_S)
         controls = self._controls(winner, dense, uniform, sitting)
         self._note(chosen, winner, controls)
-        tell("answer", 5, 5, f"measured in one sitting of {sitting.seconds:.0f} s")
+        tell("answer", 5, 5, f"measured in one sitting of {len(sitting.slots[DENSE])} rounds")
         told = {
             "run": chosen.name,
             "artifact": f"{self.reader.project}/candidate-{chosen.name}:v0",
@@ -127,7 +127,7 @@ class _Answer:
             **winner.drop_from(dense),
             **timing(sitting, "winner"),
         }
-        sat = {"seconds": sitting.seconds, "rounds": len(sitting.slots[DENSE]), "device": self.bench.device.to_json()}
+        sat = {"rounds": len(sitting.slots[DENSE]), "device": self.bench.device.to_json()}
         return {"winner": told, "controls": controls, "hypervolume_gain": gain(scored, self._warm()), "sitting": sat}
 
     def _judged(self, network: nn.Module, kept: Mapping[str, int]) -> Judged:

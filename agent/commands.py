@@ -6,10 +6,9 @@ Lines on standard output: `progress PHASE DONE/TOTAL TEXT` and `seconds PHASE S`
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -110,17 +109,15 @@ def _profiled(request: Request, bench: Bench, session: report.Session, watch: Wa
             progress,
             runner=bench.runner,
         )
-        reference = publish_profile(session, profile)
+        reference = publish_profile(session, profile, bench.device.kind)
     print(f"seconds profile {time.perf_counter() - began:.1f}", flush=True)
     session.summarise({"seconds_dense": bench.baseline.seconds, "seconds_profile": time.perf_counter() - began})
     return profile, reference
 
 
-def publish_profile(session: report.Session, profile: Profile) -> str:
+def publish_profile(session: report.Session, profile: Profile, device_kind: str) -> str:
     """Log the profile as an artifact; returns how a sweep names it, such as "profile-fashion_mnist-cpu-f32:v0"."""
-    device: Mapping[str, Any] | str = profile.to_json()["device"]
-    kind = device["kind"] if isinstance(device, Mapping) else "device"
-    name = f"profile-{profile.task}-{kind}-{profile.precision}"
+    name = f"profile-{profile.task}-{device_kind}-{profile.precision}"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "profile.json"
         file.write_text(json.dumps(profile.to_json(), indent=1))

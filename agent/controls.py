@@ -87,7 +87,7 @@ def against_uniform(
 
     Returns `equal_latency`: test of the line at the winner's latency ratio, and the winner's `gain` over it;
     `equal_quality`: latency ratio of the line at the winner's quality, and the share of it that the winner `saved`.
-    Each has the ends of a 95 % interval from `n` resamples of examples and of rounds, both drawn for all networks alike.
+    Each has the ends of a 95 % interval from `n` resamples of examples and of rounds, drawn alike for all networks.
     """
     points = [winner, dense, *uniform]
     random = np.random.default_rng(seed)

@@ -103,7 +103,7 @@ class Classification(ABC):
     def evaluate(self, network: nn.Module, split: str, limit: int | None = None) -> dict[str, float]:
         """top1 and top5 on a split, on its first `limit` images if given; in float32."""
         ranks = self._ranks(network, split, limit)
-        return {metric: float((ranks < int(metric[3:])).float().mean()) for metric in self.metrics}
+        return {metric: float((ranks < int(metric[3:])).double().mean()) for metric in self.metrics}
 
     def correct(self, network: nn.Module, split: str) -> torch.Tensor:
         """bool [n]: which images of a split are classified rightly."""

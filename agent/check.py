@@ -1,0 +1,155 @@
+"""`prunefleet check`: everything that a sweep relies on, one line each, and one miniature trial of its machinery."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agent.bench import export_dense, space_of, trial_threads
+from agent.compress.groups import Group, find_groups
+from agent.measure.device import fingerprint
+from agent.measure.runners import OpenVINORunner
+from agent.request import Request, from_sweep
+from agent.server import base_url, require_server
+from agent.tasks.baseline import Baseline
+from agent.tasks.registry import load_task
+from agent.tasks.task import SPLITS, Task, digest
+from agent.trial import Bench, run_trial
+from agent.watch import Watch
+from objective.errors import BadInput
+from objective.space import Space
+from objective.sweepfile import read_sweep_file
+from objective.trial import Device, Failure, TrialFailed
+
+EPOCHS = 0.02
+EXAMPLES = 500
+MEASURED_S = 1.0
+
+
+class Brief:
+    """A task with its evaluation cut short: all else is the task's own."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def evaluate(self, network: torch.nn.Module, split: str, limit: int | None = None) -> dict[str, float]:
+        """The task's own, on a few examples."""
+        return self._task.evaluate(network, split, min(limit or EXAMPLES, EXAMPLES))
+
+
+@dataclass
+class Checks:
+    """Prints one line for each part that is well, with what was found."""
+
+    watch: Watch
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[list[str]]:
+        """Runs a part; what it appends to the list is told behind its name."""
+        found: list[str] = []
+        began = time.perf_counter()
+        with self.watch.during(name):
+            yield found
+        print(f"ok  {name}: {', '.join(found)} ({time.perf_counter() - began:.1f} s)", flush=True)
+
+
+def check(sweep_file: Path) -> int:
+    """Check a sweep file and what it needs on this host. Raises `BadInput` or `TrialFailed` at the first fault."""
+    torch.set_num_threads(trial_threads())
+    checks = Checks(Watch())
+    with checks.part("file") as found:
+        config = read_sweep_file(sweep_file)
+        request = from_sweep(config)
+        found += [str(sweep_file), f"{request.goal.kind} on {request.goal.metric}"]
+    task = _task(checks, request)
+    network = task.network()
+    device, runner = _device(checks, request)
+    groups, space = _groups(checks, task, network, config, device, request)
+    _server(checks)
+    with tempfile.TemporaryDirectory() as folder, _cache_in(Path(folder)):
+        baseline = _untrained(task, network, Path(folder))
+        dense = export_dense(baseline, task.example_input(), device, request.candidate.precision)
+        brief: Any = Brief(task)
+        bench = Bench(brief, baseline, groups, space, request.goal, device, runner, dense, request.lr, MEASURED_S)
+        _miniature(checks, request, bench, Path(folder))
+    print(f"{sweep_file}: all is well", flush=True)
+    return 0
+
+
+def _task(checks: Checks, request: Request) -> Task:
+    with checks.part("task") as found:
+        task = load_task(request.task)
+        if request.goal.metric not in task.metrics:
+            raise BadInput("objective.metric", request.goal.metric, f"{task.name} gives {', '.join(task.metrics)}")
+        found += [task.name, f"metrics {', '.join(task.metrics)}"]
+    with checks.part("data") as found:
+        shape = tuple(task.example_input().shape)
+        batches = [len(batch) for batch in task.calibration()]
+        found += [f"input {shape}", f"{sum(batches)} examples to calibrate with"]
+    return task
+
+
+def _device(checks: Checks, request: Request) -> tuple[Device, OpenVINORunner]:
+    with checks.part("device") as found:
+        device = fingerprint(request.device)
+        runner = OpenVINORunner(precision=request.candidate.precision)
+        found += [device.cpu, f"{device.cores} cores", f"measures at {runner.precision}"]
+    return device, runner
+
+
+def _groups(
+    checks: Checks, task: Task, network: torch.nn.Module, config: dict[str, Any], device: Device, request: Request
+) -> tuple[tuple[Group, ...], Space]:
+    with checks.part("groups") as found:
+        groups = find_groups(network, task.example_input())
+        space = space_of(groups, device, request.candidate.precision)
+        if "ratio" in config["parameters"]:
+            Space.from_parameters(config["parameters"]["ratio"], space.widths, space.groups[0].step)
+        found += [f"{group.name} {group.width}" for group in groups]
+    return groups, space
+
+
+def _server(checks: Checks) -> None:
+    if not {"WANDB_BASE_URL", "WANDB_API_KEY"} & set(os.environ):
+        print("--  server: neither WANDB_BASE_URL nor WANDB_API_KEY is set; `prunefleet up` starts its own", flush=True)
+        return
+    with checks.part("server") as found:
+        found += [base_url(), f"user {require_server()}"]
+
+
+@contextmanager
+def _cache_in(folder: Path) -> Iterator[None]:
+    """Keep what an untrained network leaves out of the real cache."""
+    before = os.environ.get("PRUNEFLEET_CACHE")
+    os.environ["PRUNEFLEET_CACHE"] = str(folder / "cache")
+    try:
+        yield
+    finally:
+        os.environ.pop("PRUNEFLEET_CACHE")
+        if before is not None:
+            os.environ["PRUNEFLEET_CACHE"] = before
+
+
+def _untrained(task: Task, network: torch.nn.Module, folder: Path) -> Baseline:
+    metrics = {split: task.evaluate(network, split, EXAMPLES) for split in SPLITS[:2]}
+    return Baseline(network.eval(), metrics, digest(str(folder)), folder / "none", "untrained", 0.0)
+
+
+def _miniature(checks: Checks, request: Request, bench: Bench, folder: Path) -> None:
+    with checks.part("trial") as found:
+        kept = bench.space.uniform_ladder()[-1]
+        candidate = replace(request.candidate, ratios=bench.space.ratios(kept), epochs=EPOCHS)
+        result = run_trial(candidate, bench, folder, Watch())
+        if isinstance(result, Failure):
+            raise TrialFailed(result)
+        ratio = result.measurement.worst.ratio
+        found += [f"latency ratio {ratio:.2f} at the smallest uniform size", f"parity {result.parity:.0e}"]
