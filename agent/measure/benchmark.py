@@ -33,15 +33,15 @@ from objective.trial import Device, Latency
 Model = Exported | Callable[[], object]
 
 WARM_UP_CALLS = 20
-SLOT_S = 0.004
+SLOT_S = 0.004  # about one time slice: a slot is interrupted once or not at all
 FEWEST_ROUNDS = 16
 ROUNDS_BETWEEN_CHECKS = 20
 LOADS = 4
-LOADING_S = 2.0
+LOADING_S = 2.0  # spent on loading again
 THROUGHPUT_S = 0.2
-STEADY = 2.0
-DRIFT_LIMIT = 0.10
-LOOSE = 0.05
+STEADY = 2.0  # the halves of the rounds agree within this many targets
+PATIENCE = 3.0  # time limits for a noisy host
+DRIFT_LIMIT, LOOSE = 0.10, 0.05  # noisy beyond: the dense model's drift, the ratio's drift or half interval
 DENSE = "dense"
 
 
@@ -112,9 +112,10 @@ def compare_many(
 
     `precision` is checked against the runner's. `runners` gives single candidates another runner, such as one at the
     device's default precision. Rounds go on until every ratio's interval is within ±`target` of it (looked at from
-    `min_rounds` on), or `time_limit_s` seconds are over. `throughput_s` 0 leaves the throughput out (0). Each network
-    is loaded `loads` times, fewer where that would take long. Raises `BadInput` for a candidate named "dense" or
-    another precision than the runner's, and `TrialFailed` with kind DEVICE where the device refuses a network.
+    `min_rounds` on), or `time_limit_s` seconds are over, three times that while the host is noisy. `throughput_s` 0
+    leaves the throughput out (0). Each network is loaded `loads` times, fewer where that would take long. Raises
+    `BadInput` for a candidate named "dense" or another precision than the runner's, and `TrialFailed` with kind
+    DEVICE where the device refuses a network.
     """
     if DENSE in candidates or (precision is not None and precision != runner.precision):
         got, field = (DENSE, "candidates") if DENSE in candidates else (precision, "precision")
@@ -158,16 +159,22 @@ class _Bench:
         self._random = np.random.default_rng(seed)
 
     def measure(self, time_limit_s: float, target: float, min_rounds: int, max_rounds: int) -> None:
-        """Run rounds until all intervals are tight, the time is over, or `max_rounds` are done."""
-        until = time.perf_counter() + time_limit_s
+        """Run rounds until all intervals are tight, the time is over, or `max_rounds` are done.
+
+        What is noisy then gets more time, `PATIENCE` times the limit in all.
+        """
+        began = time.perf_counter()
         collecting = gc.isenabled()
         gc.disable()
         try:
             for done in range(1, max_rounds // self.loads * self.loads + 1):
                 self._round((done - 1) % self.loads)
-                over = time.perf_counter() > until and done >= min(min_rounds, FEWEST_ROUNDS)
-                due = done >= min_rounds and done % ROUNDS_BETWEEN_CHECKS == 0
-                if done % self.loads == 0 and (over or (due and self._tight(target))):
+                if done % self.loads or done < min(min_rounds, FEWEST_ROUNDS):
+                    continue
+                if done >= min_rounds and done % ROUNDS_BETWEEN_CHECKS == 0 and self._tight(target):
+                    break
+                spent = time.perf_counter() - began
+                if spent > time_limit_s and (spent > PATIENCE * time_limit_s or not any(map(self.noisy, self.slots))):
                     break
         finally:
             if collecting:
@@ -187,6 +194,11 @@ class _Bench:
             for name in self.sessions
         )
 
+    def noisy(self, name: str) -> bool:
+        """Whether the dense model or the ratio drifted, or the ratio's interval is wider than any use of it allows."""
+        loose = max(half_width(*self.interval(name, 200)), self._ratio_drift(name))
+        return loose > LOOSE or drift(np.array(self.slots[DENSE])) > DRIFT_LIMIT
+
     def _ratio_drift(self, name: str) -> float:
         return ratio_drift(np.array(self.slots[name]), np.array(self.slots[DENSE]))
 
@@ -199,7 +211,6 @@ class _Bench:
     def latency(self, name: str, device: Device, fps: float) -> Latency:
         """What one network's rounds say; percentiles of milliseconds above the 10th are those of single calls."""
         ratio, low, high = self.interval(name)
-        loose = max(half_width(ratio, low, high), self._ratio_drift(name))
         low, high = (ratio, ratio) if name == DENSE else widened(ratio, low, high)
         dense = np.array(self.slots[DENSE])
         fast = p10(self.slots[name])
@@ -218,7 +229,7 @@ class _Bench:
             baseline_p50_ms=float(np.percentile(np.concatenate(self.calls[DENSE]), 50)),
             throughput_fps=fps,
             n=len(dense),
-            noisy=drift(dense) > DRIFT_LIMIT or loose > LOOSE,
+            noisy=self.noisy(name),
         )
 
 
