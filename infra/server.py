@@ -141,7 +141,10 @@ def _serve(
         if ready_file is not None:
             ready = {"url": url, "api_key": key, "admin_token": token, "pid": os.getpid()}
             write_private(ready_file, json.dumps(ready).encode())
-        print(f"hub: {url}" + (f"  first key: {key}" if key else ""), flush=True)
+        # Output often ends up in a log: whoever asked for the ready file gets the key there, and only there.
+        print(f"hub: {url}" + (f"  first key: {key}" if key and not ready_file else ""), flush=True)
+        if sys.stdout.isatty():
+            print(f"sign in: {url}/login?ticket={hub.ticket_for(hub.auth.users()[0].username)}", flush=True)
         yield
 
     app.router.lifespan_context = lifespan

@@ -1,10 +1,12 @@
 """How another machine joins a sweep: two variables and one line to paste there."""
 
 import ipaddress
+import json
 import shlex
 import sys
+import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 
 def join_lines(url: str, api_key: str, sweep: str, environment: Path | None = None) -> tuple[str, str, str]:
@@ -15,6 +17,21 @@ def join_lines(url: str, api_key: str, sweep: str, environment: Path | None = No
         f"export WANDB_API_KEY={shlex.quote(api_key)}",
         f"PATH={shlex.quote(str(bin_folder))}:$PATH wandb agent --forward-signals {shlex.quote(sweep)}",
     )
+
+
+def sign_in_link(url: str, admin_token: str, username: str, onward: str) -> str:
+    """An address that signs its reader in once, for a short time, and leads to the path `onward`.
+
+    Raises `OSError` when the hub does not answer.
+    """
+    request = urllib.request.Request(  # noqa: S310 - the hub's own http address
+        f"{url}/admin/tickets",
+        data=json.dumps({"username": username}).encode(),
+        headers={"Authorization": f"Bearer {admin_token}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        ticket = json.loads(answer.read())["ticket"]
+    return f"{url}/login?{urlencode({'ticket': ticket, 'next': onward})}"
 
 
 def reachable_from_elsewhere(url: str) -> bool:

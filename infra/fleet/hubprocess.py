@@ -24,6 +24,7 @@ class HubProcess:
         self._data, self._host, self._port = data, host, port
         self._ready = data / "hub.ready.json"
         self.child: Child | None = None
+        self.admin_token = ""
 
     def start(self, check: Callable[[], None]) -> dict[str, Any]:
         """Start it and wait until it accepts connections; returns what it says of itself. Raises `StepFailed`."""
@@ -43,7 +44,9 @@ class HubProcess:
                 raise StepFailed(child.last_line() or f"the hub ended at once (log: {child.log})", child.ended() or 1)
             if time.monotonic() > until:
                 raise StepFailed(f"the hub was not ready in {START_SECONDS:.0f} s (log: {child.log})", 1)
-        return dict(json.loads(self._ready.read_text()))
+        ready = dict(json.loads(self._ready.read_text()))
+        self.admin_token = str(ready["admin_token"])
+        return ready
 
     def tend(self, check: Callable[[], None]) -> bool:
         """Start it again if it died; returns whether that was needed."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from infra.fleet.hosts import join_lines, reachable_from_elsewhere
+from infra.fleet.hosts import join_lines, reachable_from_elsewhere, sign_in_link
 from infra.fleet.hubprocess import HubProcess
 from infra.fleet.process import Impatience
 from infra.fleet.progress import Screen
@@ -165,9 +165,18 @@ def _sweep(fleet: Fleet) -> str:
         sweep = create_sweep(config, str(fleet.state["entity"]), fleet.options.project)
         fleet.state.save(sweep_file=digest, sweep=sweep)
     sweep = str(fleet.state["sweep"])
-    fleet.screen.say(f"Page: {page(fleet.state['url'], sweep)}")
+    _tell_the_page(fleet, sweep)
     _tell_how_to_join(fleet, sweep)
     return sweep
+
+
+def _tell_the_page(fleet: Fleet, sweep: str) -> None:
+    """On a terminal the link signs its reader in; a log gets the bare address, for whoever reads it later."""
+    url, entity = str(fleet.state["url"]), str(fleet.state["entity"])
+    link = page(url, sweep)
+    if fleet.screen.console.is_terminal:
+        link = sign_in_link(url, fleet.hub.admin_token, entity, link.removeprefix(url))
+    fleet.screen.say(f"Page: {link}")
 
 
 def page(url: str, sweep: str) -> str:

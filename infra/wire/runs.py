@@ -104,6 +104,11 @@ def _wandb_config(run: RunRow, _info: Info, keys: list[str] | None = None) -> st
     return json.dumps({key: values[key] for key in (keys or values) if key in values})
 
 
+def _told(run: RunRow, _info: Info) -> str:
+    """The summary, with the controller's reason for the run where it had one: it belongs to what is read of a run."""
+    return json.dumps(run.summary if run.why is None else {**run.summary, "why": run.why})
+
+
 RESOLVERS: Resolvers = {
     "Mutation": {
         "upsertBucket": _upsert,
@@ -132,7 +137,7 @@ RESOLVERS: Resolvers = {
         "updatedAt": lambda run, _info: run.heartbeat_at or run.created_at,
         "config": lambda run, _info: json.dumps(run.raw_config),
         "wandbConfig": _wandb_config,
-        "summaryMetrics": lambda run, _info: json.dumps(run.summary),
+        "summaryMetrics": _told,
         "systemMetrics": history.system_metrics,
         "historyKeys": history.keys,
         "historyLineCount": lambda run, _info: run.history_lines,
