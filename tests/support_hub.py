@@ -55,7 +55,7 @@ class HubProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for child in self._children:
-            end_group(child)
+            end_session(child)
         self.stop()
 
     def start(self) -> None:
@@ -112,7 +112,7 @@ class HubProcess:
         return kept | {key: str(value) for key, value in own.items()} | more
 
     def popen(self, *argv: str, **env: str) -> subprocess.Popen[str]:
-        """A command in the hub's environment, in a process group of its own; ended with the hub at the latest."""
+        """A command in the hub's environment, in a session of its own; ended with the hub at the latest."""
         child = subprocess.Popen(
             argv,
             env=self.env(**env),
@@ -153,10 +153,12 @@ class HubProcess:
         return post(self.url + path, body, {"Authorization": f"Bearer {bearer}"}, method)
 
 
-def end_group(child: subprocess.Popen[str]) -> None:
-    """End a process and all it started; nothing of wandb's may outlive a test."""
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+def end_session(child: subprocess.Popen[str]) -> None:
+    """End a process and all it started, agents' trials in groups of their own included; nothing outlives a test."""
+    for pid in [child.pid, *(int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal())]:
+        with suppress(ProcessLookupError):
+            if os.getsid(pid) == child.pid:
+                os.kill(pid, signal.SIGKILL)
     child.wait(30)
     if child.stdout is not None:
         child.stdout.close()
