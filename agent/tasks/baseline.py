@@ -17,6 +17,7 @@ from agent.cache import cache_folder, only_one, replace_file, sha256_of
 from agent.tasks.task import Budget, Task, data_hash, dense_budget, digest, task_hash
 from agent.tasks.training import threads
 from objective.errors import BadInput
+from objective.trial import Failure, FailureKind, TrialFailed
 
 FILE = "dense.safetensors"
 HEADER = "prunefleet"
@@ -51,10 +52,6 @@ class Baseline:
     seconds: float
 
 
-class Interrupted(Exception):
-    """Training of the dense network was told to end before it was done."""
-
-
 def artifact_name(task: Task) -> str:
     """Name of the dense network's artifact: it changes with the task's code, its data and the training's length."""
     budget = dense_budget(task)
@@ -69,7 +66,7 @@ def obtain(
 
     `expected` is the SHA-256 that a sweep names: then nothing is trained. Of two processes on a host one trains, the
     other waits. Raises `BadInput` where the file found is not the expected one or belongs to other code or data, and
-    `Interrupted` when `progress` returns False.
+    `TrialFailed` of kind INTERRUPTED when `progress` returned False.
     """
     name = artifact_name(task)
     with only_one(_folder() / f"{name}.lock"):
@@ -171,7 +168,7 @@ def _fit(task: Task, network: nn.Module, budget: Budget, progress: Progress) -> 
     if budget.epochs:
         task.fit(network, budget, report)
     if stopped:
-        raise Interrupted
+        raise TrialFailed(Failure(FailureKind.INTERRUPTED, "baseline", "the dense model was not trained to the end"))
     network.eval()
 
 

@@ -44,7 +44,7 @@ class FashionMNIST(Classification):
     def splits(self) -> Mapping[str, Images]:
         """The official test part is the test split; the training part is divided by a fixed permutation."""
         files = sources.fashion_mnist()
-        order = _order()
+        order = _order(len(files["train-labels-idx1-ubyte"]))
         pixels = torch.from_numpy(files["train-images-idx3-ubyte"][order])[:, None]
         labels = torch.from_numpy(files["train-labels-idx1-ubyte"][order].astype(np.int64))
         train = len(order) - 2 * HELD_BACK
@@ -56,9 +56,9 @@ class FashionMNIST(Classification):
 
     def data_hash(self) -> str:
         """Of the files' checksums, the division into splits, and the limit: known before the data is read."""
-        return digest(*sources.SHA256.values(), _order().tobytes(), repr(self.limit))
+        return digest(*sources.SHA256.values(), _order(60000).tobytes(), repr(self.limit))
 
 
-def _order() -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """A fixed permutation of the 60,000 training images."""
-    return np.random.default_rng(SEED).permutation(60000)
+def _order(count: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """A fixed permutation of the training images."""
+    return np.random.default_rng(SEED).permutation(count)

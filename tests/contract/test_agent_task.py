@@ -1,0 +1,126 @@
+"""What every task keeps, be it ours, a user's, or the ones that the docs show."""
+
+import copy
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import support_idx
+import torch
+from support_tiny_task import TinyTask
+
+from agent.compress.groups import find_groups
+from agent.tasks.fashion_mnist import FashionMNIST
+from agent.tasks.task import SPLITS, Budget, Task, data_hash, dense_budget, task_hash
+from agent.tasks.training import recalibrate
+
+PAGE = Path(__file__).parents[2] / "docs" / "task.md"
+
+
+def documented(name: str) -> Task:
+    """The task that docs/task.md shows under that name."""
+    code = re.search(rf"<!-- tested: {name} -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert code, f"docs/task.md shows no {name}"
+    space: dict[str, type] = {}
+    exec(code[1], space)
+    made: Task = space[name]()
+    made.task_hash = lambda: code[1]  # type: ignore[attr-defined]  # code that has no file has no source to hash
+    return made
+
+
+@pytest.fixture(params=["FashionMNIST", "TinyTask", "Leaves", "Masks"])
+def task(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
+    monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PRUNEFLEET_DATA", str(tmp_path / "data"))
+    support_idx.pretend(monkeypatch, tmp_path / "data", packed=False)
+    if request.param == "FashionMNIST":
+        yield FashionMNIST(limit=300)
+    else:
+        yield TinyTask() if request.param == "TinyTask" else documented(request.param)
+
+
+def _brief(task: Task) -> Budget:
+    return Budget(0.5, dense_budget(task).lr)
+
+
+def test_it_is_a_task(task: Task) -> None:
+    """It has the members of the protocol, a name fit for files, and at least one metric."""
+    assert isinstance(task, Task)
+    assert re.fullmatch("[_a-zA-Z0-9]+", task.name) and task.metrics
+
+
+def test_the_network_is_the_same_each_time(task: Task) -> None:
+    """Two calls give networks with equal weights that do not share them."""
+    one, other = task.network(), task.network()
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert next(one.parameters()).data_ptr() != next(other.parameters()).data_ptr()
+
+
+def test_the_network_takes_the_example_and_can_be_pruned(task: Task) -> None:
+    """The example is one float input, the network runs on it, and DepGraph finds groups in it."""
+    example = task.example_input()
+    assert example.shape[0] == 1 and example.dtype == torch.float32
+    assert find_groups(task.network(), example)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_metrics_are_fractions_and_repeatable(task: Task, split: str) -> None:
+    """Each split gives every metric as a fraction, the same twice, and leaves the network as it was."""
+    network = task.network()
+    before = copy.deepcopy(network.state_dict())
+    found = task.evaluate(network, split)
+    assert set(found) == set(task.metrics) and all(0 <= value <= 1 for value in found.values())
+    assert task.evaluate(network, split) == found
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def test_a_limit_evaluates_the_first_examples(task: Task) -> None:
+    """A limit of one example gives what that example gives; a limit beyond the end changes nothing."""
+    network = task.network()
+    whole = task.evaluate(network, "validation")
+    assert task.evaluate(network, "validation", 10**6) == whole
+    assert all(0 <= value <= 1 for value in task.evaluate(network, "validation", 1).values())
+
+
+def test_training_learns_and_reports(task: Task) -> None:
+    """Fitting lowers the reported loss, tells the epoch it is in, and is the same with the same seed."""
+    rows: list[dict[str, float]] = []
+    networks = [task.network(), task.network()]
+    budget = dense_budget(task)
+    for network in networks:
+        task.fit(network, budget, lambda row: bool(rows.append(dict(row)) or True))
+    losses = [row["train_loss"] for row in rows[: len(rows) // 2] if "train_loss" in row]
+    assert losses[-1] < losses[0]
+    assert 0 < rows[0]["epoch"] <= budget.epochs
+    assert all(torch.equal(a, b) for a, b in zip(*(each.parameters() for each in networks), strict=True))
+
+
+def test_training_ends_when_told(task: Task) -> None:
+    """After the report returned False, no further one comes."""
+    rows: list[object] = []
+    task.fit(task.network(), _brief(task), lambda row: bool(rows.append(row)))
+    assert len(rows) == 1
+
+
+def test_recalibration_changes_statistics_alone(task: Task) -> None:
+    """Weights stay as they are; running statistics are those of the calibration batches, the same each time."""
+    network, other = task.network(), task.network()
+    before = copy.deepcopy(dict(network.named_parameters()))
+    recalibrate(task, network)
+    recalibrate(task, other)
+    assert all(torch.equal(before[name], value) for name, value in network.named_parameters())
+    assert all(torch.equal(a, b) for a, b in zip(network.buffers(), other.buffers(), strict=True))
+    assert any(float(buffer.float().abs().sum()) > 0 for buffer in network.buffers())
+
+
+def test_hashes_are_stable(task: Task) -> None:
+    """Code and data have the same hashes each time they are asked."""
+    assert task_hash(task) == task_hash(task) and data_hash(task) == data_hash(task)
+
+
+@pytest.mark.parametrize("name", ["Leaves", "Masks"])
+def test_documented_tasks_are_short(name: str) -> None:
+    """A user's task is at most 40 lines."""
+    code = re.search(rf"<!-- tested: {name} -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert code and len([line for line in code[1].splitlines() if line.strip()]) <= 40
