@@ -114,7 +114,7 @@ def test_processes_that_start_together_fetch_once(data: Path, monkeypatch: pytes
 def test_no_source_is_one_line_that_says_what_to_do(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When no source has the data, one line says what each answered and how to give the data; nothing is left behind."""
+    """When no source has the data, one line says what each answered and how to give the data; nothing is left."""
     monkeypatch.setattr(sources, "SOURCES", {"one": _source(tmp_path / "no", []), "two": _source(tmp_path / "no", [])})
     with pytest.raises(BadInput) as told:
         sources.fashion_mnist()

@@ -1,0 +1,137 @@
+"""One trial: what it measures, and how each thing that can go wrong is told."""
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support_tiny_task import TinyTask
+
+from agent import trial
+from agent.bench import prepare
+from agent.failures import explain
+from agent.measure import device
+from agent.request import from_config
+from agent.trial import Bench, Trial, run_trial
+from agent.watch import Watch
+from objective.errors import BadInput
+from objective.trial import Candidate, Failure, FailureKind, TrialFailed
+
+CONFIG = {"task": "support_tiny_task:TinyTask", "objective": {"kind": "fastest", "max_drop": 0.05}}
+STAGES = ["prune", "export", "measure", "recalibrate", "train", "evaluate", "export_final", "parity"]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A bench for the tiny task, its dense network trained, measured briefly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRUNEFLEET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(device, "usable_cores", lambda: 1)
+        return replace(prepare(from_config(CONFIG), None, Watch().during), seconds_to_measure=0.2)
+
+
+def _run(bench: Bench, tmp_path: Path, watch: Watch | None = None, **ratios: float) -> Trial | Failure:
+    return run_trial(Candidate(ratios, epochs=0.5), bench, tmp_path, watch or Watch())
+
+
+def test_a_candidate_comes_to_a_score(bench: Bench, tmp_path: Path) -> None:
+    """A pruned network keeps the channels asked for, is measured against the dense one, trained and scored."""
+    rows: list[dict[str, float]] = []
+    watch = Watch(log=lambda row: rows.append(dict(row)))
+    result = _run(bench, tmp_path, watch, conv2=0.5)
+    assert isinstance(result, Trial)
+    measured = result.measurement
+    assert measured.kept == {"conv1": 64, "conv2": 32, "conv3": 64}
+    assert measured.params < sum(each.numel() for each in bench.baseline.network.parameters())
+    assert measured.accuracy.val > 0.9 and measured.accuracy.holdout is not None and measured.accuracy.test is None
+    assert measured.metric_drop == pytest.approx(bench.baseline.metrics["validation"]["top1"] - measured.accuracy.val)
+    assert measured.worst.ratio_lo <= measured.worst.ratio <= measured.worst.ratio_hi
+    assert result.score.feasible and result.parity < 1e-4 and result.exported.xml.exists()
+    assert list(watch.seconds) == STAGES
+    assert [row["epoch"] for row in rows] == sorted(row["epoch"] for row in rows) and "val_top1" in rows[0]
+
+
+def test_the_dense_network_is_not_touched(bench: Bench, tmp_path: Path) -> None:
+    """After a trial the dense network has the quality it had."""
+    _run(bench, tmp_path, conv1=0.75, conv3=0.5)
+    assert bench.task.evaluate(bench.baseline.network, "validation") == bench.baseline.metrics["validation"]
+
+
+def test_an_unknown_group_is_the_sweeps_fault(bench: Bench, tmp_path: Path) -> None:
+    """No failure of a trial: bad input, which names the group and those there are."""
+    with pytest.raises(BadInput, match=r"ratio\.conv9.*conv1, conv2, conv3"):
+        _run(bench, tmp_path, conv9=0.5)
+    with pytest.raises(BadInput, match=r"objective\.metric: got 'top7'"):
+        _run(replace(bench, goal=replace(bench.goal, metric="top7")), tmp_path)
+
+
+def test_a_stop_between_stages_is_an_interruption(bench: Bench, tmp_path: Path) -> None:
+    """The stage under way ends, the next does not begin; the failure is the host's and says who asked."""
+    asked: list[str] = []
+    watch = Watch(log=lambda row: asked.append("now"), stop=lambda: "stopped by SIGTERM" if asked else None)
+    result = _run(bench, tmp_path, watch)
+    assert isinstance(result, Failure) and result.kind is FailureKind.INTERRUPTED and result.kind.blames_host
+    assert (result.stage, result.message) == ("train", "stopped by SIGTERM")
+
+
+def test_a_stop_in_training_ends_it_soon(bench: Bench, tmp_path: Path) -> None:
+    """Training hears of a stop at its next report, and the trial ends without evaluating."""
+    rows: list[object] = []
+    watch = Watch(log=rows.append, stop=lambda: "the server asked" if len(rows) > 1 else None)
+    result = run_trial(Candidate({}, epochs=20), bench, tmp_path, watch)
+    assert isinstance(result, Failure) and result.stage == "train" and len(rows) == 2
+    assert "evaluate" not in watch.seconds
+
+
+def test_a_loss_that_is_not_finite_is_the_candidates(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A learning rate that blows up ends as diverged, which teaches the controller."""
+    monkeypatch.setattr(TinyTask, "lr", 1e30)
+    result = _run(bench, tmp_path)
+    assert isinstance(result, Failure) and result.kind is FailureKind.DIVERGED and result.teaches
+
+
+@pytest.mark.parametrize(
+    ("stage", "error", "kind"),
+    [
+        ("export", OSError(errno.ENOSPC, "No space left on device"), FailureKind.DISK_FULL),
+        ("train", OSError(errno.EDQUOT, "Disk quota exceeded"), FailureKind.DISK_FULL),
+        ("train", MemoryError(), FailureKind.OUT_OF_MEMORY),
+        ("train", RuntimeError("DefaultCPUAllocator: can't allocate memory: tried 9 bytes"), FailureKind.OUT_OF_MEMORY),
+        ("measure", RuntimeError("CUDA out of memory. Tried to allocate"), FailureKind.OUT_OF_MEMORY),
+        ("measure", RuntimeError("Exception from src/inference: device lost"), FailureKind.DEVICE),
+        ("data", BadInput("data", "x.gz", "replace this file"), FailureKind.DATA),
+        ("baseline", BadInput("baseline", "abc", "run plan again"), FailureKind.DATA),
+        ("prune", BadInput("kept.a", 0, "keep 1 to 8"), FailureKind.INFEASIBLE),
+        ("train", ZeroDivisionError("division by zero"), FailureKind.UNKNOWN),
+        ("train", TrialFailed(Failure(FailureKind.DIVERGED, "train", "loss nan")), FailureKind.DIVERGED),
+    ],
+)
+def test_every_error_has_its_kind(stage: str, error: Exception, kind: FailureKind) -> None:
+    """An error becomes a failure of the right kind, at its stage, in one line."""
+    failure = explain(error, stage)
+    assert failure.kind is kind and failure.stage == stage and "\n" not in failure.message and failure.message
+
+
+def test_bad_input_elsewhere_is_raised_again() -> None:
+    """Bad input in a stage that neither host nor candidate is to blame for stays bad input."""
+    with pytest.raises(BadInput):
+        explain(BadInput("network", "conv", "make it run"), "groups")
+
+
+def test_an_error_in_a_stage_becomes_a_failure(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a stage raises is returned as a value with the stage's name."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trial, "export", full)
+    result = _run(bench, tmp_path)
+    assert isinstance(result, Failure) and (result.kind, result.stage) == (FailureKind.DISK_FULL, "export")
+
+
+def test_the_dense_export_is_made_once(bench: Bench) -> None:
+    """The bench keeps the dense network's export in the cache, complete."""
+    assert bench.dense.xml.exists() and bench.dense.xml.with_suffix(".bin").exists()
+    assert bench.dense.size_bytes > 0 and bench.dense.network is bench.baseline.network
