@@ -1,6 +1,6 @@
 """The ratio is one of like with like, certain to what it says, and honest where it is not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,15 @@ from objective.errors import BadInput
 
 HERE = fingerprint()
 IMAGE = torch.zeros(1, 1, 16, 16)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of locks of our own: nothing else on this machine is waited for."""
+    folder = tmp_path_factory.mktemp("host")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lock.tempfile, "gettempdir", lambda: str(folder))
+        yield folder
 
 
 @dataclass

@@ -12,6 +12,7 @@ from support_wait import wait_for
 
 from agent.measure import lock
 from objective.errors import BadInput
+from objective.trial import FailureKind, TrialFailed
 
 TRAINER = """
 import sys
@@ -92,6 +93,21 @@ def test_a_killed_measurement_releases_the_host(host) -> None:
         pass
     with lock.exclusive("CPU"):
         assert lock.holder() == {"pid": os.getpid(), "device": "CPU"}
+
+
+def test_a_measurement_that_hangs_does_not_stop_the_host(host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training goes on after a while; another measurement fails in one line that names the process."""
+    measurer, _ = host(MEASURER, "measurer")
+    monkeypatch.setattr(lock, "TRAINER_PATIENCE_S", 0.1)
+    monkeypatch.setattr(lock, "MEASURER_PATIENCE_S", 0.1)
+    with lock.batch():
+        pass
+    monkeypatch.setattr(lock, "TRAINER_PATIENCE_S", 1e9)
+    with lock.batch():  # waited for once, not once a batch
+        pass
+    with pytest.raises(TrialFailed, match=f"{measurer.pid}.* has held this host for") as failed, lock.exclusive("CPU"):
+        pass
+    assert failed.value.failure.kind == FailureKind.DEVICE and failed.value.failure.kind.blames_host
 
 
 def test_a_waiting_measurement_is_not_starved(host) -> None:

@@ -1,6 +1,7 @@
 """The profile: complete, resumable, and good for any network."""
 
 import copy
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from support_wait import wait_for
 from torch import nn
 
 from agent.journal import Journal
+from agent.measure import lock
 from agent.measure.device import fingerprint
 from agent.plan import Effort, make_profile, network_hash, points, resolve
 from agent.tasks.task import Budget
@@ -59,6 +61,15 @@ def evaluations(cache: Path) -> tuple[int, Profile]:
     task = SyntheticTask()
     profile = profile_in(cache, task)
     return task.evaluated, profile
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of locks of our own: nothing else on this machine is waited for."""
+    folder = tmp_path_factory.mktemp("host")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lock.tempfile, "gettempdir", lambda: str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +123,10 @@ def test_other_weights_are_measured_anew(tmp_path: Path) -> None:
     assert task.evaluated == 3
 
 
-def test_a_killed_plan_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_plan_goes_on_where_it_was(tmp_path: Path, own_host: Path) -> None:
     """Killed with -9 after its first points, started again: what was finished stays, what is missing is measured."""
-    with subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)]) as child:
+    argv, env = [sys.executable, "-c", CHILD, str(tmp_path)], {**os.environ, "TMPDIR": str(own_host)}
+    with subprocess.Popen(argv, env=env) as child:
         try:
             wait_for(lambda: sum(path.read_bytes().count(b"\n") for path in tmp_path.rglob("*.jsonl")) >= 2, 60)
         finally:
