@@ -1,0 +1,102 @@
+"""The winner against its controls: who is chosen, which uniform rungs are needed, and how lines are compared."""
+
+import numpy as np
+import pytest
+from support_tiny_task import TinyTask
+
+from agent.answer import choose, gain, wanted
+from agent.controls import Judged, Point, against_uniform, judge, line
+from agent.report import RunRecord
+from objective.goal import Goal
+
+RANDOM = np.random.default_rng(0)
+
+
+def _run(name: str, score: float, holdout: float = 0.92, drop: float = 0.005, ratio: float = 0.5) -> RunRecord:
+    summary = {"score": score, "holdout_top1": holdout, "metric_drop": drop, "latency_ratio": ratio}
+    return RunRecord(name, "finished", {"kept": {"a": len(name)}}, summary)
+
+
+def test_the_best_score_wins_where_holdout_agrees() -> None:
+    """Without a contradiction the highest score wins."""
+    run, agrees = choose([_run("a", 0.5), _run("b", 0.7)], Goal(max_drop=0.01), 0.925)
+    assert (run.name, agrees) == ("b", True)
+
+
+def test_a_winner_that_holdout_contradicts_is_passed_over() -> None:
+    """A candidate that loses more than the limit on holdout was lucky on validation: the next one is taken."""
+    run, agrees = choose([_run("lucky", 0.7, holdout=0.90), _run("b", 0.5)], Goal(max_drop=0.01), 0.925)
+    assert (run.name, agrees) == ("b", True)
+
+
+def test_where_holdout_contradicts_all_the_best_score_wins_and_it_is_said() -> None:
+    """No candidate within the limit on holdout: the best score, marked; an infeasible one never stands in for it."""
+    runs = [_run("a", 0.7, holdout=0.90), _run("infeasible", -0.1, holdout=0.93)]
+    run, agrees = choose(runs, Goal(max_drop=0.01), 0.925)
+    assert (run.name, agrees) == ("a", False)
+
+
+def test_a_goal_without_a_drop_limit_takes_the_best_score() -> None:
+    """Holdout checks a limit on quality; other goals have none."""
+    goal = Goal(kind="most_accurate", max_latency_ratio=0.5)
+    assert choose([_run("a", 0.7, holdout=0.5), _run("b", 0.1)], goal, 0.9)[0].name == "a"
+
+
+def test_the_gain_is_what_the_search_added_to_the_warm_points() -> None:
+    """Hypervolume of warm runs, of all, and their difference."""
+    warm, better = _run("w", 0.1, drop=0.05, ratio=0.5), _run("ab", 0.2, drop=0.05, ratio=0.4)
+    found = gain([warm, better], [{"a": 1}])
+    assert found == pytest.approx({"warm": 0.025, "all": 0.03, "gain": 0.005})
+
+
+def test_rungs_beside_the_winners_latency_come_first() -> None:
+    """The nearest rungs on both sides in latency are wanted, then slower ones until one is as good as the winner."""
+    ratio = {"winner": 0.35, "r1": 0.1, "r2": 0.3, "r3": 0.4, "r4": 0.6, "r5": 0.8}
+    judged: dict[str, float] = {}
+    order = []
+    while (name := wanted(ratio, judged, quality=0.92)) is not None:
+        order.append(name)
+        judged[name] = {"r2": 0.90, "r3": 0.91, "r4": 0.925}[name]
+    assert order == ["r2", "r3", "r4"]
+
+
+def test_a_line_is_followed_both_ways() -> None:
+    """Quality at a latency and latency at a quality lie on the same segments; slower and worse points do not count."""
+    ratios, qualities = [0.2, 0.4, 0.6, 1.0], [0.88, 0.90, 0.89, 0.92]
+    assert line(ratios, qualities, 0.3, 0.89) == pytest.approx((0.89, 0.3))
+    assert line(ratios, qualities, 0.6, 0.91) == pytest.approx((0.90, 0.8), abs=1e-6)
+    assert line(ratios, qualities, 0.1, 0.5) == pytest.approx((0.88, 0.2))
+    assert line(ratios, qualities, 2.0, 0.99) == pytest.approx((0.92, 1.0))
+
+
+def _point(quality: float, ms: float) -> Point:
+    return Point((RANDOM.random(4000) < quality).astype(float), ms * (1 + 0.02 * RANDOM.random(200)))
+
+
+def test_a_better_network_gains_beyond_noise() -> None:
+    """A winner above the uniform line gains quality at its latency and saves latency at its quality, beyond noise."""
+    uniform = [_point(0.80, 0.2), _point(0.88, 0.5)]
+    found = against_uniform(_point(0.92, 0.3), uniform, _point(0.93, 1.0), n=200)
+    quality, latency = found["equal_latency"], found["equal_quality"]
+    assert 0.05 < quality["gain_lo"] < quality["gain"] < quality["gain_hi"] < 0.12
+    assert 0.5 < latency["saved_lo"] < latency["saved"] < latency["saved_hi"] < 0.75
+    assert quality["test_lo"] <= quality["test"] <= quality["test_hi"]
+
+
+def test_a_network_on_the_line_gains_nothing() -> None:
+    """A winner that is a uniform one itself gains nothing, and the interval says so."""
+    same = _point(0.9, 0.4)
+    found = against_uniform(same, [same, _point(0.8, 0.2)], _point(0.93, 1.0), n=200)
+    assert found["equal_latency"]["gain"] == pytest.approx(0, abs=1e-9)
+    assert found["equal_quality"]["saved"] == pytest.approx(0, abs=1e-9)
+
+
+def test_test_quality_comes_with_intervals_where_examples_are_known() -> None:
+    """A task that tells each example gives Wilson and paired intervals; another one gives the metric alone."""
+    task = TinyTask()
+    judged = judge(task, task.network(), {"a": 1}, "top1")
+    assert judged.metric == pytest.approx(task.evaluate(judged.network, "test")["top1"])
+    assert judged.quality()["test_lo"] < judged.metric < judged.quality()["test_hi"]
+    assert judged.drop_from(judged) == {"test_drop": 0.0, "test_drop_lo": 0.0, "test_drop_hi": 0.0}
+    bare = Judged({}, judged.network, 0.5)
+    assert bare.quality() == {"test": 0.5} and list(bare.drop_from(judged)) == ["test_drop"]

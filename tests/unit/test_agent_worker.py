@@ -1,0 +1,210 @@
+"""One trial's process: what it tells the server, and its exit code, for each way to end."""
+
+import json
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import support_tiny_task
+from support_tiny_task import TinyTask
+
+from agent import worker
+from agent.measure import device
+from agent.stop import Stop
+from objective.errors import BadInput
+from objective.trial import Failure, FailureKind, Measurement, Score, TrialFailed
+
+CONFIG: dict[str, Any] = {
+    "task": "support_tiny_task:TinyTask",
+    "objective": {"kind": "fastest", "max_drop": 0.05},
+    "recipe": {"epochs": 0.2},
+    "ratio": {"conv1": 0.5},
+}
+
+
+class Told:
+    """Stands for the server: remembers what the worker says."""
+
+    name, project = "run1", "me/project"
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = dict(config)
+        self.noted: dict[str, Any] = {}
+        self.rows: list[Mapping[str, float]] = []
+        self.files: dict[str, bytes] = {}
+        self.said: list[object] = []
+        self.finished: tuple[int, bool] | None = None
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        self.noted |= values
+
+    def log(self, row: Mapping[str, float]) -> None:
+        self.rows.append(row)
+
+    def fetch(self, name: str, folder: Path) -> bool:
+        return False
+
+    def publish(self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any]) -> str:
+        if kind == "candidate":
+            self.files = {file.name: file.read_bytes() for file in files}
+        return "v0"
+
+    def scored(self, measurement: Measurement, score: Score, seconds: Mapping[str, float]) -> None:
+        self.said.append((measurement, score, dict(seconds)))
+
+    def failed(self, failure: Failure, seconds: Mapping[str, float]) -> None:
+        self.said.append(failure)
+
+    def refused(self, error: BadInput, stage: str) -> None:
+        self.said.append((str(error), stage))
+
+    def finish(self, exit_code: int, again: bool = False) -> None:
+        self.finished = (exit_code, again)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a trial's process in this one, with a configuration; returns what it told and its exit code."""
+    monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(device, "usable_cores", lambda: 1)
+    monkeypatch.setattr(Stop, "listen", lambda self: self)
+
+    def trial(config: Mapping[str, Any] = CONFIG, stop: Stop | None = None) -> tuple[Told, int]:
+        told = Told(config)
+        if stop:
+            monkeypatch.setattr(worker, "Stop", lambda: stop)
+        monkeypatch.setattr(worker.report, "start", lambda _: told)
+        code = worker.main()
+        assert told.finished and told.finished[0] == code
+        return told, code
+
+    return trial
+
+
+def test_a_trial_tells_its_score_and_hands_over_its_files(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """A scored trial exits 0, says where it ran and with what, and publishes files without a pickle among them."""
+    told, code = run()
+    assert code == 0 and told.finished == (0, False)
+    assert told.noted["kept"] == {"conv1": 32, "conv2": 64, "conv3": 64}
+    assert {"device", "host", "task_hash", "data_hash", "baseline_hash", "versions"} <= set(told.noted)
+    measurement, score, seconds = told.said[0]
+    assert measurement.accuracy.val > 0.8 and score.feasible
+    assert {"imports", "task", "data", "baseline", "groups", "measure", "train", "publish"} <= set(seconds)
+    assert set(told.files) == {
+        "kept.json",
+        "weights.safetensors",
+        "model.xml",
+        "model.bin",
+        "benchmark.json",
+        "parity.json",
+    }
+    assert sum(map(len, told.files.values())) < 2_000_000
+    assert not any(content.startswith((b"\x80", b"PK")) for content in told.files.values())
+    assert Measurement.from_json(json.loads(told.files["benchmark.json"])["measurement"]) == measurement
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_a_candidates_failure_is_an_answer(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss that is not finite exits 0 and is not tried again."""
+    run()
+    monkeypatch.setattr(TinyTask, "lr", 1e30)
+    told, code = run()
+    assert (code, told.finished) == (0, (0, False)) and told.said[0].kind is FailureKind.DIVERGED
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(MemoryError(), FailureKind.OUT_OF_MEMORY), (OSError(28, "No space left on device"), FailureKind.DISK_FULL)],
+)
+def test_a_hosts_failure_hands_the_run_back(
+    run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, kind: FailureKind
+) -> None:
+    """Out of memory or disk: exit 1, handed back to be tried again, one line on standard error."""
+
+    def fit(*_: object) -> None:
+        raise error
+
+    run()
+    monkeypatch.setattr(TinyTask, "fit", fit)
+    told, code = run()
+    assert (code, told.finished) == (1, (1, True)) and told.said[0].kind is kind
+    assert capsys.readouterr().err.strip().count("\n") == 0
+
+
+def test_missing_data_is_the_hosts_failure(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host without the data hands the run back: another one may have it."""
+
+    def splits(self: TinyTask) -> None:
+        raise BadInput("data", "x.gz", "replace this file")
+
+    monkeypatch.setattr(TinyTask, "splits", splits)
+    told, code = run()
+    assert (code, told.said[0].kind, told.said[0].stage) == (1, FailureKind.DATA, "data")
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "stage"),
+    [
+        ({"ratio": {"conv9": 0.5}}, "ratio.conv9", "groups"),
+        ({"ratio": {"conv1": 1.5}}, "ratio.conv1", "start"),
+        ({"task": "support_tiny_task:Gone"}, "Gone", "task"),
+        ({"measure": {"precision": "f8"}}, "f8", "task"),
+        ({"extra": 1}, "unknown key extra", "start"),
+    ],
+)
+def test_a_wrong_sweep_exits_2(
+    run: Any, capsys: pytest.CaptureFixture[str], change: dict[str, Any], words: str, stage: str
+) -> None:
+    """What no host can do is told in one line, exits 2, and is not tried again: every trial would end so."""
+    told, code = run(CONFIG | change)
+    assert code == 2 and told.finished == (2, False)
+    assert words in told.said[0][0] and told.said[0][1] == stage
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_stop_by_the_server_ends_well(run: Any) -> None:
+    """The server's stop exits 0 and hands nothing back; it is not the candidate's failure."""
+    stop = Stop()
+    stop.by_server.set()
+    told, code = run(stop=stop)
+    assert (code, told.finished) == (0, (0, False)) and told.said[0].kind is FailureKind.INTERRUPTED
+
+
+def test_a_signal_hands_the_run_back(run: Any) -> None:
+    """SIGTERM exits 1 and hands the run back."""
+    told, code = run(stop=Stop(signal_name="SIGTERM"))
+    assert (code, told.finished) == (1, (1, True)) and told.said[0].message == "stopped by SIGTERM"
+
+
+def test_a_server_that_does_not_answer_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a server there is nobody to tell: exit 1 and one line."""
+
+    def start(_: Stop) -> None:
+        raise TrialFailed(Failure(FailureKind.SERVER, "start", "http://127.0.0.1:9 does not answer"))
+
+    monkeypatch.setattr(Stop, "listen", lambda self: self)
+    monkeypatch.setattr(worker.report, "start", start)
+    assert worker.main() == 1
+    assert capsys.readouterr().err == "start: server: http://127.0.0.1:9 does not answer\n"
+
+
+def test_signals_are_remembered_and_a_second_one_acts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first signal is a request; afterwards the signal has its usual effect again."""
+    handlers: dict[int, Any] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    stop = Stop().listen()
+    assert stop.reason() is None
+    handlers[signal.SIGTERM](signal.SIGTERM, None)
+    assert stop.reason() == "stopped by SIGTERM" and handlers[signal.SIGTERM] is signal.SIG_DFL
+    handlers[signal.SIGINT](signal.SIGINT, None)
+    assert handlers[signal.SIGINT] is signal.default_int_handler
+
+
+def test_the_tiny_task_is_small() -> None:
+    """The task of the tests is what a user would write: at most 40 lines."""
+    lines = Path(support_tiny_task.__file__).read_text().splitlines()
+    assert len([line for line in lines if line.strip()]) <= 40
