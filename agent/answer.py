@@ -25,7 +25,6 @@ from agent.measure.runners import OpenVINORunner
 from agent.report import Reader, RunRecord
 from agent.request import Request, from_sweep
 from agent.server import require_server
-from agent.tasks.task import Budget
 from agent.tasks.training import recalibrate, threads
 from agent.trial import Bench
 from objective.goal import Goal, Kind
@@ -168,10 +167,10 @@ class _Answer:
 
     def _trained(self, bare: Judged) -> nn.Module:
         """A control trained by the recipe of the trials."""
-        candidate, network = self.request.candidate, bare.network
+        network = bare.network
         with self.watch.during("train"), threads(usable_cores()):
             recalibrate(self.bench.task, network)
-            self.bench.task.fit(network, Budget(candidate.epochs, self.bench.lr, candidate.seed), self.watch.rung)
+            self.bench.task.fit(network, self.bench.budget(self.request.candidate), self.watch.rung)
             self.watch.check()
         return network
 

@@ -39,7 +39,7 @@ def prepare(request: Request, store: Store | None, during: Stage, progress: Prog
         groups = find_groups(baseline.network, example)
         dense = export_dense(baseline, example, device, request.candidate.precision)
     space = space_of(groups, device, request.candidate.precision)
-    return Bench(task, baseline, groups, space, request.goal, device, runner, dense, request.lr)
+    return Bench(task, baseline, groups, space, request.goal, device, runner, dense, request.lr, request.distill)
 
 
 def space_of(groups: tuple[Group, ...], device: Device, precision: str) -> Space:

@@ -23,6 +23,7 @@ class Request:
     goal: Goal
     device: str = "local"
     lr: float | None = None
+    distill: bool = False
     baseline: str | None = None
     profile: str | None = None
 
@@ -31,6 +32,8 @@ class Request:
             raise BadInput("measure.device", self.device, "write local: the host that trains measures too")
         if self.lr is not None:
             checks.positive("recipe.lr", self.lr)
+        if not isinstance(self.distill, bool):
+            raise BadInput("recipe.distill", self.distill, "write true or false")
 
 
 def from_config(config: Mapping[str, Any]) -> Request:
@@ -53,6 +56,7 @@ def from_config(config: Mapping[str, Any]) -> Request:
         goal=Goal.from_parameters(_block(given, "objective")),
         device=measure.get("device", "local"),
         lr=recipe.get("lr"),
+        distill=recipe.get("distill", False),
         baseline=_named(given, "baseline"),
         profile=_named(given, "profile"),
     )

@@ -38,7 +38,13 @@ class Bench:
     runner: Runner
     dense: Exported
     lr: float | None = None
+    distill: bool = False
     seconds_to_measure: float = 3.0
+
+    def budget(self, candidate: Candidate) -> Budget:
+        """How a candidate is fine-tuned: by its own epochs and seed, the dense network teaching where that is asked."""
+        teacher = self.baseline.network if self.distill else None
+        return Budget(candidate.epochs, self.lr, candidate.seed, teacher)
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def _run(candidate: Candidate, bench: Bench, folder: Path, watch: Watch) -> Tria
         recalibrated = task.evaluate(pruned.network, "validation")
         watch.log({"epoch": 0.0, f"val_{name}": recalibrated[name], "latency_ratio": latency.ratio})
     with watch.during("train"):
-        task.fit(pruned.network, Budget(candidate.epochs, bench.lr, candidate.seed), watch.rung)
+        task.fit(pruned.network, bench.budget(candidate), watch.rung)
         watch.check()
     with watch.during("evaluate"):
         found = {split: task.evaluate(pruned.network, split)[name] for split in ("validation", "holdout")}

@@ -120,7 +120,9 @@ class Classification(ABC):
             labels = images.labels[start:end]
             with lock.batch():
                 logits = network(self.prepare(images.pixels[start:end]))
-            ranks.append((logits > logits.gather(1, labels[:, None])).sum(1))
+            better = (logits > logits.gather(1, labels[:, None])).sum(1)
+            # Nothing compares with NaN: an image with such scores would rank as if it were right.
+            ranks.append(torch.where(logits.isfinite().all(1), better, logits.shape[1]))
         return torch.cat(ranks)
 
     def calibration(self) -> Iterator[torch.Tensor]:
