@@ -48,6 +48,7 @@ def _ask(url: str, key: str) -> dict[str, dict[str, str] | None]:
             data: dict[str, dict[str, str] | None] = json.load(answer).get("data") or {}
             return data
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code in (401, 403):
             raise BadInput("WANDB_API_KEY", masked(key), f"set the key of a user of {url}") from error
         raise BadInput("WANDB_BASE_URL", url, f"this is no W&B server: it answers {error.code}") from error

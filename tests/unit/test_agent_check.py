@@ -1,0 +1,85 @@
+"""`prunefleet check`: one line per part of a sweep that is well, and one line for the first that is not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agent import check as module
+from agent.__main__ import main
+
+SWEEP: dict[str, Any] = {
+    "program": "prunefleet",
+    "method": "bayes",
+    "metric": {"name": "score", "goal": "maximize"},
+    "parameters": {
+        "task": {"value": "support_tiny_task:TinyTask"},
+        "objective": {"parameters": {"kind": {"value": "fastest"}, "max_drop": {"value": 0.05}}},
+        "ratio": {"parameters": {"conv1": {"values": [0.0, 0.5]}}},
+    },
+}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes a sweep file, changed in places, and runs `check` on it; returns the exit code."""
+    monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "MEASURED_S", 0.2)
+    for name in ("WANDB_BASE_URL", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def check(**changes: Any) -> int:
+        path = tmp_path / "sweep.yaml"
+        parameters = SWEEP["parameters"] | changes.pop("parameters", {})
+        path.write_text(yaml.safe_dump(SWEEP | changes | {"parameters": parameters}))
+        return main(["check", str(path)])
+
+    return check
+
+
+def test_a_good_sweep_passes_every_part(sweep: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each part has its line, a miniature trial included; nothing is left in the cache but what is of use."""
+    assert sweep() == 0
+    lines = capsys.readouterr().out.splitlines()
+    parts = [line.split()[1].rstrip(":") for line in lines[:-1]]
+    assert parts == ["file", "task", "data", "device", "groups", "server", "trial"]
+    assert lines[-1].endswith("all is well")
+    assert {path.name for path in (tmp_path / "cache").glob("*")} <= {"bf16"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"goal": "x"}, "unknown key: got 'goal'"),
+        ({"parameters": {"ration": {}}}, "unknown key: got 'ration'; did you mean 'ratio'?"),
+        ({"parameters": {"ratio": {"parameters": {"conv1": {"value": 1.0}}}}}, "ratio.conv1: got 1.0"),
+        ({"parameters": {"ratio": {"parameters": {"conv7": {"value": 0.5}}}}}, "ratio.conv7"),
+        ({"parameters": {"task": {"value": "nowhere:Task"}}}, "no module 'nowhere'"),
+        ({"parameters": {"objective": {"parameters": {"metric": {"value": "iou"}}}}}, "objective.metric: got 'iou'"),
+        ({"parameters": {"measure": {"parameters": {"device": {"value": "phone"}}}}}, "measure.device: got 'phone'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    sweep: Any, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], words: str
+) -> None:
+    """The first fault ends the check with its field, its value and its remedy."""
+    assert sweep(**changes) == 2
+    told = capsys.readouterr().err
+    assert words in told and told.count("\n") == 1
+
+
+def test_a_server_that_does_not_answer_is_found(
+    sweep: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a server named, its address and key are tried."""
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    assert sweep() == 2
+    assert "WANDB_BASE_URL: got 'http://127.0.0.1:1'" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing file is told by its path."""
+    assert main(["check", str(tmp_path / "none.yaml")]) == 2
+    assert "none.yaml" in capsys.readouterr().err
