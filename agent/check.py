@@ -79,7 +79,8 @@ def check(sweep_file: Path) -> int:
         baseline = _untrained(task, network, Path(folder))
         dense = export_dense(baseline, task.example_input(), device, request.candidate.precision)
         brief: Any = Brief(task)
-        bench = Bench(brief, baseline, groups, space, request.goal, device, runner, dense, request.lr, MEASURED_S)
+        recipe = (request.lr, request.distill, MEASURED_S)
+        bench = Bench(brief, baseline, groups, space, request.goal, device, runner, dense, *recipe)
         _miniature(checks, request, bench, Path(folder))
     print(f"{sweep_file}: all is well", flush=True)
     return 0
