@@ -1,5 +1,6 @@
 """What `prunefleet up` shows while it works: a live panel on a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -10,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+LOG_WIDTH = 130  # a log has no width of its own; rich would take 80 and fold the table
 PLAIN_EVERY = 15.0  # seconds between two plain lines about the same phase
 
 
@@ -17,7 +19,7 @@ class Screen:
     """Shows the phase under way, and the sweep once trials run; `say` prints a line that stays."""
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
         self._clock, self._said, self._last = clock, float("-inf"), ""
         self._live = Live(Text(""), console=self.console, refresh_per_second=4, transient=True)
 

@@ -1,8 +1,9 @@
 """What `prunefleet up` tells at the end: the table of the trials, the answer in five lines, and both as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from infra.remote import RunView, SweepView
@@ -11,17 +12,32 @@ Json = Mapping[str, Any]
 
 
 def trials_table(view: SweepView) -> Table:
-    """A row per run, oldest first."""
-    table = Table(title=f"Trials of {view.path}", title_justify="left")
-    for name in ("run", "outcome", "score", "val", "drop", "latency ratio", "ms", "kept channels", "host", "why"):
-        table.add_column(name, justify="right" if name in ("score", "val", "drop", "ms") else "left")
+    """A row per run, oldest first; narrow enough for 100 columns, the groups' names once below it."""
+    groups = sorted({name for run in view.runs for name in kept_by(run)})
+    several = len({run.config.get("host") for run in view.runs} - {None}) > 1
+    caption = f"kept: channels of {', '.join(groups)}" if groups else ""
+    table = Table(title=f"Trials of {view.path}", title_justify="left", caption=caption, caption_justify="left")
+    table.box = SIMPLE
+    for name in ("run", "outcome"):
+        table.add_column(name, no_wrap=True)
+    for name in ("score", "val", "drop", "latency ratio", "ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("kept", "why", *(["host"] if several else [])):
+        table.add_column(name)
     for run in view.runs:
-        table.add_row(*_row(run))
+        host = [str(run.config.get("host", ""))] if several else []
+        table.add_row(*_row(run, groups), *host)
     return table
 
 
-def _row(run: RunView) -> tuple[str, ...]:
-    told = run.summary
+def kept_by(run: RunView) -> Mapping[str, int]:
+    """Kept channels by group; empty where the run never came so far."""
+    kept = run.config.get("kept")
+    return kept if isinstance(kept, Mapping) else {}
+
+
+def _row(run: RunView, groups: Sequence[str]) -> tuple[str, ...]:
+    told, kept = run.summary, kept_by(run)
     metric = next((key for key in told if key.startswith("val_") and key.count("_") == 1), "")
     return (
         run.name,
@@ -31,8 +47,7 @@ def _row(run: RunView) -> tuple[str, ...]:
         _number(told.get("metric_drop"), "{:+.2%}"),
         _measured(told),
         _number(told.get("latency_p50_ms"), "{:.3f}"),
-        channels(run.config.get("kept", {})),
-        str(run.config.get("host", "")),
+        "·".join(str(kept.get(name, "–")) for name in groups) if kept else "",
         _why(told.get("why")),
     )
 
@@ -51,7 +66,7 @@ def _number(value: object, form: str) -> str:
 
 def channels(kept: object) -> str:
     """Kept channels by group in few letters."""
-    return " ".join(f"{name}={count}" for name, count in kept.items()) if isinstance(kept, Mapping) else ""
+    return " ".join(f"{name}={count}" for name, count in sorted(kept.items())) if isinstance(kept, Mapping) else ""
 
 
 def interval(row: Json, key: str, form: str = "{:.3f}") -> str:
@@ -81,7 +96,7 @@ def answer_text(answer: Json) -> list[str]:
 def _pruned(winner: Json) -> str:
     """Kept channels and pruning per group, as `stem 16 (-50%)`."""
     ratios = winner["ratios"]
-    return ", ".join(f"{name} {count} (-{ratios.get(name, 0.0):.0%})" for name, count in winner["kept"].items())
+    return ", ".join(f"{name} {count} (-{ratios.get(name, 0.0):.0%})" for name, count in sorted(winner["kept"].items()))
 
 
 def _figures(row: Json) -> str:

@@ -69,7 +69,8 @@ def test_the_table_has_a_row_per_run() -> None:
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(trials_table(VIEW))
     text = console.export_text()
-    assert all(words in text for words in ("one", "scored", "0.7000", "92.00%", "a=64", "diverged", "running"))
+    assert all(words in text for words in ("one", "scored", "0.7000", "92.00%", " 64 ", "diverged", "running"))
+    assert "kept: channels of a" in text
 
 
 def test_the_document_counts_outcomes() -> None:
