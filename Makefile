@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 # Tests and trials run side by side: one thread each, or they fight over the cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo check test test-all format clean
+.PHONY: help demo check test test-all bench-measure bench-objective format clean
 help:                ## tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | column -t -s "$$(printf '\t')"
 
@@ -27,6 +27,12 @@ test: $(VENV)/.dev   ## all tests but the long ones
 
 test-all: $(VENV)/.dev  ## all tests, the long ones too
 	$(PYTEST) -m "not bench"
+
+bench-measure: $(VENV)/.dev  ## how repeatable latency ratios are on this host
+	$(PYTEST) -m bench -s tests/bench/test_agent_measure_bench.py
+
+bench-objective: $(VENV)/.dev  ## how formulas of the score fare in a search
+	$(PYTEST) -m bench -s tests/bench/test_objective_search.py
 
 format: $(VENV)/.dev ## put the code in its usual form
 	$(BIN)/ruff check --fix .
