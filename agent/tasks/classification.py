@@ -1,5 +1,6 @@
 """Image classification: a network and labelled images are all that is left to give."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from agent.tasks.task import Budget, Report
 from agent.tasks.training import Batch, Schedule, bf16_pays, train
 from objective.errors import BadInput
 
-TEMPERATURE, TEACHER_SHARE = 4.0, 0.7  # Hinton et al. 2015: soft targets, and their part of the loss
+# Hinton et al. 2015: how soft the teacher's targets are, and their part of the loss. The teacher sees each augmented
+# batch: targets kept from the plain images gained nothing.
+TEMPERATURE, TEACHER_SHARE = 4.0, 0.7
 EVALUATED_AT_ONCE = 500
 REPORT_EVERY = 10  # steps
 
@@ -35,9 +38,10 @@ class Images:
 
 
 class Classification(ABC):
-    """A `Task` of classifying images; metrics top1 and, from ten classes on, top5.
+    """A `Task` of classifying images, with the metrics top1 and top5, or others of that kind.
 
-    A subclass gives `name`, `network` and `splits`, and changes what does not suit it below.
+    A subclass gives `name`, `network` and `splits`, and changes what does not suit it below: `lr` is that of
+    fine-tuning, in which the dense network teaches if `distill`.
     """
 
     name: str
@@ -45,7 +49,8 @@ class Classification(ABC):
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
     batch_size: int = 256
-    lr: float = 0.1
+    lr: float = 0.05
+    distill: bool = True
     flip: bool = True
     shift: int = 2
     rungs: int = 4
@@ -67,6 +72,10 @@ class Classification(ABC):
                 raise BadInput("splits", sorted(found), f"give the split {split!r} too")
         return found
 
+    def dense_budget(self) -> Budget:
+        """How the dense network is trained."""
+        return Budget(epochs=10, lr=0.1)
+
     def example_input(self) -> torch.Tensor:
         """[1, channels, h, w], normalised."""
         return self.prepare(self.images["validation"].pixels[:1])
@@ -82,7 +91,7 @@ class Classification(ABC):
         steps = max(1, round(budget.epochs * len(train_images.labels) / self.batch_size))
         if budget.epochs == 0:
             return
-        loss = _Loss(budget.teacher)
+        loss = _Loss(budget.teacher if self.distill else None)
         batches = self.batches(train_images, budget.seed)
         bf16 = bf16_pays(self.name, network, next(batches), loss)
         schedule = Schedule(budget.lr or self.lr, steps)
@@ -152,7 +161,8 @@ class _Loss:
     """Cross-entropy, and the teacher's soft targets where there is one."""
 
     def __init__(self, teacher: nn.Module | None) -> None:
-        self.teacher = teacher.eval() if teacher else None
+        own = copy.deepcopy(teacher) if teacher else None
+        self.teacher = own.eval().to(memory_format=torch.channels_last) if own else None
 
     def __call__(self, inputs: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         hard = functional.cross_entropy(logits.float(), labels)

@@ -24,7 +24,6 @@ class FashionMNIST(Classification):
     name = "fashion_mnist"
     mean = (0.2860,)
     std = (0.3530,)
-    lr = 0.1
 
     def __init__(self, limit: int | None = None) -> None:
         """`limit` takes that many images of each split, for trials of the machinery; or PRUNEFLEET_LIMIT does."""

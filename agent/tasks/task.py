@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from objective import checks
+from objective.errors import BadInput
 
 SPLITS = ("validation", "holdout", "test")
 
@@ -79,12 +80,19 @@ def dense_budget(task: Task) -> Budget:
 
 
 def task_hash(task: Task) -> str:
-    """Hash of the task's code: its own word, else that of its class's source and of the network's shapes."""
+    """Hash of the task's code: its own word, else of the source of its classes and of the network's shapes.
+
+    Raises `BadInput` for a class without a source file, such as one typed into a notebook.
+    """
     own: Callable[[], str] | None = getattr(task, "task_hash", None)
     if own:
         return own()
     shapes = {name: tuple(tensor.shape) for name, tensor in task.network().state_dict().items()}
-    return digest(inspect.getsource(type(task)), repr(shapes))
+    classes = [kind for kind in type(task).__mro__ if kind.__module__ not in ("abc", "builtins", "typing")]
+    try:
+        return digest(*map(inspect.getsource, classes), repr(shapes))
+    except (OSError, TypeError) as error:
+        raise BadInput("task", type(task).__name__, "put its class into a file, or give it task_hash()") from error
 
 
 def data_hash(task: Task) -> str:
