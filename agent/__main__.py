@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.failures import INSTALL
 from objective.errors import BadInput
 from objective.trial import TrialFailed
 
@@ -80,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrialFailed as error:
         print(f"prunefleet: {error}", file=sys.stderr)
         return FAULT
+    except ModuleNotFoundError as error:
+        print(f"prunefleet: {error}: {INSTALL}", file=sys.stderr)
+        return BAD_INPUT
 
 
 if __name__ == "__main__":

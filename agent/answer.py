@@ -49,7 +49,8 @@ def answer(sweep: str, out: Path | None) -> int:
     request = from_sweep(reader.config)
     with watching() as watch, tempfile.TemporaryDirectory() as folder:
         bench = prepare(request, reader, watch.during)
-        found = _Answer(reader, request, bench, watch, Path(folder)).find()
+        with threads(usable_cores()):  # the agents have ended
+            found = _Answer(reader, request, bench, watch, Path(folder)).find()
     text = json.dumps(found, indent=1)
     if out:
         replace_file(out, text.encode())
@@ -168,7 +169,7 @@ class _Answer:
     def _trained(self, bare: Judged) -> nn.Module:
         """A control trained by the recipe of the trials."""
         network = bare.network
-        with self.watch.during("train"), threads(usable_cores()):
+        with self.watch.during("train"):
             recalibrate(self.bench.task, network)
             self.bench.task.fit(network, self.bench.budget(self.request.candidate), self.watch.rung)
             self.watch.check()

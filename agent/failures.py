@@ -8,6 +8,7 @@ from objective.trial import Failure, FailureKind, TrialFailed
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
 BLAMED = {"data": FailureKind.DATA, "baseline": FailureKind.DATA, "prune": FailureKind.INFEASIBLE}
+INSTALL = "install what a trial needs on this host: pip install 'prunefleet[trial]'"
 DEVICE_STAGES = ("export", "measure", "export_final", "parity")
 
 
@@ -31,8 +32,8 @@ def _kind(error: BaseException, stage: str) -> FailureKind:
         return FailureKind.DISK_FULL
     if isinstance(error, BadInput):
         return BLAMED[stage]
-    if isinstance(error, KeyboardInterrupt):
-        return FailureKind.INTERRUPTED
+    if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith("wandb"):
+        return FailureKind.SERVER
     return FailureKind.DEVICE if isinstance(error, RuntimeError) and stage in DEVICE_STAGES else FailureKind.UNKNOWN
 
 
@@ -40,4 +41,6 @@ def _words(error: BaseException) -> str:
     text = " ".join(str(error).split())[:300]
     if isinstance(error, BadInput):
         return text
+    if isinstance(error, ModuleNotFoundError):
+        return f"{text}: {INSTALL}"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -10,6 +10,7 @@ from typing import Any
 import wandb
 from wandb.errors import AuthenticationError, CommError, UsageError
 
+from agent.failures import explain
 from agent.server import base_url, masked
 from agent.stop import Stop
 from objective.errors import BadInput
@@ -100,7 +101,7 @@ class Session:
 def start(stop: Stop, job_type: str | None = None, **options: Any) -> Session:
     """Open the run that `wandb agent` gave this process, or else a new one; `options` go to `wandb.init`.
 
-    Raises `BadInput` for a key that the server refuses, `TrialFailed` of kind SERVER where it does not answer.
+    Raises `BadInput` for a key that the server refuses, `TrialFailed` where it does not answer or the disk is full.
     """
     settings = wandb.Settings(stop_fn=stop.by_server.set)
     if not {"WANDB_SILENT", "WANDB_QUIET"} & set(os.environ):
@@ -113,6 +114,8 @@ def start(stop: Stop, job_type: str | None = None, **options: Any) -> Session:
     except CommError as error:
         message = f"{base_url()} does not answer: {_brief(error)}"
         raise TrialFailed(Failure(FailureKind.SERVER, "start", message)) from error
+    except OSError as error:
+        raise TrialFailed(explain(error, "start")) from error
     return Session(run)
 
 

@@ -104,6 +104,8 @@ def test_a_loss_that_is_not_finite_is_the_candidates(
         ("data", BadInput("data", "x.gz", "replace this file"), FailureKind.DATA),
         ("baseline", BadInput("baseline", "abc", "run plan again"), FailureKind.DATA),
         ("prune", BadInput("kept.a", 0, "keep 1 to 8"), FailureKind.INFEASIBLE),
+        ("publish", ConnectionResetError("Connection lost"), FailureKind.SERVER),
+        ("imports", ModuleNotFoundError("No module named 'torch'"), FailureKind.UNKNOWN),
         ("train", ZeroDivisionError("division by zero"), FailureKind.UNKNOWN),
         ("train", TrialFailed(Failure(FailureKind.DIVERGED, "train", "loss nan")), FailureKind.DIVERGED),
     ],
