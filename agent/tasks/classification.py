@@ -41,7 +41,7 @@ class Classification(ABC):
     """A `Task` of classifying images, with the metrics top1 and top5, or others of that kind.
 
     A subclass gives `name`, `network` and `splits`, and changes what does not suit it below: `lr` is that of
-    fine-tuning, in which the dense network teaches if `distill`.
+    fine-tuning.
     """
 
     name: str
@@ -50,7 +50,6 @@ class Classification(ABC):
     std: tuple[float, ...] = (0.25,)
     batch_size: int = 256
     lr: float = 0.05
-    distill: bool = True
     flip: bool = True
     shift: int = 2
     rungs: int = 4
@@ -91,7 +90,7 @@ class Classification(ABC):
         steps = max(1, round(budget.epochs * len(train_images.labels) / self.batch_size))
         if budget.epochs == 0:
             return
-        loss = _Loss(budget.teacher if self.distill else None)
+        loss = _Loss(budget.teacher)
         batches = self.batches(train_images, budget.seed)
         bf16 = bf16_pays(self.name, network, next(batches), loss)
         schedule = Schedule(budget.lr or self.lr, steps)
