@@ -1,6 +1,5 @@
 """The demonstration task: Fashion-MNIST and a residual network that two cores train in minutes."""
 
-import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,9 +25,8 @@ class FashionMNIST(Classification):
     std = (0.3530,)
 
     def __init__(self, limit: int | None = None) -> None:
-        """`limit` takes that many images of each split, for trials of the machinery; or PRUNEFLEET_LIMIT does."""
-        asked = limit if limit is not None else int(os.environ.get("PRUNEFLEET_LIMIT", "0")) or None
-        self.limit = None if asked is None else whole("limit", asked, low=1)
+        """`limit` takes that many images of each split, for trials of the machinery."""
+        self.limit = None if limit is None else whole("limit", limit, low=1)
 
     def network(self) -> nn.Module:
         """ResNet9, initialised from a fixed seed."""
