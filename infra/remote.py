@@ -81,4 +81,9 @@ def read_sweep(path: str) -> SweepView:
 
 def _plain(summary: Any) -> dict[str, Any]:
     """The summary as a plain dictionary, without the client's own keys."""
-    return {key: value for key, value in dict(summary).items() if not key.startswith("_wandb")}
+    return {key: _value(value) for key, value in dict(summary).items() if not key.startswith("_wandb")}
+
+
+def _value(value: Any) -> Any:
+    """The client has a class of its own for a summary's inner dictionaries, which is no mapping."""
+    return {key: _value(value[key]) for key in value.keys()} if hasattr(value, "keys") else value  # noqa: SIM118

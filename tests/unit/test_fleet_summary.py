@@ -8,7 +8,7 @@ from rich.console import Console
 from infra.fleet.hosts import join_lines, reachable_from_elsewhere
 from infra.fleet.summary import answer_text, document, trials_table
 from infra.fleet.up import page, standing
-from infra.remote import RunView, SweepView
+from infra.remote import RunView, SweepView, _plain
 
 
 def figure(key: str, value: float) -> dict[str, float]:
@@ -100,3 +100,16 @@ def test_how_to_join_is_two_variables_and_a_line() -> None:
     assert reachable_from_elsewhere("http://10.0.0.1:8765")
     assert not reachable_from_elsewhere("http://127.0.0.1:8765")
     assert page("http://h:1", "e/p/s") == "http://h:1/e/p/sweeps/s"
+
+
+def test_inner_dictionaries_of_a_summary_become_plain() -> None:
+    """The client's own class for a summary's inner dictionaries, which is no mapping, is read as a plain one."""
+
+    class Inner:
+        def keys(self) -> list[str]:
+            return ["kind"]
+
+        def __getitem__(self, key: str) -> str:
+            return "warm"
+
+    assert _plain({"why": Inner(), "score": 0.5, "_wandb": {}}) == {"why": {"kind": "warm"}, "score": 0.5}
