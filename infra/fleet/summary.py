@@ -85,12 +85,16 @@ def answer_text(answer: Json) -> list[str]:
         return ["No trial came to a score; the table and the runs' logs say why."]
     return [
         f"Best: run {winner['run']}, keeps {_pruned(winner)}",
-        f"  {_figures(winner)}, loses {interval(winner, 'test_drop', '{:.2%}')}",
+        f"  {_figures(winner)}, loses {interval(winner, 'test_drop', '{:.2%}')}{_doubt(winner)}",
         f"Dense: at {controls['dense']['precision']} {_figures(controls['dense'])}; at the device's default, "
         f"{controls['dense_default']['precision']}, {_figures(controls['dense_default'])}",
         f"Uniform on the same grid: {_uniform(controls.get('uniform'))}",
         f"Search: {_gain(answer['hypervolume_gain'])}",
     ]
+
+
+def _doubt(winner: Json) -> str:
+    return "" if winner.get("holdout_agrees", True) else "; by holdout alone it loses more than the limit"
 
 
 def _pruned(winner: Json) -> str:

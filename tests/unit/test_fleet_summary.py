@@ -55,6 +55,13 @@ def test_the_answer_names_winner_and_controls() -> None:
         assert words in text
 
 
+def test_a_winner_that_holdout_doubts_is_told_so() -> None:
+    """Where holdout alone puts the winner beyond the limit, the answer says so."""
+    doubted = {**ANSWER, "winner": {**ANSWER["winner"], "holdout_agrees": False}}
+    assert "by holdout alone" in answer_text(doubted)[1]
+    assert "by holdout alone" not in answer_text(ANSWER)[1]
+
+
 def test_an_answer_without_uniform_or_winner_is_told() -> None:
     """A space without uniform candidates, and a sweep without a score, are told in words."""
     controls = {key: row for key, row in ANSWER["controls"].items() if key != "uniform"}
