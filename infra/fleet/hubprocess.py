@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from infra.fleet.process import Child, stop_all
 from infra.fleet.steps import StepFailed
@@ -46,6 +47,7 @@ class HubProcess:
                 raise StepFailed(f"the hub was not ready in {START_SECONDS:.0f} s (log: {child.log})", 1)
         ready = dict(json.loads(self._ready.read_text()))
         self.admin_token = str(ready["admin_token"])
+        self._port = urlsplit(ready["url"]).port or self._port  # a hub that is started again must be where it was
         return ready
 
     def tend(self, check: Callable[[], None]) -> bool:

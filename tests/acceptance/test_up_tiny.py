@@ -1,5 +1,6 @@
 """`prunefleet up` with a tiny network and task: the whole line, its faults, and a second machine."""
 
+import contextlib
 import json
 import os
 import re
@@ -74,9 +75,11 @@ def up_in(tmp_path: Path) -> Iterator:
 
     yield make
     for process in started:
-        if process.poll() is None:
-            process.kill()
-            process.wait(20)
+        process.kill()
+        process.wait(20)
+    for pid in find(tmp_path):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def done(process: "subprocess.Popen[bytes]", up: Up, seconds: float = 400) -> int:
@@ -86,16 +89,17 @@ def done(process: "subprocess.Popen[bytes]", up: Up, seconds: float = 400) -> in
         pytest.fail(f"not done in {seconds} s:\n{up.text()[-3000:]}")
 
 
-def find(up: Up, *words: str) -> list[int]:
-    """Process ids whose command line holds all words and whose environment names this test's folder."""
+def find(folder: Path, *words: str) -> list[int]:
+    """Process ids whose command line holds all words and whose environment names the test's folder."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            line, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
+            line, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
         except OSError:
             continue
-        if all(word.encode() in line for word in words) and str(up.folder).encode() in environment:
-            found.append(int(folder.name))
+        mine = int(process.name) != os.getpid() and str(folder).encode() in environment
+        if mine and all(word.encode() in line for word in words):
+            found.append(int(process.name))
     return found
 
 
@@ -103,19 +107,19 @@ def test_killed_parts_and_ctrl_c_lose_nothing(up_in, monkeypatch: pytest.MonkeyP
     """Trial, agent and hub killed with -9, then Ctrl-C: the same command ends the same sweep with exact counts."""
     up = up_in(10, "--agents", "2")
     process = up.start()
-    wait_for(lambda: find(up, "-m", "agent", "trial") or process.poll() is not None, 200)
+    wait_for(lambda: find(up.folder, "-m", "agent", "trial") or process.poll() is not None, 200)
     assert process.poll() is None, up.text()
-    os.kill(find(up, "-m", "agent", "trial")[0], signal.SIGKILL)
+    os.kill(find(up.folder, "-m", "agent", "trial")[0], signal.SIGKILL)
     wait_for(lambda: any(run.state == "finished" for run in up.runs(monkeypatch)), 120, every=1)
-    os.kill(find(up, "wandb", "agent", "--forward-signals")[0], signal.SIGKILL)
-    os.kill(find(up, "infra.cli", "hub")[0], signal.SIGKILL)
+    os.kill(find(up.folder, "wandb", "agent", "--forward-signals")[0], signal.SIGKILL)
+    os.kill(find(up.folder, "infra.cli", "hub")[0], signal.SIGKILL)
     wait_for(lambda: "started again" in up.text(), 60)
-    wait_for(lambda: find(up, "-m", "agent", "trial"), 120)
+    wait_for(lambda: find(up.folder, "-m", "agent", "trial"), 120)
     before, sweep = {run.id: run.summary.get("score") for run in up.runs(monkeypatch)}, up.state()["sweep"]
     os.kill(process.pid, signal.SIGINT)
     assert done(process, up, 90) == 130
     assert f"goes on with sweep {sweep}" in up.text()
-    assert not find(up, "-m", "agent", "trial") and not find(up, "infra.cli", "hub")
+    assert not find(up.folder, "-m", "agent", "trial") and not find(up.folder, "infra.cli", "hub")
 
     again = up.start()
     assert done(again, up) == 0, up.text()[-3000:]
