@@ -38,14 +38,17 @@ class Child:
         """The exit code, negative for a signal; None while it runs."""
         return self._process.poll()
 
+    def members(self) -> list[int]:
+        """Process ids of it and of all it started that are still there: a killed agent leaves its trial behind."""
+        self.ended()
+        return session_members(self.pid)
+
     def signal(self, signum: signal.Signals) -> None:
-        """Signal the process; a kill also takes whatever it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signum) if self.ended() is None else None
-        if signum == signal.SIGKILL:
-            for pid in session_members(self.pid):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signum)
+        """Signal the process, which tells its own children; where it is gone, or for a kill, all of them."""
+        alone = self.ended() is None and signum != signal.SIGKILL
+        for pid in [self.pid] if alone else self.members():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signum)
 
     def wait(self, seconds: float) -> bool:
         """Whether it ended within `seconds`."""
@@ -66,13 +69,14 @@ class Child:
 def stop_all(children: Sequence[Child], patience: float, impatient: "Impatience | None" = None) -> None:
     """End `children` together: each tier waits `patience` seconds for the last, less when the user asks again."""
     for signum in TIERS:
-        alive = [child for child in children if child.ended() is None]
-        for child in alive if signum != signal.SIGKILL else children:
+        alive = [child for child in children if child.members()]
+        for child in alive:
             child.signal(signum)
         until = time.monotonic() + patience
-        while any(not child.wait(0.1) for child in alive) and time.monotonic() < until:
+        while any(child.members() for child in alive) and time.monotonic() < until:
             if impatient is not None and impatient.asked_again():
                 break
+            time.sleep(0.1)
 
 
 class Impatience:
@@ -107,10 +111,11 @@ def dies_with_us(argv: Sequence[str]) -> list[str]:
 
 
 def session_members(session: int) -> list[int]:
-    """Process ids that belong to `session`, read from /proc (see proc(5), field 6 of stat)."""
+    """Process ids that belong to `session`, zombies left out; read from /proc (see proc(5), stat)."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, IndexError, ValueError):
-            if int(stat.read_text().rpartition(")")[2].split()[3]) == session:
+            state, _, _, own = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(own) == session and state != "Z":
                 found.append(int(stat.parent.name))
     return found

@@ -27,6 +27,7 @@ class Agent:
         self._env = {**env, "WANDB_DIR": str(folder / self.name)}
         self._pause, self._not_before = FIRST_PAUSE, 0.0
         self.child: Child | None = None
+        self.earlier: list[Child] = []
         self.starts = 0
 
     def tend(self, now: float) -> None:
@@ -44,6 +45,8 @@ class Agent:
         if now - self.child.started > HEALTHY_AFTER:
             self._pause = FIRST_PAUSE
         self._not_before, self._pause = now + self._pause, min(2 * self._pause, LONGEST_PAUSE)
+        # An agent that was killed leaves its trial running: that one may end, unless all is stopped before.
+        self.earlier = [child for child in (*self.earlier, self.child) if child.members()]
         self.child = None
 
 
@@ -65,4 +68,5 @@ class Supervisor:
 
     def stop(self, impatient: Impatience | None = None, patience: float = STOP_PATIENCE) -> None:
         """End all agents and their trials, in tiers."""
-        stop_all([agent.child for agent in self.agents if agent.child is not None], patience, impatient)
+        present = [agent.child for agent in self.agents if agent.child is not None]
+        stop_all([*present, *(child for agent in self.agents for child in agent.earlier)], patience, impatient)
