@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -73,6 +74,18 @@ def test_the_notebook_reads_a_sweep_and_draws_it(scene: Scene, tmp_path: Path) -
     assert found["kept"] == dict(zip(("stem", "stage1_conv", "stage2_conv"), KEPT[RATIO.index(0.38)], strict=True))
     pictures = [output for output in outputs(done) if "image/png" in output.get("data", {})]
     assert len(pictures) == 2
+
+
+def test_nbmake_runs_it_as_it_stands(scene: Scene, tmp_path: Path) -> None:
+    """`pytest --nbmake` runs the notebook as it stands in git, against a running hub."""
+    sweep, _ = scene.demo()
+    words = ["-c", os.devnull, "--rootdir", str(tmp_path), "-p", "no:cacheprovider", "--nbmake", str(NOTEBOOK)]
+    with served(scene) as url:
+        env = environment(tmp_path, **sweep_env(scene, sweep, url))
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *words], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-2000:]
 
 
 def test_a_sweep_without_a_scored_trial_is_told_in_one_line(scene: Scene, tmp_path: Path) -> None:
