@@ -38,12 +38,11 @@ def kept_by(run: RunView) -> Mapping[str, int]:
 
 def _row(run: RunView, groups: Sequence[str]) -> tuple[str, ...]:
     told, kept = run.summary, kept_by(run)
-    metric = next((key for key in told if key.startswith("val_") and key.count("_") == 1), "")
     return (
         run.name,
         run.outcome,
         _number(told.get("score"), "{:.4f}"),
-        _number(told.get(metric), "{:.2%}"),
+        _number(told.get("score_terms", {}).get("metric"), "{:.2%}"),
         _number(told.get("metric_drop"), "{:+.2%}"),
         _measured(told),
         _number(told.get("latency_p50_ms"), "{:.3f}"),

@@ -39,7 +39,12 @@ ANSWER: dict[str, Any] = {
     "hypervolume_gain": {"warm": 0.06, "all": 0.066, "gain": 0.006},
 }
 RUNS = (
-    RunView("one", "finished", {"kept": {"a": 64}, "host": "h"}, {"outcome": "scored", "score": 0.7, "val_top1": 0.92}),
+    RunView(
+        "one",
+        "finished",
+        {"kept": {"a": 64}, "host": "h"},
+        {"outcome": "scored", "score": 0.7, "score_terms": {"metric": 0.92}, "val_top5": 0.99},
+    ),
     RunView("two", "finished", {}, {"outcome": "diverged"}),
     RunView("three", "running"),
 )
