@@ -133,7 +133,7 @@ def test_runs_are_listed_filtered_and_sorted(read: dict[str, Any]) -> None:
     """Filters, orders and pages work through wandb.Api; runs without the sorting key come last."""
     assert read["listed"] == ["failed", "whole"]
     assert read["sorted"] == ["resumed", "whole", "preempted", "failed"]
-    assert read["projects"] == ["lab"]
+    assert read["projects"].count("lab") == 1  # other tests have projects on the same hub
     assert read["entity"] == "local"
 
 
