@@ -19,6 +19,7 @@ from agent.commands import Watching, tell, watching
 from agent.compress.prune import prune, shrink
 from agent.controls import Judged, Point, against_uniform, judge, timing
 from agent.measure.benchmark import DENSE, Sitting, compare_many
+from agent.measure.deployed import Deployed
 from agent.measure.device import usable_cores
 from agent.measure.export import Exported, export
 from agent.measure.runners import OpenVINORunner
@@ -114,6 +115,7 @@ class _Answer:
         tell("answer", 4, 5, f"{len(uniform)} uniform controls judged")
         sitting = self._sit({"winner": winner, **{_key(each.kept): each for each in uniform}}, SITTING_S)
         controls = self._controls(winner, dense, uniform, sitting)
+        controls[DEFAULT] |= self._default_quality(dense)
         self._note(chosen, winner, controls)
         tell("answer", 5, 5, f"measured in one sitting of {len(sitting.slots[DENSE])} rounds")
         told = {
@@ -136,6 +138,13 @@ class _Answer:
     def _judged(self, network: nn.Module, kept: Mapping[str, int]) -> Judged:
         with self.watch.during("judge"):
             return judge(self.bench.task, network, dict(kept), self.request.goal.metric)
+
+    def _default_quality(self, dense: Judged) -> dict[str, float]:
+        """The dense network's test quality as the device computes it at its default precision."""
+        model = self.bench.dense
+        session = OpenVINORunner(self.bench.runner.device, "default").load(model)
+        judged = self._judged(Deployed(session, model.input_shape), dense.kept)
+        return {**judged.quality(), **judged.drop_from(dense)}
 
     def _network(self, run: RunRecord) -> nn.Module:
         """The trained network of a scored run, from its files."""

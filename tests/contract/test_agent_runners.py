@@ -8,6 +8,7 @@ import pytest
 import torch
 from support_networks import Residual
 
+from agent.measure.deployed import Deployed
 from agent.measure.engine import openvino
 from agent.measure.export import Exported, export
 from agent.measure.runners import OpenVINORunner, Runner, TorchRunner, supported_precisions
@@ -63,6 +64,14 @@ def test_it_computes_what_torch_computes(runner: Runner, exported: Exported) -> 
         got = session.infer(image.numpy())
         assert got.shape == expected.shape and got.dtype == np.float32
         assert np.abs(got - expected).max() <= CLOSE[session.precision] * np.abs(expected).max()
+
+
+def test_a_deployed_network_takes_batches_of_any_size(runner: Runner, exported: Exported) -> None:
+    """It gives for a batch what the device gives for each input alone, so that a task can judge it."""
+    session = runner.load(exported)
+    images = IMAGES.flatten(0, 1)[:3]
+    expected = np.concatenate([session.infer(image[None].numpy()) for image in images])
+    assert np.array_equal(Deployed(session, exported.input_shape)(images).numpy(), expected)
 
 
 def test_it_says_the_precision_it_computes_in(runner: Runner, exported: Exported) -> None:

@@ -28,7 +28,7 @@ ANSWER: dict[str, Any] = {
     },
     "controls": {
         "dense": ROW,
-        "dense_default": {**TIME, "precision": "bf16"},
+        "dense_default": {**ROW, **figure("test", 0.919), "precision": "bf16"},
         "uniform": {
             **ROW,
             "kept": {"stem": 16, "a": 64},
@@ -54,7 +54,14 @@ VIEW = SweepView("e/p/s", "RUNNING", 20, RUNS)
 def test_the_answer_names_winner_and_controls() -> None:
     """The answer is five statements: winner's channels and figures, dense networks, uniform, and the search's gain."""
     text = "\n".join(answer_text(ANSWER))
-    for words in ("ab12cd34", "a 64 (-50%)", "92.00% [90.16%, 93.84%]", "bf16", "0.060 [0.059, 0.061] ms", "0.80%"):
+    for words in (
+        "ab12cd34",
+        "a 64 (-50%)",
+        "92.00% [90.16%, 93.84%]",
+        "bf16, test 91.90%",
+        "0.060 [0.059, 0.061] ms",
+        "0.80%",
+    ):
         assert words in text
     for words in ("20.0% [19.6%, 20.4%] less latency at equal accuracy", "(gain 0.00600, 10.0%)"):
         assert words in text
