@@ -1,4 +1,4 @@
-"""Medians, percentiles and intervals: how sure a measured difference is."""
+"""Intervals: how sure a measured difference in quality is. Those of latency belong to the sitting that measured it."""
 
 from __future__ import annotations
 
@@ -25,40 +25,6 @@ def _ends(samples: Floats, level: float) -> tuple[float, float]:
     tail = 50 * (1 - level)
     low, high = np.percentile(samples, [tail, 100 - tail])
     return float(low), float(high)
-
-
-def bootstrap_ratio_interval(
-    candidate_slots: ArrayLike,
-    dense_slots: ArrayLike,
-    q: float = 10,
-    level: float = 0.95,
-    n: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """Return the ratio of two ``q``-th percentiles, with the ends of its percentile bootstrap interval.
-
-    Slots of one round were slowed together, so rounds are drawn as pairs where both lists are of one length
-    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
-
-    Args:
-        candidate_slots: one time per round, any unit.
-        dense_slots: the dense model's, same unit.
-        q: the percentile, 0 to 100.
-        level: the interval's confidence.
-        n: how many times to draw.
-        seed: of the draws.
-
-    Raises:
-        BadInput: a list is empty or holds a value that is not finite.
-    """
-    ours, dense = _filled("candidate_slots", candidate_slots), _filled("dense_slots", dense_slots)
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(ours), (n, len(ours)))
-    paired = drawn if len(ours) == len(dense) else rng.integers(0, len(dense), (n, len(dense)))
-    ratios = np.percentile(ours[drawn], q, axis=1) / np.percentile(dense[paired], q, axis=1)
-    ratio = float(np.percentile(ours, q) / np.percentile(dense, q))
-    low, high = _ends(ratios, level)
-    return ratio, min(low, ratio), max(high, ratio)
 
 
 def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -94,8 +60,3 @@ def paired_bootstrap_difference(
     means = np.array([differences[rng.integers(0, len(differences), len(differences))].mean() for _ in range(n)])
     low, high = _ends(means, level)
     return float(differences.mean()), low, high
-
-
-def faster_beyond_noise(ours: tuple[float, float], theirs: tuple[float, float]) -> bool:
-    """Return whether an interval (low, high) of latency lies wholly below another one."""
-    return ours[1] < theirs[0]
