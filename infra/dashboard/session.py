@@ -60,8 +60,9 @@ def guarded(hub: Hub, endpoint: Endpoint) -> Endpoint:
 
     def guard(request: Request) -> Response:
         username = hub.user_of_session(request.cookies.get(COOKIE, ""))
-        if username is not None:
-            request.state.username = username
+        user = hub.user(username) if username else None
+        if user is not None:
+            request.state.user = user
             return endpoint(request)
         if "text/html" in request.headers.get("accept", ""):
             return RedirectResponse(f"/login?{urlencode({'next': request.url.path})}", status_code=303)
@@ -73,7 +74,7 @@ def guarded(hub: Hub, endpoint: Endpoint) -> Endpoint:
 def around(request: Request) -> dict[str, Any]:
     """What every template needs to know of the request."""
     return {
-        "username": getattr(request.state, "username", None),
+        "username": getattr(getattr(request.state, "user", None), "username", None),
         "base_url": str(request.base_url).rstrip("/"),
         "on_loopback": request.base_url.hostname in LOOPBACK,
     }

@@ -118,6 +118,11 @@ def stream(connection: Connection, run: RunRow, post: StreamPost, now: float) ->
     return reread(connection, run.id)
 
 
+def run_is_gone(entity: str, project: str, name: str) -> str:
+    """The words for a run that is not there, or not for the one who asks."""
+    return f"run: {entity}/{project}/{name} is not here; it may have been deleted"
+
+
 def delete(connection: Connection, run_id: int) -> RunRow:
     """Forget a run and all it logged. Raises `Missing`."""
     found = reread(connection, run_id)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from infra.controller.base import Exhausted, Suggestion
 from infra.hub import agents, lifecycle, projects, reaper, runs, store_lines, store_rows, sweeps
+from infra.hub.access import Access
 from infra.hub.agents import Command
 from infra.hub.artifacts import Artifacts
 from infra.hub.auth import Auth, load_secret
@@ -64,6 +65,7 @@ class Hub:
         self.suggester: Suggester = suggester or NoSuggester()
         self.timing = timing or Timing()
         self.clock = clock
+        self.access = Access(store)
         self.auth = Auth(store, load_secret(store.folder), clock)
         self.files = Files(store, Blobs(store.folder / "blobs"), clock)
         self.artifacts = Artifacts(store, self.files.blobs, clock)
@@ -181,6 +183,10 @@ class Hub:
 
     # Who asks
 
+    def user(self, username: str) -> UserRow | None:
+        """The user of that name."""
+        return self._read(store_rows.user_named, username)
+
     def user_of_key(self, key: str) -> str | None:
         """Whose key this is."""
         user = self.auth.user_of(key)
@@ -188,7 +194,7 @@ class Hub:
 
     def ticket_for(self, username: str, ttl_s: float = 600.0) -> str:
         """A short-lived word that signs a user in to the pages. Raises `Missing` for an unknown user."""
-        if self._read(store_rows.user_named, username) is None:
+        if self.user(username) is None:
             raise Missing(f"username: got {username[:80]!r}, which is not here; make the user first")
         return self.auth.sign({"ticket": username}, ttl_s)
 
@@ -231,7 +237,7 @@ class Hub:
         def work(connection: Connection) -> RunRow:
             found = store_rows.run_named(connection, entity, project, name)
             if found is None:
-                raise Missing(f"run: {entity}/{project}/{name} is not here; it may have been deleted")
+                raise Missing(runs.run_is_gone(entity, project, name))
             return runs.stream(connection, found, post, self.clock())
 
         run = self.store.write(work)

@@ -23,11 +23,11 @@ from infra.hub.names import check_file
 from infra.hub.rows import RunRow
 from infra.hub.service import Hub
 from infra.wire import paging
+from infra.wire.doors import find_run, own_files
 from infra.wire.given import Given, taking
 from infra.wire.graphql import Context, Info, Resolvers
 from infra.wire.http import error_response
-from infra.wire.ids import decode, encode
-from infra.wire.runs import find_run
+from infra.wire.ids import encode
 from infra.wire.users import FEATURES
 
 log = logging.getLogger(__name__)
@@ -159,8 +159,7 @@ def _run(info: Info, given: Given) -> RunRow:
 
 
 def _delete_files(info: Info, given: Given) -> dict[str, Any]:
-    numbers = [decode("RunFile", file_id) for file_id in given.texts("files")]
-    info.context.hub.files.delete(numbers, given.whole("projectId"))
+    info.context.hub.files.delete(own_files(info, given.texts("files")), given.whole("projectId"))
     return {"success": True}
 
 

@@ -15,7 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from infra.hub.runs import StreamPost
+from infra.hub.access import may
+from infra.hub.errors import Missing
+from infra.hub.runs import StreamPost, run_is_gone
 from infra.hub.service import Hub
 from infra.hub.store_lines import Stream, parse
 from infra.wire.http import authenticate, endpoint, parse_json
@@ -29,10 +31,12 @@ def routes(hub: Hub) -> list[BaseRoute]:
     """`POST /files/{entity}/{project}/{run}/file_stream`."""
 
     def serve(request: Request, body: bytes) -> Response:
-        authenticate(request, hub)
+        user = authenticate(request, hub)
         content = gzip.decompress(body) if request.headers.get("content-encoding") == "gzip" else body
-        path = request.path_params
-        run = hub.stream(path["entity"], path["project"], path["run"], read_post(parse_json(content)))
+        entity, project, name = (request.path_params[key] for key in ("entity", "project", "run"))
+        if not may(user, entity):
+            raise Missing(run_is_gone(entity, project, name))
+        run = hub.stream(entity, project, name, read_post(parse_json(content)))
         return JSONResponse({"stopped": run.stop_requested_at is not None, "limits": {}})
 
     return [Route("/files/{entity}/{project}/{run}/file_stream", endpoint(serve), methods=["POST"])]

@@ -23,7 +23,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from infra.hub.errors import HubError
+from infra.hub.access import may
+from infra.hub.errors import HubError, Missing
 from infra.hub.rows import UserRow
 from infra.hub.service import Hub
 from infra.wire.filters import snake
@@ -60,6 +61,9 @@ def build_schema(*tables: Resolvers) -> gql.GraphQLSchema:
     schema = gql.build_schema("\n".join(f.read_text(encoding="utf-8") for f in files))
     for name, scalar in _SCALARS.items():
         _set_scalar(schema, name, scalar)
+    for kind in schema.type_map.values():
+        if isinstance(kind, gql.GraphQLObjectType):
+            kind.is_type_of = _may_leave
     for table in tables:
         for type_name, fields in table.items():
             for field, resolver in fields.items():
@@ -145,6 +149,14 @@ def _status(errors: Sequence[gql.GraphQLError]) -> int:
     if cause is None:
         return 400 if errors[0].path is None else 500
     return cause.status if isinstance(cause, HubError) else 500
+
+
+def _may_leave(value: Any, info: Info) -> bool:
+    """The last door: no object of another's entity leaves, whichever field led to it. Raises `Missing`."""
+    entity = getattr(value, "entity", None)
+    if isinstance(entity, str) and not may(info.context.user, entity):
+        raise Missing("it is not here; it may have been deleted")
+    return True
 
 
 def _attribute(root: Any, info: Info, **_arguments: Any) -> Any:
