@@ -27,8 +27,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from infra.dashboard import pages
+from infra.hub import address_file
+from infra.hub.admin import Admin
 from infra.hub.auth import write_private
-from infra.hub.errors import Invalid, StartupError, Unauthorized
+from infra.hub.errors import HubError, Invalid, StartupError, Unauthorized
 from infra.hub.lifecycle import Timing
 from infra.hub.service import Hub
 from infra.hub.store import Store
@@ -46,7 +48,8 @@ def create_app(hub: Hub, admin_token: str) -> Starlette:
 
 
 def admin_routes(hub: Hub, admin_token: str) -> list[BaseRoute]:
-    """What `Authorization: Bearer <admin token>` may do: make users and sign-in links, delete a sweep."""
+    """What `Authorization: Bearer <admin token>` may do: make users and sign-in links, delete a sweep, administrate."""
+    admin = Admin(hub)
 
     def checked(request: Request, body: bytes) -> dict[str, Any]:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -70,7 +73,11 @@ def admin_routes(hub: Hub, admin_token: str) -> list[BaseRoute]:
         hub.delete_sweep(hub.find_sweep(**request.path_params).id)
         return JSONResponse({})
 
+    def perform(request: Request, body: bytes) -> Response:
+        return JSONResponse(admin.perform(request.path_params["operation"], checked(request, body)))
+
     return [
+        Route("/admin/perform/{operation}", endpoint(perform), methods=["POST"]),
         Route("/admin/users", endpoint(users), methods=["POST"]),
         Route("/admin/tickets", endpoint(tickets), methods=["POST"]),
         Route("/admin/sweeps/{entity}/{project}/{name}", endpoint(delete_sweep), methods=["DELETE"]),
@@ -90,6 +97,8 @@ def run(
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(listen(host, port))
             hub = stack.enter_context(open_hub(data, timing))
+            address_file.remove(data)  # one that a killed hub left
+            stack.callback(address_file.remove, data)
             _serve(hub, listener, data, host, admin_token_file, ready_file)
     except StartupError as error:
         print(error, file=sys.stderr)
@@ -102,11 +111,21 @@ def open_hub(data: Path, timing: Timing | None = None) -> Iterator[Hub]:
     """A hub on that folder with its suggester and its reaper at work. Raises `StartupError`."""
     store = Store(data)
     try:
-        hub = Hub(store, timing=timing)
+        hub = _hub(store, timing)
         with start_suggester(hub) as hub.suggester, _reaping(hub):
             yield hub
+            with contextlib.suppress(HubError):  # a full disk must not spoil an orderly end
+                hub.auth.note_uses(at_once=True)
     finally:
         store.close()
+
+
+def _hub(store: Store, timing: Timing | None) -> Hub:
+    """A hub on an open store. Raises `StartupError` when its secret or its files cannot be read or made."""
+    try:
+        return Hub(store, timing=timing)
+    except OSError as error:
+        raise StartupError(f"data folder: {error.filename}: {error.strerror}; make it writable, with room") from error
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -127,9 +146,12 @@ def listen(host: str, port: int) -> socket.socket:
 def _serve(
     hub: Hub, listener: socket.socket, data: Path, host: str, admin_token_file: Path | None, ready_file: Path | None
 ) -> None:
-    token = load_admin_token(admin_token_file or data / "admin_token")
+    token_file = admin_token_file or data / "admin_token"
+    token = load_admin_token(token_file)
     app = create_app(hub, token)
-    url = address(host, listener.getsockname()[1])
+    port = listener.getsockname()[1]
+    url = address(host, port)
+    refused: list[Exception] = []
     if (warning := exposure(host)) is not None:
         print(warning, file=sys.stderr)
     if ready_file is not None and not os.access(ready_file.parent, os.W_OK):
@@ -137,6 +159,15 @@ def _serve(
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        try:
+            tell_ready()
+        except (HubError, OSError) as error:
+            refused.append(error)
+            server.should_exit = True
+        yield
+
+    def tell_ready() -> None:
+        address_file.write(data, address_file.local_url(host, port), token_file)
         key = hub.auth.ensure_first_user()  # made last: a hub that cannot start must not use up its only telling
         if ready_file is not None:
             ready = {"url": url, "api_key": key, "admin_token": token, "pid": os.getpid()}
@@ -145,7 +176,6 @@ def _serve(
         print(f"hub: {url}" + (f"  first key: {key}" if key and not ready_file else ""), flush=True)
         if sys.stdout.isatty():
             print(f"sign in: {url}/login?ticket={hub.ticket_for(hub.auth.users()[0].username)}", flush=True)
-        yield
 
     app.router.lifespan_context = lifespan
     config = uvicorn.Config(
@@ -153,7 +183,10 @@ def _serve(
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises them again after its end; ours is still to come
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if refused:
+        raise StartupError(f"data folder: the hub cannot start: {refused[0]}") from refused[0]
 
 
 def load_admin_token(path: Path) -> str:
@@ -184,6 +217,7 @@ def _reaping(hub: Hub) -> Iterator[None]:
         while not stop.wait(REAP_EVERY_S):
             with contextlib.suppress(Exception):  # a full disk must not end the watch; the next round tries again
                 hub.reap()
+                hub.auth.note_uses()
 
     thread = threading.Thread(target=loop, name="hub-reaper", daemon=True)
     thread.start()

@@ -62,6 +62,10 @@ SETTINGS = (
     Setting(
         "ready_file", None, "file that gets url, api_key, admin_token and pid as JSON once connections are accepted"
     ),
+    Setting("admin", False, "make the user an administrator"),
+    Setting("dry_run", False, "remove nothing, tell what would go"),
+    Setting("abandoned_after", 7, "days after which an artifact that was never finished goes"),
+    Setting("runs_older_than", None, "days after which ended runs go with all they logged; none go if not given"),
 )
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
 

@@ -50,3 +50,7 @@ class Unavailable(HubError):
 
 class StartupError(HubError):
     """The hub cannot start here; one line says why, and the command ends with exit code 2."""
+
+
+class FolderInUse(StartupError):
+    """Another process holds the data folder."""
