@@ -88,6 +88,11 @@ class Auth:
         with self._store.read() as connection:
             return [user for user in store_rows.users(connection) if store_keys.admitted(connection, user.username)]
 
+    def user_named(self, username: str) -> UserRow | None:
+        """The user of that name, if they may come in."""
+        with self._store.read() as connection:
+            return store_rows.user_named(connection, username) if store_keys.admitted(connection, username) else None
+
     def add_user(self, username: str, key: str | None = None, *, admin: bool = False) -> str:
         """Make a user, or give an existing one a further key; returns the key (made here if none is given).
 

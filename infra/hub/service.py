@@ -184,8 +184,8 @@ class Hub:
     # Who asks
 
     def user(self, username: str) -> UserRow | None:
-        """The user of that name."""
-        return self._read(store_rows.user_named, username)
+        """The user of that name, if they may come in."""
+        return self.auth.user_named(username)
 
     def user_of_key(self, key: str) -> str | None:
         """Whose key this is."""

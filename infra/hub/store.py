@@ -29,6 +29,8 @@ from infra.hub.errors import FolderInUse, StartupError, Unavailable
 
 T = TypeVar("T")
 MAX_BATCH = 256
+# Tables whose ids clients hold; the migration 0006 has a trigger for each.
+NUMBERED = frozenset(("user", "project", "sweep", "agent", "run", "collection", "artifact"))
 RESTORING = "restoring"  # stands in a data folder while a backup is copied into it
 # What the disk may say, and what to do about it; the low byte of SQLite's error code.
 _DISK = {
@@ -358,9 +360,17 @@ def execute_each(connection: Connection, sql: str, values: Sequence[Mapping[str,
 
 def insert(connection: Connection, table: str, **values: object) -> int:
     """Insert one row and return its id; `table` and the keywords are names of ours, never a user's."""
+    if table in NUMBERED:
+        values = {"id": _unused_id(connection, table), **values}
     columns, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
     sql = f"INSERT INTO {table} ({columns}) VALUES ({marks}) RETURNING rowid"  # noqa: S608
     return cast(int, scalar(connection, sql, **values))
+
+
+def _unused_id(connection: Connection, table: str) -> int:
+    """One more than any id that is or was in the table: SQLite alone would give that of a deleted last row again."""
+    ids = f"SELECT MAX(id) AS id FROM {table} UNION ALL SELECT id FROM used_id WHERE name = :name"  # noqa: S608
+    return int(scalar(connection, f"SELECT COALESCE(MAX(id), 0) + 1 FROM ({ids})", name=table))  # noqa: S608
 
 
 def update(connection: Connection, table: str, row_id: int, **values: object) -> None:

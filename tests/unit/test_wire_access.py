@@ -262,6 +262,7 @@ ROUTES: dict[str, Callable[[Target], tuple[str, str, Any]] | str] = {
     "/sdk/otel/v1/logs": "taken and thrown away",
     "/sdk/otel/v1/traces": "taken and thrown away",
     "/admin/users": lambda t: ("POST", "/admin/users", {"username": t.entity}),
+    "/admin/perform/{operation}": lambda t: ("POST", "/admin/perform/users.remove", {"username": t.entity}),
     "/admin/tickets": lambda t: ("POST", "/admin/tickets", {"username": t.entity}),
     "/admin/sweeps/{entity}/{project}/{name}": lambda t: (
         "DELETE",
