@@ -29,6 +29,7 @@ from infra.hub.rows import UserRow
 from infra.hub.service import Hub
 from infra.wire.filters import snake
 from infra.wire.http import authenticate, endpoint, parse_json
+from infra.wire.refusals import reason
 
 log = logging.getLogger(__name__)
 Resolvers = Mapping[str, Mapping[str, Callable[..., Any]]]
@@ -91,7 +92,9 @@ class Executor:
         """The answer and its HTTP status: 400 for what the schema rejects, the error's own for what the hub refuses."""
         document = self._document(query)
         if isinstance(document, tuple):
-            return {"errors": [{"message": error.message} for error in document]}, 400
+            found = [error.message for error in document]
+            why = reason(found)
+            return {"errors": [{"message": text} for text in ([why] if why else found)]}, 400
         result = gql.execute_sync(
             self._schema,
             document,
