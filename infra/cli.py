@@ -41,10 +41,30 @@ def _up(args: argparse.Namespace) -> int:
 
 
 def _hub(args: argparse.Namespace) -> int:
+    from infra.front import front
+    from infra.hub.errors import StartupError
+    from infra.hub.limits import MIB, Limits
     from infra.server import run
 
+    def number(name: str) -> int:
+        return whole(BY_NAME[name].flag, str(getattr(args, name)))
+
     token, ready = (Path(name) if name else None for name in (args.admin_token_file, args.ready_file))
-    return run(Path(args.data), args.host, whole("--port", str(args.port)), token, ready)
+    try:
+        way = front(args.tls_cert, args.tls_key, args.root_path, args.trusted_proxies)
+        sizes = number("max_body_mb") * MIB, number("max_file_mb") * MIB
+        limits = Limits(*sizes, number("max_runs_project"), number("max_runs_user"))
+    except StartupError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    return run(Path(args.data), args.host, number("port"), token, ready, front=way, limits=limits)
+
+
+HUB_SETTINGS = (
+    *("hub_data", "host", "port", "admin_token_file", "ready_file"),
+    *("tls_cert", "tls_key", "root_path", "trusted_proxies"),
+    *("max_body_mb", "max_file_mb", "max_runs_project", "max_runs_user"),
+)
 
 
 def _users(args: argparse.Namespace) -> int:
@@ -155,7 +175,7 @@ COMMANDS = (
     Command(
         "hub",
         "serve sweeps to wandb clients; with a word after it, administrate such a hub",
-        ("hub_data", "host", "port", "admin_token_file", "ready_file"),
+        HUB_SETTINGS,
         _hub,
         children=HUB_COMMANDS,
     ),

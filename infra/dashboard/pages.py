@@ -62,8 +62,9 @@ def _elsewhere() -> list[BaseRoute]:
 
     def nearest(request: Request) -> Response:
         parts = [segment(request.path_params[key]) for key in ("entity", "project")]
-        name = request.path_params.get("name")
-        return RedirectResponse("/" + "/".join([*parts, "runs", segment(name)] if name else parts), status_code=302)
+        if name := request.path_params.get("name"):
+            parts += ["runs", segment(name)]
+        return RedirectResponse("/".join([session.root(request), *parts]), status_code=302)
 
     tabs = [Route(f"/{{entity}}/{{project}}/{tab}", nearest) for tab in ("workspace", "table", "sweeps", "runs")]
     return [*tabs, Route("/{entity}/{project}/runs/{name}/{tab}", nearest)]

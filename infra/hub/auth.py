@@ -88,6 +88,11 @@ class Auth:
         with self._store.read() as connection:
             return [user for user in store_rows.users(connection) if store_keys.admitted(connection, user.username)]
 
+    def has_keys(self) -> bool:
+        """Whether anybody can come in."""
+        with self._store.read() as connection:
+            return bool(store_keys.keys(connection))
+
     def user_named(self, username: str) -> UserRow | None:
         """The user of that name, if they may come in."""
         with self._store.read() as connection:

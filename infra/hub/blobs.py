@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from infra.hub.errors import Invalid, Missing, Unavailable
+from infra.hub.errors import Invalid, Missing, TooLarge, Unavailable
 
 SIZE_LIMIT = 16 << 30  # bytes of one file
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -145,10 +145,10 @@ class Draft:
         self.discard()
 
     def write(self, chunk: bytes) -> None:
-        """Append bytes. Raises `Invalid` above the size limit, `Unavailable` when the disk is full."""
+        """Append bytes. Raises `TooLarge` above the size limit, `Unavailable` when the disk is full."""
         self._size += len(chunk)
         if self._size > self._size_limit:
-            raise Invalid(f"file: more than {self._size_limit} bytes; split it")
+            raise too_large(self._size_limit)
         self._sha256.update(chunk)
         self._md5.update(chunk)
         with _disk():
@@ -172,6 +172,11 @@ class Draft:
         with suppress(OSError):  # closing writes what is buffered, and a full disk refuses that again
             self._file.close()
         Path(self._file.name).unlink(missing_ok=True)
+
+
+def too_large(limit: int) -> TooLarge:
+    """The refusal of a file."""
+    return TooLarge(f"file: more than {limit} bytes; split it, or start the hub with a higher --max-file-mb")
 
 
 @contextmanager

@@ -18,6 +18,12 @@ class Invalid(HubError):
     status = 400
 
 
+class TooLarge(Invalid):
+    """More bytes than a limit lets in; the same in smaller parts may be."""
+
+    status = 413
+
+
 class Unauthorized(HubError):
     """The key is missing or unknown."""
 

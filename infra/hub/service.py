@@ -20,6 +20,7 @@ from infra.hub.blobs import Blobs
 from infra.hub.errors import HubError, Missing
 from infra.hub.files import Files
 from infra.hub.lifecycle import Timing
+from infra.hub.limits import Limits, Turnstile
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, SweepState, UserRow
 from infra.hub.runs import RunChange, StreamPost
 from infra.hub.store import Connection, Store
@@ -60,14 +61,16 @@ class Hub:
         suggester: Suggester | None = None,
         timing: Timing | None = None,
         clock: Callable[[], float] = time.time,
+        limits: Limits | None = None,
     ) -> None:
         self.store = store
         self.suggester: Suggester = suggester or NoSuggester()
         self.timing = timing or Timing()
+        self.limits = limits or Limits()
         self.clock = clock
         self.access = Access(store)
         self.auth = Auth(store, load_secret(store.folder), clock)
-        self.files = Files(store, Blobs(store.folder / "blobs"), clock)
+        self.files = Files(store, Blobs(store.folder / "blobs", self.limits.file), clock)
         self.artifacts = Artifacts(store, self.files.blobs, clock)
         self.started_at = clock()
 
@@ -218,7 +221,7 @@ class Hub:
 
     def begin_run(self, user: UserRow, change: RunChange, run_id: int | None = None) -> tuple[RunRow, bool]:
         """A run speaks of itself (`wandb.init`, or a changed configuration); returns it and whether it is new."""
-        return self.store.write(lambda c: runs.begin(c, user, change, run_id, self.clock()))
+        return self.store.write(lambda c: runs.begin(c, user, change, run_id, self.clock(), self.limits))
 
     def revise_run(self, run_id: int, change: RunChange) -> RunRow:
         """Change what is known of a run, not its state."""
@@ -270,17 +273,17 @@ class Hub:
     def heartbeat(self, agent_id: int, listed: Collection[str]) -> Command | None:
         """Hear an agent that runs `listed`; what it is to do now, if anything."""
         sweep_id = self._read(agents.sweep_id_of, agent_id)
+        room = Turnstile(self.limits, sweep_id, self.suggester.take)
         try:
             orders = self.store.write(
-                lambda c: agents.heartbeat(
-                    c, agent_id, listed, lambda: self.suggester.take(sweep_id), self.timing, self.clock()
-                )
+                lambda c: agents.heartbeat(c, agent_id, listed, lambda: room.enter(c), self.timing, self.clock())
             )
         except HubError:
             self.suggester.poke(sweep_id)  # what was taken was not used
             raise
         if orders.moved:
             self.suggester.poke(sweep_id)
+        room.tell()
         return orders.command
 
     def reap(self) -> int:

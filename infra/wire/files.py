@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from infra.hub.blobs import Blob, Draft
-from infra.hub.errors import Denied, HubError, Invalid, Missing
+from infra.hub.blobs import Blob, Draft, too_large
+from infra.hub.errors import Denied, Invalid, Missing
 from infra.hub.file_rows import FileOwner, FileRow
 from infra.hub.names import check_file
 from infra.hub.rows import RunRow
@@ -26,7 +26,7 @@ from infra.wire import paging
 from infra.wire.doors import find_run, own_files
 from infra.wire.given import Given, taking
 from infra.wire.graphql import Context, Info, Resolvers
-from infra.wire.http import error_response
+from infra.wire.http import announced, failure
 from infra.wire.ids import encode
 from infra.wire.users import FEATURES
 
@@ -62,6 +62,8 @@ def routes(hub: Hub) -> list[BaseRoute]:
 
     async def upload(request: Request) -> Response:
         owner, owner_id, name, md5 = await run_in_threadpool(_grant, hub, request, "put")
+        if announced(request) > hub.limits.file:
+            raise too_large(hub.limits.file)
         blob = await receive(request, hub, md5)
         await run_in_threadpool(hub.files.keep, owner, owner_id, name, blob)
         return Response(headers={"ETag": f'"{blob.md5}"'})
@@ -85,11 +87,8 @@ def guarded(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
     async def serve(request: Request) -> Response:
         try:
             return await handler(request)
-        except HubError as error:
-            return error_response(str(error), error.status)
-        except Exception:
-            log.exception("%s %s", request.method, request.url.path.split("/")[1])
-            return error_response("the hub failed on this request; its log says why", 500)
+        except Exception as error:
+            return failure(request, error)
 
     return serve
 

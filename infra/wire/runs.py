@@ -29,7 +29,7 @@ def load_object(field: str, text: str | None) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Invalid(f"{field}: not JSON ({error})") from error
     if value is not None and not isinstance(value, dict):
         raise Invalid(f"{field}: got {type(value).__name__}; send a JSON object")
