@@ -3,9 +3,10 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from infra.settings import BY_NAME, whole
 from objective.errors import BadInput
@@ -22,6 +23,8 @@ class Command:
     settings: tuple[str, ...]
     run: Callable[[argparse.Namespace], int]
     sweep_file: bool = False
+    words: tuple[str, ...] = ()
+    children: tuple["Command", ...] = ()
 
 
 def _up(args: argparse.Namespace) -> int:
@@ -38,12 +41,129 @@ def _up(args: argparse.Namespace) -> int:
 
 
 def _hub(args: argparse.Namespace) -> int:
+    from infra.front import front
+    from infra.hub.errors import StartupError
+    from infra.hub.limits import MIB, Limits
     from infra.server import run
 
+    def number(name: str) -> int:
+        return whole(BY_NAME[name].flag, str(getattr(args, name)))
+
     token, ready = (Path(name) if name else None for name in (args.admin_token_file, args.ready_file))
-    return run(Path(args.data), args.host, whole("--port", str(args.port)), token, ready)
+    try:
+        way = front(args.tls_cert, args.tls_key, args.root_path, args.trusted_proxies)
+        sizes = number("max_body_mb") * MIB, number("max_file_mb") * MIB
+        limits = Limits(*sizes, number("max_runs_project"), number("max_runs_user"))
+    except StartupError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    return run(Path(args.data), args.host, number("port"), token, ready, front=way, limits=limits)
 
 
+HUB_SETTINGS = (
+    *("hub_data", "host", "port", "admin_token_file", "ready_file"),
+    *("tls_cert", "tls_key", "root_path", "trusted_proxies"),
+    *("max_body_mb", "max_file_mb", "max_runs_project", "max_runs_user"),
+)
+
+
+def _users(args: argparse.Namespace) -> int:
+    if args.action == "list":
+        return _administrate(args, "users.list")
+    word = _word(args, "NAME", ("list", "add", "remove"))
+    return _administrate(args, f"users.{args.action}", username=word, admin=args.admin)
+
+
+def _keys(args: argparse.Namespace) -> int:
+    if args.action == "list":
+        return _administrate(args, "keys.list", username=args.word or None)
+    word = _word(args, "USER" if args.action == "add" else "KEY", ("list", "add", "revoke"))
+    return _administrate(args, f"keys.{args.action}", **{"username" if args.action == "add" else "id": word})
+
+
+def _word(args: argparse.Namespace, name: str, actions: tuple[str, ...]) -> str:
+    if args.action not in actions:
+        raise BadInput(args.child, args.action, f"use one of {', '.join(actions)}")
+    if not args.word:
+        raise BadInput(f"{args.child} {args.action}", "", f"give {name}")
+    return str(args.word)
+
+
+def _backup(args: argparse.Namespace) -> int:
+    return _administrate(args, "backup", target=str(Path(args.target).absolute()))
+
+
+def _check(args: argparse.Namespace) -> int:
+    return _administrate(args, "check")
+
+
+def _gc(args: argparse.Namespace) -> int:
+    older = None if args.runs_older_than is None else whole("--runs-older-than", str(args.runs_older_than))
+    days = whole("--abandoned-after", str(args.abandoned_after))
+    return _administrate(args, "gc", dry_run=args.dry_run, abandoned_after=days, runs_older_than=older)
+
+
+def _restore(args: argparse.Namespace) -> int:
+    from infra import admin
+
+    return _told(lambda: admin.restored(Path(args.source), Path(args.data)))
+
+
+def _administrate(args: argparse.Namespace, operation: str, **arguments: object) -> int:
+    from infra import admin
+
+    return _told(lambda: admin.perform(Path(args.data), operation, arguments))
+
+
+def _told(work: Callable[[], Mapping[str, Any]]) -> int:
+    """Show what an administrator asked for; a refusal is one line, as everywhere."""
+    from infra import admin
+    from infra.hub.errors import HubError
+
+    try:
+        return admin.show(work())
+    except HubError as error:
+        print(error, file=sys.stderr)
+        return admin.exit_code(error)
+
+
+HUB_COMMANDS = (
+    Command(
+        "users",
+        "list users, add one (prints the key, once), or remove one: the keys end at once, the runs stay",
+        ("hub_data", "admin"),
+        _users,
+        words=("action", "word"),
+    ),
+    Command(
+        "keys",
+        "list keys with their last use, add one to a user (prints it, once), or revoke one, with effect at once",
+        ("hub_data",),
+        _keys,
+        words=("action", "word"),
+    ),
+    Command(
+        "backup",
+        "copy a hub to a new folder TARGET while it serves or not, and check the copy",
+        ("hub_data",),
+        _backup,
+        words=("target",),
+    ),
+    Command(
+        "restore",
+        "make the empty folder --data the hub that was backed up in SOURCE",
+        ("hub_data",),
+        _restore,
+        words=("source",),
+    ),
+    Command("check", "read the database and every file, and tell what is damaged or missing", ("hub_data",), _check),
+    Command(
+        "gc",
+        "remove files that nothing refers to, artifacts that were never finished, and old runs where that is asked",
+        ("hub_data", "dry_run", "abandoned_after", "runs_older_than"),
+        _gc,
+    ),
+)
 COMMANDS = (
     Command(
         "up",
@@ -53,9 +173,20 @@ COMMANDS = (
         sweep_file=True,
     ),
     Command(
-        "hub", "serve sweeps to wandb clients", ("hub_data", "host", "port", "admin_token_file", "ready_file"), _hub
+        "hub",
+        "serve sweeps to wandb clients; with a word after it, administrate such a hub",
+        HUB_SETTINGS,
+        _hub,
+        children=HUB_COMMANDS,
     ),
 )
+# The words after a command: what stands in its help, and what it is if left out (None: it must be given).
+WORDS: Mapping[str, tuple[str, str | None]] = {
+    "action": ("ACTION", "list"),
+    "word": ("WORD", ""),
+    "target": ("TARGET", None),
+    "source": ("SOURCE", None),
+}
 # These belong to the agent's room, which infra does not import: the process becomes `python -m agent NAME …`.
 AGENT_COMMANDS = {
     "plan": "measure each layer group's sensitivity and latency, and write the search space into a sweep file",
@@ -69,25 +200,43 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="prunefleet", description="Find how much to prune each layer for a device.")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for command in COMMANDS:
-        sub = commands.add_parser(command.name, help=command.help, description=command.help)
-        if command.sweep_file:
-            sub.add_argument("sweep_file", metavar="SWEEP.yaml", nargs="?", default="sweep.yaml")
-        for name in command.settings:
-            _add(sub, name)
-        sub.set_defaults(run=command.run)
+        _fill(commands.add_parser(command.name, help=command.help, description=command.help), command)
     for name, text in AGENT_COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
     return top
 
 
-def _add(sub: argparse.ArgumentParser, name: str) -> None:
+def _fill(sub: argparse.ArgumentParser, command: Command) -> None:
+    if command.sweep_file:
+        sub.add_argument("sweep_file", metavar="SWEEP.yaml", nargs="?", default="sweep.yaml")
+    for name in command.settings:
+        _add(sub, name)
+    sub.set_defaults(run=command.run)
+    if command.children:
+        children = sub.add_subparsers(dest="child", metavar="COMMAND")
+        for child in command.children:
+            _fill_child(children.add_parser(child.name, help=child.help, description=child.help), child, command)
+
+
+def _fill_child(sub: argparse.ArgumentParser, command: Command, parent: Command) -> None:
+    for word in command.words:
+        shown, default = WORDS[word]
+        sub.add_argument(word, metavar=shown, nargs=None if default is None else "?", default=default)
+    for name in command.settings:
+        _add(sub, name, inherited=name in parent.settings)
+    sub.set_defaults(run=command.run)
+
+
+def _add(sub: argparse.ArgumentParser, name: str, *, inherited: bool = False) -> None:
+    """`inherited`: it may stand before the child's name too, and then a default must not hide it."""
     setting = BY_NAME[name]
     text = f"{setting.help} (default: {setting.default})" if setting.default not in (None, False) else setting.help
     destination = "data" if name == "hub_data" else name
     if setting.default is False:
         sub.add_argument(setting.flag, dest=destination, action="store_true", help=text)
     else:
-        sub.add_argument(setting.flag, dest=destination, default=setting.initial(), metavar="X", help=text)
+        default = argparse.SUPPRESS if inherited else setting.initial()
+        sub.add_argument(setting.flag, dest=destination, default=default, metavar="X", help=text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

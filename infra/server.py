@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hmac
-import ipaddress
 import json
 import os
 import secrets
@@ -22,31 +21,48 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from infra.dashboard import pages
+from infra.front import Doorway, Front, exposure, front, is_loopback
+from infra.hub import address_file
+from infra.hub.admin import Admin
 from infra.hub.auth import write_private
-from infra.hub.errors import Invalid, StartupError, Unauthorized
+from infra.hub.errors import HubError, Invalid, StartupError, Unauthorized
 from infra.hub.lifecycle import Timing
+from infra.hub.limits import Limits
 from infra.hub.service import Hub
 from infra.hub.store import Store
 from infra.hub.suggest import start_suggester
 from infra.wire import routes as wire
-from infra.wire.http import endpoint, parse_json
+from infra.wire.http import endpoint, error_response, parse_json
 
 REAP_EVERY_S = 2.0
 
 
-def create_app(hub: Hub, admin_token: str) -> Starlette:
+def create_app(hub: Hub, admin_token: str, front: Front | None = None) -> Starlette:
     """The hub's web application: the wire, the pages, and what an administrator may do."""
     routes: list[BaseRoute] = [*wire.routes(hub), *admin_routes(hub, admin_token), *pages.routes(hub)]
-    return Starlette(routes=routes)
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Doorway, front=front or Front())],
+        exception_handlers={HTTPException: _not_served},
+    )
+
+
+def _not_served(_request: Request, error: Exception) -> Response:
+    """An unknown address or a method that it does not take, in the shape of every other refusal."""
+    assert isinstance(error, HTTPException)
+    return error_response(f"address: {error.detail.lower()}; docs/hub.md tells what is served", error.status_code)
 
 
 def admin_routes(hub: Hub, admin_token: str) -> list[BaseRoute]:
-    """What `Authorization: Bearer <admin token>` may do: make users and sign-in links, delete a sweep."""
+    """What `Authorization: Bearer <admin token>` may do: make users and sign-in links, delete a sweep, administrate."""
+    admin = Admin(hub)
 
     def checked(request: Request, body: bytes) -> dict[str, Any]:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -70,7 +86,11 @@ def admin_routes(hub: Hub, admin_token: str) -> list[BaseRoute]:
         hub.delete_sweep(hub.find_sweep(**request.path_params).id)
         return JSONResponse({})
 
+    def perform(request: Request, body: bytes) -> Response:
+        return JSONResponse(admin.perform(request.path_params["operation"], checked(request, body)))
+
     return [
+        Route("/admin/perform/{operation}", endpoint(perform), methods=["POST"]),
         Route("/admin/users", endpoint(users), methods=["POST"]),
         Route("/admin/tickets", endpoint(tickets), methods=["POST"]),
         Route("/admin/sweeps/{entity}/{project}/{name}", endpoint(delete_sweep), methods=["DELETE"]),
@@ -84,13 +104,17 @@ def run(
     admin_token_file: Path | None = None,
     ready_file: Path | None = None,
     timing: Timing | None = None,
+    front: Front | None = None,
+    limits: Limits | None = None,
 ) -> int:
     """Serve `data` until a signal says to stop; returns 0, or 2 after one line that says why it cannot start."""
     try:
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(listen(host, port))
-            hub = stack.enter_context(open_hub(data, timing))
-            _serve(hub, listener, data, host, admin_token_file, ready_file)
+            hub = stack.enter_context(open_hub(data, timing, limits))
+            address_file.remove(data)  # one that a killed hub left
+            stack.callback(address_file.remove, data)
+            _serve(hub, listener, data, host, front or Front(), admin_token_file, ready_file)
     except StartupError as error:
         print(error, file=sys.stderr)
         return 2
@@ -98,15 +122,25 @@ def run(
 
 
 @contextlib.contextmanager
-def open_hub(data: Path, timing: Timing | None = None) -> Iterator[Hub]:
+def open_hub(data: Path, timing: Timing | None = None, limits: Limits | None = None) -> Iterator[Hub]:
     """A hub on that folder with its suggester and its reaper at work. Raises `StartupError`."""
     store = Store(data)
     try:
-        hub = Hub(store, timing=timing)
+        hub = _hub(store, timing, limits)
         with start_suggester(hub) as hub.suggester, _reaping(hub):
             yield hub
+            with contextlib.suppress(HubError):  # a full disk must not spoil an orderly end
+                hub.auth.note_uses(at_once=True)
     finally:
         store.close()
+
+
+def _hub(store: Store, timing: Timing | None, limits: Limits | None) -> Hub:
+    """A hub on an open store. Raises `StartupError` when its secret or its files cannot be read or made."""
+    try:
+        return Hub(store, timing=timing, limits=limits)
+    except OSError as error:
+        raise StartupError(f"data folder: {error.filename}: {error.strerror}; make it writable, with room") from error
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -125,18 +159,37 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _serve(
-    hub: Hub, listener: socket.socket, data: Path, host: str, admin_token_file: Path | None, ready_file: Path | None
+    hub: Hub,
+    listener: socket.socket,
+    data: Path,
+    host: str,
+    front: Front,
+    admin_token_file: Path | None,
+    ready_file: Path | None,
 ) -> None:
-    token = load_admin_token(admin_token_file or data / "admin_token")
-    app = create_app(hub, token)
-    url = address(host, listener.getsockname()[1])
-    if (warning := exposure(host)) is not None:
+    token_file = admin_token_file or data / "admin_token"
+    token = load_admin_token(token_file)
+    app = create_app(hub, token, front)
+    port = listener.getsockname()[1]
+    url = address(host, port, front.scheme)
+    _check_keys(hub, host)
+    refused: list[Exception] = []
+    if (warning := exposure(host, front.scheme)) is not None:
         print(warning, file=sys.stderr)
     if ready_file is not None and not os.access(ready_file.parent, os.W_OK):
         raise StartupError(f"ready file: got {str(ready_file)!r}; name a file in a folder to write in")
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        try:
+            tell_ready()
+        except (HubError, OSError) as error:
+            refused.append(error)
+            server.should_exit = True
+        yield
+
+    def tell_ready() -> None:
+        address_file.write(data, address_file.local_url(host, port, front.scheme), token_file, front.tls_cert)
         key = hub.auth.ensure_first_user()  # made last: a hub that cannot start must not use up its only telling
         if ready_file is not None:
             ready = {"url": url, "api_key": key, "admin_token": token, "pid": os.getpid()}
@@ -145,15 +198,24 @@ def _serve(
         print(f"hub: {url}" + (f"  first key: {key}" if key and not ready_file else ""), flush=True)
         if sys.stdout.isatty():
             print(f"sign in: {url}/login?ticket={hub.ticket_for(hub.auth.users()[0].username)}", flush=True)
-        yield
 
     app.router.lifespan_context = lifespan
     config = uvicorn.Config(
-        app, log_level="warning", timeout_graceful_shutdown=5, timeout_keep_alive=75, server_header=False
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+        timeout_keep_alive=75,
+        server_header=False,
+        proxy_headers=False,  # uvicorn would believe anybody on this machine; `Doorway` believes whom a setting names
+        ssl_certfile=front.tls_cert,
+        ssl_keyfile=front.tls_key,
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises them again after its end; ours is still to come
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if refused:
+        raise StartupError(f"data folder: the hub cannot start: {refused[0]}") from refused[0]
 
 
 def load_admin_token(path: Path) -> str:
@@ -170,10 +232,19 @@ def load_admin_token(path: Path) -> str:
     return token
 
 
-def address(host: str, port: int) -> str:
+def _check_keys(hub: Hub, host: str) -> None:
+    """Raises `StartupError` where others could reach a hub that nobody has a key to."""
+    if not is_loopback(host) and hub.auth.users() and not hub.auth.has_keys():
+        raise StartupError(
+            f"keys: no user has one, and {host} is reached from elsewhere; "
+            "make one with `prunefleet hub keys add NAME`, or listen on 127.0.0.1"
+        )
+
+
+def address(host: str, port: int, scheme: str = "http") -> str:
     """The URL that agents on this machine, or for a wildcard address its name, can reach."""
     shown = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
-    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    return f"{scheme}://[{shown}]:{port}" if ":" in shown else f"{scheme}://{shown}:{port}"
 
 
 @contextlib.contextmanager
@@ -184,6 +255,7 @@ def _reaping(hub: Hub) -> Iterator[None]:
         while not stop.wait(REAP_EVERY_S):
             with contextlib.suppress(Exception):  # a full disk must not end the watch; the next round tries again
                 hub.reap()
+                hub.auth.note_uses()
 
     thread = threading.Thread(target=loop, name="hub-reaper", daemon=True)
     thread.start()
@@ -192,15 +264,6 @@ def _reaping(hub: Hub) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def exposure(host: str) -> str | None:
-    """What to tell somebody who listens on more than this machine; None for a loopback address."""
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    return None if loopback else f"warning: listening on {host} unencrypted; keys and data can be read on the way"
 
 
 def _field(asked: dict[str, Any], name: str) -> str:
@@ -218,10 +281,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--admin-token-file", type=Path)
     parser.add_argument("--ready-file", type=Path)
+    for name in ("--tls-cert", "--tls-key", "--root-path", "--trusted-proxies"):
+        parser.add_argument(name)
+    parser.add_argument("--limits", type=json.loads, default={}, help='by name, such as {"runs_project": 10}')
     parser.add_argument("--timing", type=json.loads, default={}, help='seconds by name, such as {"run_silence": 60}')
     asked = parser.parse_args(argv)
+    try:
+        way = front(asked.tls_cert, asked.tls_key, asked.root_path, asked.trusted_proxies)
+        limits = Limits(**asked.limits)
+    except StartupError as error:
+        print(error, file=sys.stderr)
+        return 2
     timing = Timing(**asked.timing)
-    return run(asked.data, asked.host, asked.port, asked.admin_token_file, asked.ready_file, timing)
+    return run(asked.data, asked.host, asked.port, asked.admin_token_file, asked.ready_file, timing, way, limits)
 
 
 if __name__ == "__main__":

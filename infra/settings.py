@@ -62,6 +62,23 @@ SETTINGS = (
     Setting(
         "ready_file", None, "file that gets url, api_key, admin_token and pid as JSON once connections are accepted"
     ),
+    Setting("tls_cert", None, "certificate (PEM) to serve HTTPS with", "PRUNEFLEET_TLS_CERT"),
+    Setting("tls_key", None, "its key (PEM, without a password)", "PRUNEFLEET_TLS_KEY"),
+    Setting("root_path", None, "path that a proxy puts before every address, such as /hub", "PRUNEFLEET_ROOT_PATH"),
+    Setting(
+        "trusted_proxies",
+        None,
+        "addresses, separated by commas, whose X-Forwarded-Proto, -Host and -Prefix are believed",
+        "PRUNEFLEET_TRUSTED_PROXIES",
+    ),
+    Setting("max_body_mb", 64, "largest request in MiB, files apart; at least 32", "PRUNEFLEET_MAX_BODY_MB"),
+    Setting("max_file_mb", 16384, "largest uploaded file in MiB", "PRUNEFLEET_MAX_FILE_MB"),
+    Setting("max_runs_project", 100000, "most runs of a project", "PRUNEFLEET_MAX_RUNS_PROJECT"),
+    Setting("max_runs_user", 1000000, "most runs of a user", "PRUNEFLEET_MAX_RUNS_USER"),
+    Setting("admin", False, "make the user an administrator"),
+    Setting("dry_run", False, "remove nothing, tell what would go"),
+    Setting("abandoned_after", 7, "days after which an artifact that was never finished goes"),
+    Setting("runs_older_than", None, "days after which ended runs go with all they logged; none go if not given"),
 )
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
 

@@ -30,7 +30,16 @@ def _debian() -> str | None:
     return None if shutil.which("apt-get") and shutil.which("dpkg-deb") else "needs apt-get and dpkg-deb"
 
 
-NEEDS: dict[str, Callable[[], str | None]] = {"browser": _browser, "netns": _namespaces, "debian": _debian}
+def _openssl() -> str | None:
+    return None if shutil.which("openssl") else "needs openssl"
+
+
+NEEDS: dict[str, Callable[[], str | None]] = {
+    "browser": _browser,
+    "netns": _namespaces,
+    "debian": _debian,
+    "openssl": _openssl,
+}
 REQUIRED = frozenset(filter(None, os.environ.get("PRUNEFLEET_REQUIRE", "").split(",")))
 _missing: dict[str, str | None] = {}
 

@@ -38,8 +38,9 @@ parameters:
 class HubProcess:
     """`python -m infra.server` on a free port of 127.0.0.1, in `folder/hub`; a context manager."""
 
-    def __init__(self, folder: Path, timing: Mapping[str, float] | None = None) -> None:
+    def __init__(self, folder: Path, timing: Mapping[str, float] | None = None, options: Sequence[str] = ()) -> None:
         self.folder = folder
+        self._options = list(options)
         self._timing = dict(timing or {})
         self._port = 0
         self.url = self.api_key = self.admin_token = ""
@@ -63,7 +64,7 @@ class HubProcess:
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
         argv = [sys.executable, "-m", "infra.server", "--data", str(self.folder / "hub"), "--port", str(self._port)]
-        argv += ["--ready-file", str(ready), "--timing", json.dumps(self._timing)]
+        argv += ["--ready-file", str(ready), "--timing", json.dumps(self._timing), *self._options]
         with (self.folder / "hub.log").open("ab") as log:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
         wait_for(lambda: ready.exists() or self._ended(), 60)

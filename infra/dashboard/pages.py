@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from infra.dashboard import session
-from infra.dashboard.reader import Hub
+from infra.dashboard.reader import Hub, Seen
 from infra.dashboard.render import answer, digest, fragment, page, segment
 from infra.dashboard.trials import Question, question
 from infra.dashboard.views import SweepView, sweep_view
@@ -41,18 +41,18 @@ RUN_PARTS = {name: f"_run_{name}.html" for name in ("head", "figures", "groups",
 
 def routes(hub: Hub) -> list[BaseRoute]:
     """Everything the dashboard serves; mount it after the wire, whose addresses are more special."""
-    pages = Pages(hub)
+    boot = secrets.token_hex(4)
     found: list[BaseRoute] = [
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static"),
         *session.routes(hub),
     ]
     for address, find in (
-        ("/", pages.home),
-        ("/{entity}/{project}", pages.project),
-        ("/{entity}/{project}/sweeps/{name}", pages.sweep),
-        ("/{entity}/{project}/runs/{name}", pages.run),
+        ("/", Pages.home),
+        ("/{entity}/{project}", Pages.project),
+        ("/{entity}/{project}/sweeps/{name}", Pages.sweep),
+        ("/{entity}/{project}/runs/{name}", Pages.run),
     ):
-        endpoint = session.guarded(hub, pages.endpoint(find))
+        endpoint = session.guarded(hub, _endpoint(hub, boot, find))
         found += [Route(f"{address.rstrip('/')}/data.json", endpoint), Route(address, endpoint)]
     return [*found, *_elsewhere()]
 
@@ -62,8 +62,9 @@ def _elsewhere() -> list[BaseRoute]:
 
     def nearest(request: Request) -> Response:
         parts = [segment(request.path_params[key]) for key in ("entity", "project")]
-        name = request.path_params.get("name")
-        return RedirectResponse("/" + "/".join([*parts, "runs", segment(name)] if name else parts), status_code=302)
+        if name := request.path_params.get("name"):
+            parts += ["runs", segment(name)]
+        return RedirectResponse("/".join([session.root(request), *parts]), status_code=302)
 
     tabs = [Route(f"/{{entity}}/{{project}}/{tab}", nearest) for tab in ("workspace", "table", "sweeps", "runs")]
     return [*tabs, Route("/{entity}/{project}/runs/{name}/{tab}", nearest)]
@@ -79,31 +80,28 @@ class Found:
     values: Callable[[], dict[str, Any]]
 
 
-Finder = Callable[[Request], Found | str]
-
-
 class Pages:
-    """Finders over one hub: request → what is shown, or a sentence saying what is missing."""
+    """Finders over what one user sees: request → what is shown, or a sentence saying what is missing."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._boot = secrets.token_hex(4)
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+        self._hub = seen.all  # for what is asked by the ids of rows that were seen
 
     def home(self, request: Request) -> Found | str:
         """All projects with their sweeps."""
-        projects = self._hub.projects()
-        listed = [(one, self._listed(self._hub.sweeps(one.entity, one.name))) for one in projects]
+        projects = self._seen.projects()
+        listed = [(one, self._listed(self._seen.sweeps(one.entity, one.name))) for one in projects]
         live = any(view.live for _, views in listed for view in views)
         return Found("home.html", {"projects": "_projects.html"}, listed, lambda: {"listed": listed, "live": live})
 
     def project(self, request: Request) -> Found | str:
         """One project: its sweeps, and the runs that belong to none."""
         entity, name = request.path_params["entity"], request.path_params["project"]
-        project = next((one for one in self._hub.projects(entity) if one.name == name), None)
+        project = next((one for one in self._seen.projects(entity) if one.name == name), None)
         if project is None:
             return f"There is no project {entity}/{name}."
-        views = self._listed(self._hub.sweeps(entity, name))
-        loose = [run for run in self._hub.runs(entity, name) if not run.sweep][-LOOSE_RUNS:][::-1]
+        views = self._listed(self._seen.sweeps(entity, name))
+        loose = [run for run in self._seen.runs(entity, name) if not run.sweep][-LOOSE_RUNS:][::-1]
         live = any(view.live for view in views) or any(run.finished_at is None for run in loose)
         values = {"project": project, "sweeps": views, "loose": loose, "live": live}
         parts = {"sweeps": "_sweeps.html", "loose": "_loose.html"}
@@ -112,13 +110,13 @@ class Pages:
     def sweep(self, request: Request) -> Found | str:
         """One sweep, live."""
         entity, project, name = (request.path_params[key] for key in ("entity", "project", "name"))
-        sweep = self._hub.sweep(entity, project, name)
+        sweep = self._seen.sweep(entity, project, name)
         if sweep is None:
             return f"There is no sweep {name} in {entity}/{project}."
         runs, agents = self._hub.sweep_runs(sweep.id), self._hub.sweep_agents(sweep.id)
 
         answered = read_on_test(runs, question(sweep))
-        controls = controls_of(sweep, self._hub.runs(entity, project)) if answered else ()
+        controls = controls_of(sweep, self._seen.runs(entity, project)) if answered else ()
 
         def values() -> dict[str, Any]:
             view = sweep_view(sweep, runs, agents, controls)
@@ -129,14 +127,14 @@ class Pages:
     def run(self, request: Request) -> Found | str:
         """One run, live."""
         entity, project, name = (request.path_params[key] for key in ("entity", "project", "name"))
-        run = self._hub.run(entity, project, name)
+        run = self._seen.run(entity, project, name)
         if run is None:
             return f"There is no run {name} in {entity}/{project}."
         kept = {"files": self._hub.files.listed(run.id), "outputs": self._hub.artifacts.outputs(run.id)}
         return Found("run.html", RUN_PARTS, (run, kept), lambda: {**self._run_values(run), **kept})
 
     def _run_values(self, run: RunRow) -> dict[str, Any]:
-        sweep = self._hub.sweep(run.entity, run.project, run.sweep) if run.sweep else None
+        sweep = self._seen.sweep(run.entity, run.project, run.sweep) if run.sweep else None
         beside = sweep_view(sweep, self._hub.sweep_runs(sweep.id)) if sweep else None
         view = run_view(
             run,
@@ -152,23 +150,27 @@ class Pages:
         newest = sorted(sweeps, key=lambda one: one.created_at, reverse=True)[:LISTED_SWEEPS]
         return [sweep_view(one, self._hub.sweep_runs(one.id)) for one in newest]
 
-    def endpoint(self, find: Finder) -> session.Endpoint:
-        """A finder as an endpoint that serves the page, or its twin when asked for `data.json`."""
 
-        def serve(request: Request) -> Response:
-            twin = request.url.path.endswith("/data.json")
-            known, moment = request.query_params.get("since", ""), f"{self._boot}-{self._hub.changes}"
-            if twin and known.startswith(f"{moment}-"):
-                return answer({"token": known})
-            found = find(request)
-            if isinstance(found, str):
-                return missing(request, found)
-            token = f"{moment}-{digest(repr(found.rows).encode())}"
-            if twin and _same(known, token):
-                return answer({"token": token})
-            return (_twin if twin else _page)(request, found, token)
+Finder = Callable[[Pages, Request], Found | str]
 
-        return serve
+
+def _endpoint(hub: Hub, boot: str, find: Finder) -> session.Endpoint:
+    """A finder as an endpoint that serves the page, or its twin when asked for `data.json`."""
+
+    def serve(request: Request) -> Response:
+        twin = request.url.path.endswith("/data.json")
+        known, moment = request.query_params.get("since", ""), f"{boot}-{hub.changes}"
+        if twin and known.startswith(f"{moment}-"):
+            return answer({"token": known})
+        found = find(Pages(Seen(hub, request.state.user)), request)
+        if isinstance(found, str):
+            return missing(request, found)
+        token = f"{moment}-{digest(repr(found.rows).encode())}"
+        if twin and _same(known, token):
+            return answer({"token": token})
+        return (_twin if twin else _page)(request, found, token)
+
+    return serve
 
 
 def _same(known: str, token: str) -> bool:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from infra.hub.access import may, seen
 from infra.hub.file_rows import ArtifactRow, FileRow
-from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow
+from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, UserRow
 
 
 class RunFiles(Protocol):
@@ -77,6 +78,10 @@ class Hub(Protocol):
         """The last lines of a run's console."""
         ...
 
+    def user(self, username: str) -> UserRow | None:
+        """The user of that name."""
+        ...
+
     def user_of_key(self, key: str) -> str | None:
         """Whose key this is."""
         ...
@@ -92,3 +97,31 @@ class Hub(Protocol):
     def session_of(self, username: str, ttl_s: float) -> str:
         """A signed cookie for a user."""
         ...
+
+
+class Seen:
+    """The hub as one user sees it: what belongs to another's entity is not there. Ids come from what was seen."""
+
+    def __init__(self, hub: Hub, user: UserRow) -> None:
+        self.all = hub
+        self._user = user
+
+    def projects(self, entity: str | None = None) -> Sequence[ProjectRow]:
+        """The user's projects, all for an administrator; or those of one entity."""
+        return seen(self._user, self.all.projects(entity))
+
+    def sweeps(self, entity: str, project: str) -> Sequence[SweepRow]:
+        """A project's sweeps."""
+        return self.all.sweeps(entity, project) if may(self._user, entity) else []
+
+    def sweep(self, entity: str, project: str, name: str) -> SweepRow | None:
+        """One sweep."""
+        return self.all.sweep(entity, project, name) if may(self._user, entity) else None
+
+    def runs(self, entity: str, project: str) -> Sequence[RunRow]:
+        """A project's runs."""
+        return self.all.runs(entity, project) if may(self._user, entity) else []
+
+    def run(self, entity: str, project: str, name: str) -> RunRow | None:
+        """One run."""
+        return self.all.run(entity, project, name) if may(self._user, entity) else None

@@ -43,15 +43,15 @@ def routes(hub: Hub) -> list[BaseRoute]:
         return _enter(request, hub, username)
 
     def leave(request: Request) -> Response:
-        response = RedirectResponse("/login", status_code=303)
-        response.delete_cookie(COOKIE)
+        response = RedirectResponse(f"{root(request)}/login", status_code=303)
+        response.delete_cookie(COOKIE, path=root(request) or "/")
         return response
 
     return [
         Route("/login", form, methods=["GET"]),
         Route("/login", submit, methods=["POST"]),
         Route("/logout", leave, methods=["POST"]),
-        Route("/authorize", lambda request: RedirectResponse("/login", status_code=302)),
+        Route("/authorize", lambda request: RedirectResponse(f"{root(request)}/login", status_code=302)),
     ]
 
 
@@ -60,42 +60,50 @@ def guarded(hub: Hub, endpoint: Endpoint) -> Endpoint:
 
     def guard(request: Request) -> Response:
         username = hub.user_of_session(request.cookies.get(COOKIE, ""))
-        if username is not None:
-            request.state.username = username
+        user = hub.user(username) if username else None
+        if user is not None:
+            request.state.user = user
             return endpoint(request)
         if "text/html" in request.headers.get("accept", ""):
-            return RedirectResponse(f"/login?{urlencode({'next': request.url.path})}", status_code=303)
+            return RedirectResponse(f"{root(request)}/login?{urlencode({'next': request.url.path})}", status_code=303)
         return answer({"error": "sign in at /login"}, 401)
 
     return guard
 
 
+def root(request: Request) -> str:
+    """What a proxy puts before every path of this server; "" without one."""
+    return str(request.scope.get("app_root_path", request.scope.get("root_path", "")))
+
+
 def around(request: Request) -> dict[str, Any]:
     """What every template needs to know of the request."""
     return {
-        "username": getattr(request.state, "username", None),
+        "username": getattr(getattr(request.state, "user", None), "username", None),
+        "root": root(request),
         "base_url": str(request.base_url).rstrip("/"),
         "on_loopback": request.base_url.hostname in LOOPBACK,
     }
 
 
 def local(address: str) -> str:
-    """The address if it is a path of this server, else the front page: a link must not lead people elsewhere."""
+    """The address if it is a path of this server, else "/": a link must not lead people elsewhere."""
     safe = address.startswith("/") and not address.startswith("//") and "\\" not in address and address.isprintable()
     return address if safe else "/"
 
 
 def _form(request: Request, problem: str = "", status: int = 200) -> Response:
-    onward = local(request.query_params.get("next", "/"))
+    onward = local(request.query_params.get("next", f"{root(request)}/"))
     return page("login.html", status, problem=problem, onward=onward, **around(request))
 
 
 def _enter(request: Request, hub: Hub, username: str) -> Response:
-    response = RedirectResponse(local(request.query_params.get("next", "/")), status_code=303)
+    response = RedirectResponse(local(request.query_params.get("next", f"{root(request)}/")), status_code=303)
     response.set_cookie(
         COOKIE,
         hub.session_of(username, DAYS_30),
         max_age=DAYS_30,
+        path=root(request) or "/",
         httponly=True,
         samesite="lax",
         secure=request.url.scheme == "https",

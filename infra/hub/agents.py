@@ -12,6 +12,7 @@ from typing import Any
 
 from infra.controller.base import Exhausted, Suggestion
 from infra.hub import projects, runs, store_rows, sweeps
+from infra.hub.access import entity_for
 from infra.hub.errors import Missing
 from infra.hub.lifecycle import Timing, blames_host, end, happen, set_sweep_state
 from infra.hub.rows import AgentRow, RunRow, RunState, SweepRow, SweepState, UserRow
@@ -36,7 +37,7 @@ def register(
     connection: Connection, user: UserRow, entity: str | None, project: str | None, sweep: str, host: str, now: float
 ) -> AgentRow:
     """A new agent of a sweep; the first one starts it. Raises `Missing` for an unknown sweep."""
-    entity, project = projects.entity_or_own(user, entity), project or projects.DEFAULT_PROJECT
+    entity, project = entity_for(user, entity), project or projects.DEFAULT_PROJECT
     found = store_rows.sweep_named(connection, entity, project, sweep)
     if found is None:
         raise Missing(f"sweep: got {sweep[:80]!r}, which is not in {entity}/{project}; look at the sweep's address")

@@ -2,6 +2,10 @@
 
 Keys are random, so a keyed hash (BLAKE2b with the secret of the data folder) is enough to store: neither the
 database alone nor the secret alone gives a key away. Tokens are HMAC-SHA256 over JSON with an expiry.
+
+Comparing in constant time: a key is never compared with a stored key. It is hashed first, which takes the same time
+for every key of its length, and the hash is looked up. How long that takes depends on how many leading characters two
+hashes share, but without the secret nobody can choose a key by its hash, so a measured time says nothing of any key.
 """
 
 from __future__ import annotations
@@ -14,17 +18,19 @@ import json
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infra.hub import store_rows
-from infra.hub.errors import Conflict, Invalid
+from infra.hub import store_keys, store_rows
+from infra.hub.errors import Conflict, HubError, Invalid, Missing
 from infra.hub.rows import UserRow
 from infra.hub.store import Connection, Store, insert
 
 FIRST_USER = "local"
+NOTE_EVERY_S = 60.0  # how often the last use of keys is written down
 MIN_KEY = 40  # the client refuses shorter keys
 _USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -36,23 +42,61 @@ class Auth:
         self._store = store
         self._secret = secret
         self._clock = clock
+        self._guard = threading.Lock()
         self._known: dict[str, UserRow] = {}
+        self._forgotten = 0
+        self._used: dict[str, float] = {}
+        self._noted: dict[str, float] = {}
+        self._noted_at = 0.0
 
     def user_of(self, key: str) -> UserRow | None:
         """The user who holds `key`, or None. Looked up by keyed hash, so timing tells nothing about stored keys."""
         digest = self._hash(key)
-        if (known := self._known.get(digest)) is not None:
-            return known
-        with self._store.read() as connection:
-            user = store_rows.user_with_key(connection, digest)
+        user = self._known.get(digest) or self._look_up(digest)
         if user is not None:
-            self._known[digest] = user
+            self._used[digest] = self._clock()
         return user
 
-    def users(self) -> list[UserRow]:
-        """All users, oldest first."""
+    def _look_up(self, digest: str) -> UserRow | None:
+        forgotten = self._forgotten
         with self._store.read() as connection:
-            return store_rows.users(connection)
+            user = store_rows.user_with_key(connection, digest)
+        with self._guard:
+            if user is not None and forgotten == self._forgotten:  # else it may have been revoked meanwhile
+                self._known[digest] = user
+        return user
+
+    def forget(self) -> None:
+        """After a key was revoked: ask the store about every key again."""
+        with self._guard:
+            self._forgotten += 1
+            self._known.clear()
+
+    def note_uses(self, *, at_once: bool = False) -> None:
+        """Write down when keys were last used, at most once a minute unless `at_once`; requests never wait for it."""
+        now = self._clock()
+        if not at_once and now - self._noted_at < NOTE_EVERY_S:
+            return
+        self._noted_at = now
+        fresh = {digest: at for digest, at in self._used.copy().items() if at != self._noted.get(digest)}
+        if fresh:
+            self._store.write(lambda c: store_keys.note_uses(c, fresh))
+            self._noted.update(fresh)
+
+    def users(self) -> list[UserRow]:
+        """All users who may come in, oldest first."""
+        with self._store.read() as connection:
+            return [user for user in store_rows.users(connection) if store_keys.admitted(connection, user.username)]
+
+    def has_keys(self) -> bool:
+        """Whether anybody can come in."""
+        with self._store.read() as connection:
+            return bool(store_keys.keys(connection))
+
+    def user_named(self, username: str) -> UserRow | None:
+        """The user of that name, if they may come in."""
+        with self._store.read() as connection:
+            return store_rows.user_named(connection, username) if store_keys.admitted(connection, username) else None
 
     def add_user(self, username: str, key: str | None = None, *, admin: bool = False) -> str:
         """Make a user, or give an existing one a further key; returns the key (made here if none is given).
@@ -75,11 +119,35 @@ class Auth:
                 insert(connection, "api_key", hash=digest, user_id=user_id, created_at=now)
 
         self._store.write(work)
+        self.forget()
         return key
+
+    def add_key(self, username: str) -> str:
+        """A further key for a user; returns it. Raises `Missing` for somebody who is no user."""
+        if username not in {user.username for user in self.users()}:
+            raise Missing(f"username: got {username[:80]!r}, who is no user here; add the user first")
+        return self.add_user(username)
 
     def ensure_first_user(self) -> str | None:
         """On an empty store: make the first user, an administrator, and return the key. Later: None."""
         return None if self.users() else self.add_user(FIRST_USER, admin=True)
+
+    def ticket(self, purpose: str, username: str, ttl_s: float) -> str:
+        """A token that lets a user in for one purpose, until it expires or the user's sign-ins are ended."""
+        return self.sign({purpose: username, "at": self._clock()}, ttl_s)
+
+    def admitted(self, token: str, purpose: str) -> str | None:
+        """For whom a ticket was made, while it and the user are good."""
+        try:
+            payload = self.unsign(token)
+        except HubError:
+            return None
+        username = payload.get(purpose) if isinstance(payload, dict) else None
+        if not isinstance(username, str):
+            return None
+        with self._store.read() as connection:
+            good = store_keys.admitted(connection, username, payload.get("at", 0.0))
+        return username if good else None
 
     def sign(self, payload: object, ttl_s: float) -> str:
         """A token for `payload` (anything JSON holds) that `unsign` accepts for `ttl_s` seconds."""
@@ -132,7 +200,11 @@ def write_private(path: Path, content: bytes) -> None:
 
 def _ensure_user(connection: Connection, username: str, admin: bool, now: float) -> int:
     known = store_rows.user_named(connection, username)
-    return known.id if known else insert(connection, "user", username=username, admin=int(admin), created_at=now)
+    if known is None:
+        return insert(connection, "user", username=username, admin=int(admin), created_at=now)
+    if not store_keys.admitted(connection, username):
+        store_keys.take_back(connection, known.id, admin=admin)
+    return known.id
 
 
 def _b64(content: bytes) -> str:

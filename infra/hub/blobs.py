@@ -12,13 +12,15 @@ import hashlib
 import os
 import re
 import tempfile
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from infra.hub.errors import Invalid, Missing, Unavailable
+from infra.hub.errors import Invalid, Missing, TooLarge, Unavailable
 
 SIZE_LIMIT = 16 << 30  # bytes of one file
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -34,6 +36,32 @@ class Blob:
     size: int
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A file as it lies in the folder: its name, size in bytes, and when it was last uploaded (seconds since 1970)."""
+
+    sha256: str
+    size: int
+    uploaded_at: float
+
+
+def stored(folder: Path) -> Iterator[Stored]:
+    """Every file below a folder of blobs; none where there is no such folder."""
+    for path in folder.glob("[0-9a-f][0-9a-f]/*"):
+        if not _SHA256.fullmatch(path.name):
+            continue  # not ours to count or to remove
+        with suppress(FileNotFoundError):  # removed meanwhile
+            found = path.stat()
+            yield Stored(path.name, found.st_size, found.st_mtime)
+
+
+def place(folder: Path, sha256: str) -> Path:
+    """Where the file of that hash belongs. Raises `Missing` for what is no hash, so that no name leads elsewhere."""
+    if not _SHA256.fullmatch(sha256):
+        raise Missing("file: not an address of this server")
+    return folder / sha256[:2] / sha256
+
+
 class Blobs:
     """The files below `folder`, made if it is missing. One process owns it: drafts left behind are removed."""
 
@@ -41,6 +69,7 @@ class Blobs:
         self._folder = folder
         self._drafts = folder / "drafts"
         self._size_limit = size_limit
+        self._moving = threading.Lock()
         self._drafts.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left_behind in self._drafts.iterdir():
             left_behind.unlink()
@@ -69,18 +98,33 @@ class Blobs:
         """The bytes of a stored file. Raises `Missing`."""
         return self.path(sha256).read_bytes()
 
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self._folder
+
+    def remove(self, sha256: str, unless_after: float) -> int | None:
+        """Remove a file that nothing refers to; its size. None where it has gone, or was uploaded after that time."""
+        path = self._place(sha256)
+        with _disk(), self._moving, suppress(FileNotFoundError):
+            found = path.stat()
+            if found.st_mtime <= unless_after:
+                path.unlink()
+                return found.st_size
+        return None
+
     def _place(self, sha256: str) -> Path:
-        if not _SHA256.fullmatch(sha256):
-            raise Missing("file: not an address of this server")
-        return self._folder / sha256[:2] / sha256
+        return place(self._folder, sha256)
 
     def _settle(self, draft: Path, sha256: str) -> None:
-        place = self._place(sha256)
-        if not place.parent.exists():
-            place.parent.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(self._folder)
-        draft.replace(place)
-        _sync_folder(place.parent)
+        path = self._place(sha256)
+        if not path.parent.exists():
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(self._folder)
+        with self._moving:
+            os.utime(draft, (time.time(),) * 2)  # what was uploaded just now is about to be referred to
+            draft.replace(path)
+        sync_folder(path.parent)
 
 
 class Draft:
@@ -101,10 +145,10 @@ class Draft:
         self.discard()
 
     def write(self, chunk: bytes) -> None:
-        """Append bytes. Raises `Invalid` above the size limit, `Unavailable` when the disk is full."""
+        """Append bytes. Raises `TooLarge` above the size limit, `Unavailable` when the disk is full."""
         self._size += len(chunk)
         if self._size > self._size_limit:
-            raise Invalid(f"file: more than {self._size_limit} bytes; split it")
+            raise too_large(self._size_limit)
         self._sha256.update(chunk)
         self._md5.update(chunk)
         with _disk():
@@ -130,6 +174,11 @@ class Draft:
         Path(self._file.name).unlink(missing_ok=True)
 
 
+def too_large(limit: int) -> TooLarge:
+    """The refusal of a file."""
+    return TooLarge(f"file: more than {limit} bytes; split it, or start the hub with a higher --max-file-mb")
+
+
 @contextmanager
 def _disk() -> Iterator[None]:
     """A full disk becomes an error that the client retries."""
@@ -141,7 +190,8 @@ def _disk() -> Iterator[None]:
         raise Unavailable(f"file: the hub's data folder cannot be written ({error.strerror})") from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make what was renamed or made in a folder last, even when the machine stops."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

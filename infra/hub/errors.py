@@ -18,6 +18,12 @@ class Invalid(HubError):
     status = 400
 
 
+class TooLarge(Invalid):
+    """More bytes than a limit lets in; the same in smaller parts may be."""
+
+    status = 413
+
+
 class Unauthorized(HubError):
     """The key is missing or unknown."""
 
@@ -50,3 +56,7 @@ class Unavailable(HubError):
 
 class StartupError(HubError):
     """The hub cannot start here; one line says why, and the command ends with exit code 2."""
+
+
+class FolderInUse(StartupError):
+    """Another process holds the data folder."""

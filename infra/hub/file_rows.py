@@ -68,6 +68,11 @@ class CollectionRow:
         """What graphql-core asks a value of an interface for."""
         return self.kind.value
 
+    @property
+    def entity(self) -> str:
+        """Whose it is."""
+        return self.project.entity
+
 
 @dataclass(frozen=True)
 class TypeRow:
@@ -77,6 +82,11 @@ class TypeRow:
     project: ProjectRow
     name: str
     created_at: datetime
+
+    @property
+    def entity(self) -> str:
+        """Whose it is."""
+        return self.project.entity
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,11 @@ class ArtifactRow:
     created_at: datetime
     updated_at: datetime
 
+    @property
+    def entity(self) -> str:
+        """Whose it is."""
+        return self.collection.project.entity
+
 
 @dataclass(frozen=True)
 class MembershipRow:
@@ -115,6 +130,11 @@ class MembershipRow:
     version: int
     created_at: datetime
 
+    @property
+    def entity(self) -> str:
+        """Whose the collection is."""
+        return self.collection.project.entity
+
 
 @dataclass(frozen=True)
 class AliasRow:
@@ -123,3 +143,8 @@ class AliasRow:
     id: int
     name: str
     collection: CollectionRow
+
+    @property
+    def entity(self) -> str:
+        """Whose the collection is."""
+        return self.collection.project.entity

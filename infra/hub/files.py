@@ -38,6 +38,16 @@ class Files:
             raise Missing(f"file: the run has none called {name[:80]!r}")
         return self.blobs.read(found[0].sha256)
 
+    def find(self, owner: FileOwner, owner_id: int, name: str) -> FileRow | None:
+        """A file of a run, of an artifact, or its manifest; None where its owner has none of that name any more."""
+        with self._store.read() as connection:
+            if owner is FileOwner.RUN:
+                return next(iter(store_files.run_files(connection, owner_id, [name], None)), None)
+            if owner is FileOwner.ARTIFACT:
+                return store_files.artifact_file(connection, owner_id, name)
+            artifact = store_files.artifact(connection, owner_id)
+            return store_files.manifest_file(artifact) if artifact else None
+
     def keep(self, owner: FileOwner, owner_id: int, name: str, blob: Blob) -> None:
         """Note what was uploaded for a run, an artifact or its manifest. Raises `Missing` when that is gone."""
         now = self._clock()

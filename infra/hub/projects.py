@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from infra.hub import store_rows
+from infra.hub.access import entity_for
 from infra.hub.errors import Invalid, Missing
 from infra.hub.rows import ProjectRow, UserRow
 from infra.hub.store import Connection, insert
@@ -14,14 +15,9 @@ _PROJECT_NAME = re.compile(r"[^/\\#?%:\x00-\x1f\x7f]{1,128}")
 _RUN_NAME = re.compile(r"[^/\\#?%:'\x00-\x1f\x7f]{1,128}")
 
 
-def entity_or_own(user: UserRow, entity: str | None) -> str:
-    """The entity asked for; where none is (null, or "" when an offline run is synced), the user's own."""
-    return entity or user.username
-
-
 def ensure(connection: Connection, user: UserRow, entity: str | None, name: str | None, now: float) -> ProjectRow:
     """The project, made if it is new. Raises `Missing` for an unknown entity, `Invalid` for an impossible name."""
-    entity, name = entity_or_own(user, entity), name or DEFAULT_PROJECT
+    entity, name = entity_for(user, entity), name or DEFAULT_PROJECT
     found = store_rows.project(connection, entity, name)
     if found is None:
         _check(connection, entity, name)

@@ -12,6 +12,7 @@ from typing import Any
 from infra.hub import projects, store_lines, store_rows
 from infra.hub.errors import Invalid, Missing
 from infra.hub.lifecycle import blames_host, end, happen
+from infra.hub.limits import Limits
 from infra.hub.rows import ProjectRow, RunRow, RunState, SweepRow, UserRow
 from infra.hub.states import RunEvent
 from infra.hub.store import Connection, execute, insert, scalar, update
@@ -73,19 +74,20 @@ class StreamPost:
 
 
 def begin(
-    connection: Connection, user: UserRow, change: RunChange, run_id: int | None, now: float
+    connection: Connection, user: UserRow, change: RunChange, run_id: int | None, now: float, limits: Limits
 ) -> tuple[RunRow, bool]:
     """A run speaks of itself: it is made, starts (again), or changes its configuration. Returns it, and if it is new.
 
     The client sends the run's id with its name when it resumes a run it has looked up, and the name alone otherwise.
 
-    Raises `Invalid` for a name that cannot be, `Missing` for an unknown entity or sweep.
+    Raises `Invalid` for a name that cannot be, `Missing` for an unknown entity or sweep, `Denied` for a run too many.
     """
     if not change.name:
         raise Invalid("run id: got none; send the run's name")
     project = projects.ensure(connection, user, change.entity, change.project, now)
     found = store_rows.run_named(connection, project.entity, project.name, change.name)
     if found is None and run_id is None:
+        limits.check_room(connection, project.id, user.id)
         return _create(connection, user, project, change, now), True
     found = found if run_id is None else reread(connection, run_id)
     assert found is not None
@@ -116,6 +118,11 @@ def stream(connection: Connection, run: RunRow, post: StreamPost, now: float) ->
         current = reread(connection, run.id)
         end(connection, current, post.exit_code, now, host_is_blamed=blames_host(sweep_of(connection, current)))
     return reread(connection, run.id)
+
+
+def run_is_gone(entity: str, project: str, name: str) -> str:
+    """The words for a run that is not there, or not for the one who asks."""
+    return f"run: {entity}/{project}/{name} is not here; it may have been deleted"
 
 
 def delete(connection: Connection, run_id: int) -> RunRow:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from infra.controller.base import Exhausted, Suggestion
 from infra.hub import agents, lifecycle, projects, reaper, runs, store_lines, store_rows, sweeps
+from infra.hub.access import Access
 from infra.hub.agents import Command
 from infra.hub.artifacts import Artifacts
 from infra.hub.auth import Auth, load_secret
@@ -19,6 +20,7 @@ from infra.hub.blobs import Blobs
 from infra.hub.errors import HubError, Missing
 from infra.hub.files import Files
 from infra.hub.lifecycle import Timing
+from infra.hub.limits import Limits, Turnstile
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, SweepState, UserRow
 from infra.hub.runs import RunChange, StreamPost
 from infra.hub.store import Connection, Store
@@ -59,13 +61,16 @@ class Hub:
         suggester: Suggester | None = None,
         timing: Timing | None = None,
         clock: Callable[[], float] = time.time,
+        limits: Limits | None = None,
     ) -> None:
         self.store = store
         self.suggester: Suggester = suggester or NoSuggester()
         self.timing = timing or Timing()
+        self.limits = limits or Limits()
         self.clock = clock
+        self.access = Access(store)
         self.auth = Auth(store, load_secret(store.folder), clock)
-        self.files = Files(store, Blobs(store.folder / "blobs"), clock)
+        self.files = Files(store, Blobs(store.folder / "blobs", self.limits.file), clock)
         self.artifacts = Artifacts(store, self.files.blobs, clock)
         self.started_at = clock()
 
@@ -181,6 +186,10 @@ class Hub:
 
     # Who asks
 
+    def user(self, username: str) -> UserRow | None:
+        """The user of that name, if they may come in."""
+        return self.auth.user_named(username)
+
     def user_of_key(self, key: str) -> str | None:
         """Whose key this is."""
         user = self.auth.user_of(key)
@@ -188,28 +197,21 @@ class Hub:
 
     def ticket_for(self, username: str, ttl_s: float = 600.0) -> str:
         """A short-lived word that signs a user in to the pages. Raises `Missing` for an unknown user."""
-        if self._read(store_rows.user_named, username) is None:
+        if self.user(username) is None:
             raise Missing(f"username: got {username[:80]!r}, which is not here; make the user first")
-        return self.auth.sign({"ticket": username}, ttl_s)
+        return self.auth.ticket("ticket", username, ttl_s)
 
     def user_of_ticket(self, ticket: str) -> str | None:
         """For whom a ticket was made, while it lasts."""
-        return self._signed(ticket, "ticket")
+        return self.auth.admitted(ticket, "ticket")
 
     def session_of(self, username: str, ttl_s: float) -> str:
         """A signed cookie for a user."""
-        return self.auth.sign({"session": username}, ttl_s)
+        return self.auth.ticket("session", username, ttl_s)
 
     def user_of_session(self, cookie: str) -> str | None:
         """Whose cookie this is, while it lasts."""
-        return self._signed(cookie, "session")
-
-    def _signed(self, token: str, purpose: str) -> str | None:
-        try:
-            payload = self.auth.unsign(token)
-        except HubError:
-            return None
-        return payload.get(purpose) if isinstance(payload, dict) else None
+        return self.auth.admitted(cookie, "session")
 
     # Writes
 
@@ -219,7 +221,7 @@ class Hub:
 
     def begin_run(self, user: UserRow, change: RunChange, run_id: int | None = None) -> tuple[RunRow, bool]:
         """A run speaks of itself (`wandb.init`, or a changed configuration); returns it and whether it is new."""
-        return self.store.write(lambda c: runs.begin(c, user, change, run_id, self.clock()))
+        return self.store.write(lambda c: runs.begin(c, user, change, run_id, self.clock(), self.limits))
 
     def revise_run(self, run_id: int, change: RunChange) -> RunRow:
         """Change what is known of a run, not its state."""
@@ -231,7 +233,7 @@ class Hub:
         def work(connection: Connection) -> RunRow:
             found = store_rows.run_named(connection, entity, project, name)
             if found is None:
-                raise Missing(f"run: {entity}/{project}/{name} is not here; it may have been deleted")
+                raise Missing(runs.run_is_gone(entity, project, name))
             return runs.stream(connection, found, post, self.clock())
 
         run = self.store.write(work)
@@ -271,17 +273,17 @@ class Hub:
     def heartbeat(self, agent_id: int, listed: Collection[str]) -> Command | None:
         """Hear an agent that runs `listed`; what it is to do now, if anything."""
         sweep_id = self._read(agents.sweep_id_of, agent_id)
+        room = Turnstile(self.limits, sweep_id, self.suggester.take)
         try:
             orders = self.store.write(
-                lambda c: agents.heartbeat(
-                    c, agent_id, listed, lambda: self.suggester.take(sweep_id), self.timing, self.clock()
-                )
+                lambda c: agents.heartbeat(c, agent_id, listed, lambda: room.enter(c), self.timing, self.clock())
             )
         except HubError:
             self.suggester.poke(sweep_id)  # what was taken was not used
             raise
         if orders.moved:
             self.suggester.poke(sweep_id)
+        room.tell()
         return orders.command
 
     def reap(self) -> int:

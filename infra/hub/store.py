@@ -25,10 +25,13 @@ from sqlalchemy import Engine, TextClause, create_engine, event, text
 from sqlalchemy import RowMapping as RowMapping
 from sqlalchemy.exc import DBAPIError
 
-from infra.hub.errors import StartupError, Unavailable
+from infra.hub.errors import FolderInUse, StartupError, Unavailable
 
 T = TypeVar("T")
 MAX_BATCH = 256
+# Tables whose ids clients hold; the migration 0006 has a trigger for each.
+NUMBERED = frozenset(("user", "project", "sweep", "agent", "run", "collection", "artifact"))
+RESTORING = "restoring"  # stands in a data folder while a backup is copied into it
 # What the disk may say, and what to do about it; the low byte of SQLite's error code.
 _DISK = {
     sqlite3.SQLITE_BUSY: "another process holds the hub's database, stop it",
@@ -36,6 +39,8 @@ _DISK = {
     sqlite3.SQLITE_IOERR: "look at the disk of the hub's data folder",
     sqlite3.SQLITE_FULL: "free space on the disk of the hub's data folder, the client tries again",
     sqlite3.SQLITE_CANTOPEN: "make the hub's data folder readable and writable",
+    sqlite3.SQLITE_CORRUPT: "stop the hub, run `prunefleet hub check`, and restore a backup",
+    sqlite3.SQLITE_NOTADB: "stop the hub, run `prunefleet hub check`, and restore a backup",
 }
 
 
@@ -92,13 +97,14 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = _take_folder(folder)
+        self._lock = take_folder(folder)
         self.changes = Changes()
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._closed = False
         self._writer = _engine(folder / "hub.db", writer=True)
         self._reader = _engine(folder / "hub.db", writer=False)
         try:
+            _check_whole(folder)
             _migrate(self._writer)
         except (DBAPIError, sqlite3.Error) as error:
             self._release()
@@ -122,9 +128,15 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection that sees one consistent state of the database and cannot change it."""
-        with self._reader.connect() as connection:
-            yield connection
+        """A connection that sees one consistent state of the database and cannot change it.
+
+        Raises `Unavailable` when the disk refuses or the database is damaged.
+        """
+        try:
+            with self._reader.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise _translate(error, "nothing was read") from error
 
     def close(self) -> None:
         """Finish the writes under way, then let go of the folder."""
@@ -201,14 +213,18 @@ def _reason(error: BaseException) -> str:
     return str(error.orig if isinstance(error, DBAPIError) else error)
 
 
-def _translate(error: Exception) -> Exception:
+def _translate(error: Exception, said: str = "nothing was written") -> Exception:
     """An error of the disk becomes one that the client retries; any other stays what it is."""
     original = error.orig if isinstance(error, DBAPIError) else error
     remedy = _DISK.get(getattr(original, "sqlite_errorcode", 0) & 0xFF)
-    return Unavailable(f"nothing was written: {original}; {remedy}") if remedy else error
+    return Unavailable(f"{said}: {original}; {remedy}") if remedy else error
 
 
-def _take_folder(folder: Path) -> IO[bytes]:
+def take_folder(folder: Path) -> IO[bytes]:
+    """Lock a data folder (made if it is missing) until the file returned is closed or this process ends.
+
+    Raises `FolderInUse` when another process holds it, `StartupError` when it cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (folder / "lock").open("ab")
@@ -218,10 +234,21 @@ def _take_folder(folder: Path) -> IO[bytes]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         lock.close()
-        raise StartupError(
+        raise FolderInUse(
             f"data folder: {str(folder)!r} is in use by another hub; stop that one, or name another folder"
         ) from error
     return lock
+
+
+def _check_whole(folder: Path) -> None:
+    """Raises `StartupError` rather than begin a new database where an old one should be."""
+    if (folder / RESTORING).exists():
+        raise StartupError(
+            f"data folder: restoring into {str(folder)!r} was cut off; run `prunefleet hub restore` again"
+        )
+    database = folder / "hub.db"
+    if any((folder / "blobs").glob("??")) and not (database.exists() and database.stat().st_size):
+        raise StartupError(f"data folder: {str(folder)!r} has files but no hub.db; put that back, or restore a backup")
 
 
 def _engine(path: Path, *, writer: bool) -> Engine:
@@ -253,20 +280,39 @@ def _scripts() -> dict[int, tuple[str, str]]:
     return {int(f.name.split("_")[0]): (f.name, f.read_text(encoding="utf-8")) for f in files}
 
 
+def newest_migration() -> int:
+    """The number of the last migration that this version knows."""
+    return max(_scripts())
+
+
 def _migrate(engine: Engine) -> None:
-    """Apply what is missing, each migration in the transaction that records it."""
+    """Apply all that is missing in one transaction: if any of it fails, the version before reads all it left.
+
+    So no copy is taken first, whose time and room would grow with the database; `prunefleet hub backup` makes one.
+    """
     scripts = _scripts()
     with engine.begin() as connection:
         execute(connection, "CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, name TEXT) STRICT")
         done = {row["version"] for row in many(connection, "SELECT version FROM migration")}
-    if newer := done - set(scripts):
-        raise StartupError(f"data folder: written by a newer version (migration {max(newer)}); upgrade prunefleet")
-    for version in sorted(set(scripts) - done):
-        name, script = scripts[version]
-        with engine.begin() as connection:
-            for statement in statements(script):
-                connection.exec_driver_sql(statement)
-            execute(connection, "INSERT INTO migration VALUES (:version, :name)", version=version, name=name)
+        if newer := done - set(scripts):
+            raise StartupError(f"data folder: written by a newer version (migration {max(newer)}); upgrade prunefleet")
+        missing = sorted(set(scripts) - done)
+        for version in missing:
+            _apply(connection, version, *scripts[version])
+        if missing and many(connection, "PRAGMA foreign_key_check"):
+            raise StartupError(f"data folder: migration {scripts[missing[-1]][0]} breaks references; {_UNCHANGED}")
+
+
+_UNCHANGED = "nothing was changed, the version before still reads it"
+
+
+def _apply(connection: Connection, version: int, name: str, script: str) -> None:
+    try:
+        for statement in statements(script):
+            connection.exec_driver_sql(statement)
+    except DBAPIError as error:
+        raise StartupError(f"data folder: migration {name} failed ({_reason(error)}); {_UNCHANGED}") from error
+    execute(connection, "INSERT INTO migration VALUES (:version, :name)", version=version, name=name)
 
 
 def statements(script: str) -> Iterator[str]:
@@ -314,9 +360,17 @@ def execute_each(connection: Connection, sql: str, values: Sequence[Mapping[str,
 
 def insert(connection: Connection, table: str, **values: object) -> int:
     """Insert one row and return its id; `table` and the keywords are names of ours, never a user's."""
+    if table in NUMBERED:
+        values = {"id": _unused_id(connection, table), **values}
     columns, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
     sql = f"INSERT INTO {table} ({columns}) VALUES ({marks}) RETURNING rowid"  # noqa: S608
     return cast(int, scalar(connection, sql, **values))
+
+
+def _unused_id(connection: Connection, table: str) -> int:
+    """One more than any id that is or was in the table: SQLite alone would give that of a deleted last row again."""
+    ids = f"SELECT MAX(id) AS id FROM {table} UNION ALL SELECT id FROM used_id WHERE name = :name"  # noqa: S608
+    return int(scalar(connection, f"SELECT COALESCE(MAX(id), 0) + 1 FROM ({ids})", name=table))  # noqa: S608
 
 
 def update(connection: Connection, table: str, row_id: int, **values: object) -> None:

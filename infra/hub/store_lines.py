@@ -74,7 +74,7 @@ def parse(text: str) -> dict[str, Any]:
     """A line as the row it holds; `{}` for one that is not a JSON object."""
     try:
         row = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return row if isinstance(row, dict) else {}
 

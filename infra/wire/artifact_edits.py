@@ -8,10 +8,10 @@ from typing import Any
 from infra.hub.artifact_edit import ArtifactChange
 from infra.hub.errors import Missing
 from infra.hub.file_rows import CollectionRow
-from infra.wire.artifact_reads import collection_id, tag_nodes
+from infra.wire.artifact_reads import tag_nodes
+from infra.wire.doors import artifact_of_client, collection_id, find_project
 from infra.wire.given import Given, taking
 from infra.wire.graphql import Info
-from infra.wire.users import find_project
 
 DONE = {"success": True}
 
@@ -67,7 +67,7 @@ def _delete_aliases(info: Info, given: Given) -> dict[str, bool]:
 
 def _link(info: Info, given: Given) -> dict[str, Any]:
     known = info.context.hub.artifacts
-    number = given.maybe_id("Artifact", "artifactID") or known.id_of_client(given.text("clientID"))
+    number = given.maybe_id("Artifact", "artifactID") or artifact_of_client(info, given.text("clientID"))
     if number is None:
         raise Missing("artifact: it is not here yet; wait until it is logged, then link it")
     place = (given.maybe("entityName"), given.maybe("projectName"), given.text("artifactPortfolioName"))
@@ -76,28 +76,28 @@ def _link(info: Info, given: Given) -> dict[str, Any]:
 
 
 def _unlink(info: Info, given: Given) -> dict[str, bool]:
-    portfolio = collection_id(given.text("artifactPortfolioID"))
+    portfolio = collection_id(info, given.text("artifactPortfolioID"))
     info.context.hub.artifacts.unlink(given.id("Artifact", "artifactID"), portfolio)
     return DONE
 
 
-def _collection(given: Given) -> int:
-    return collection_id(given.text("artifactSequenceID") or given.text("artifactPortfolioID"))
+def _collection(info: Info, given: Given) -> int:
+    return collection_id(info, given.text("artifactSequenceID") or given.text("artifactPortfolioID"))
 
 
 def _revise_collection(info: Info, given: Given) -> dict[str, Any]:
     known = info.context.hub.artifacts
-    found = known.revise_collection(_collection(given), given.maybe("name"), given.maybe("description"))
+    found = known.revise_collection(_collection(info, given), given.maybe("name"), given.maybe("description"))
     return {"artifactCollection": found}
 
 
 def _move(info: Info, given: Given) -> dict[str, Any]:
     word = given.text("destinationArtifactTypeName")
-    return {"artifactCollection": info.context.hub.artifacts.retype_collection(_collection(given), word)}
+    return {"artifactCollection": info.context.hub.artifacts.retype_collection(_collection(info, given), word)}
 
 
 def _delete_collection(info: Info, given: Given) -> dict[str, Any]:
-    return {"artifactCollection": info.context.hub.artifacts.delete_collection(_collection(given))}
+    return {"artifactCollection": info.context.hub.artifacts.delete_collection(_collection(info, given))}
 
 
 def _add_tags(info: Info, given: Given) -> dict[str, Any]:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from infra.hub.errors import Missing
-from infra.hub.file_rows import ArtifactRow, CollectionKind, CollectionRow, MembershipRow, TypeRow
+from infra.hub.file_rows import ArtifactRow, CollectionRow, MembershipRow, TypeRow
 from infra.hub.rows import ProjectRow, RunRow
 from infra.hub.store_files import manifest_file
 from infra.wire import filters, paging
+from infra.wire.doors import artifact_of_client, collection_id, owned, seen
 from infra.wire.files import file_connection
 from infra.wire.graphql import Info, Resolvers
-from infra.wire.ids import decode, encode
+from infra.wire.ids import encode
 
 KEPT_FOR_EVER = -2  # W&B's number for an artifact without an end
 
@@ -149,19 +150,20 @@ def _types(
 
 def _artifact(_root: object, info: Info, id: str) -> ArtifactRow | None:
     try:
-        return info.context.hub.artifacts.artifact(decode("Artifact", id))
+        return info.context.hub.artifacts.artifact(owned(info, "Artifact", id))
     except Missing:
         return None
 
 
 def _client_mapping(_root: object, info: Info, clientID: str) -> dict[str, str] | None:  # noqa: N803
-    found = info.context.hub.artifacts.id_of_client(clientID)
+    found = artifact_of_client(info, clientID)
     return None if found is None else {"serverID": encode("Artifact", found)}
 
 
 def _aliases_of_artifact(artifact: ArtifactRow, info: Info) -> list[Any]:
     known = info.context.hub.artifacts
-    return [alias for m in known.memberships_of(artifact.id) for alias in known.aliases(m.collection, artifact.id)]
+    places = seen(info, known.memberships_of(artifact.id))
+    return [alias for place in places for alias in known.aliases(place.collection, artifact.id)]
 
 
 def _created_by(artifact: ArtifactRow, info: Info) -> RunRow | None:
@@ -187,7 +189,7 @@ _COLLECTION: Mapping[str, Callable[..., Any]] = {
 RESOLVERS: Resolvers = {
     "Query": {
         "artifact": _artifact,
-        "artifactCollection": lambda _root, info, id: info.context.hub.artifacts.collection(collection_id(id)),
+        "artifactCollection": lambda _root, info, id: info.context.hub.artifacts.collection(collection_id(info, id)),
         "clientIDMapping": _client_mapping,
     },
     "Project": {
@@ -203,7 +205,7 @@ RESOLVERS: Resolvers = {
             info.context.hub.artifacts.outputs(run.id), first, after
         ),
         "inputArtifacts": lambda run, info, first=None, after=None: _counted(
-            info.context.hub.artifacts.inputs(run.id), first, after
+            seen(info, info.context.hub.artifacts.inputs(run.id)), first, after
         ),
     },
     "ArtifactType": {
@@ -234,11 +236,11 @@ RESOLVERS: Resolvers = {
         "commitHash": lambda artifact, _info: artifact.manifest_sha256 and artifact.manifest_sha256[:40],
         "aliases": _aliases_of_artifact,
         "artifactMemberships": lambda artifact, info: paging.everything(
-            info.context.hub.artifacts.memberships_of(artifact.id)
+            seen(info, info.context.hub.artifacts.memberships_of(artifact.id))
         ),
         "currentManifest": lambda artifact, _info: manifest_node(artifact) if artifact.manifest_sha256 else None,
         "createdBy": _created_by,
-        "usedBy": lambda artifact, info: paging.everything(info.context.hub.artifacts.used_by(artifact.id)),
+        "usedBy": lambda artifact, info: paging.everything(seen(info, info.context.hub.artifacts.used_by(artifact.id))),
         "files": artifact_files,
         "filesByManifestEntries": _files_by_entries,
     },
@@ -251,11 +253,3 @@ RESOLVERS: Resolvers = {
         "files": membership_files,
     },
 }
-
-
-def collection_id(text: str) -> int:
-    """The number in a collection's id, of either kind. Raises `Missing`."""
-    try:
-        return decode(CollectionKind.SEQUENCE.value, text)
-    except Missing:
-        return decode(CollectionKind.PORTFOLIO.value, text)

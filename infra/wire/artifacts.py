@@ -15,15 +15,15 @@ from starlette.routing import BaseRoute, Route
 from infra.hub.artifact_log import NewArtifact
 from infra.hub.errors import Denied, HubError, Invalid, Missing
 from infra.hub.file_rows import FileRow
+from infra.hub.rows import UserRow
 from infra.hub.service import Hub
 from infra.wire import artifact_edits, artifact_reads, paging
 from infra.wire.artifact_reads import manifest_node
+from infra.wire.doors import find_run, own_number
 from infra.wire.files import guarded, send
 from infra.wire.given import Given, taking
 from infra.wire.graphql import Info, Resolvers
 from infra.wire.http import authenticate
-from infra.wire.ids import decode
-from infra.wire.runs import find_run
 from infra.wire.users import FEATURES
 
 MD5 = "MANIFEST_MD5"
@@ -43,16 +43,16 @@ def routes(hub: Hub) -> list[BaseRoute]:
     """`GET /artifactsV2/{region}/{entity}/{project}/{collection}/[{artifact}/]{birth artifact}/{md5 hex}/{name}`."""
 
     async def entry(request: Request) -> Response:
-        authenticate(request, hub)
+        user = authenticate(request, hub)
         *place, digest, name = request.path_params["place"].split("/")
-        file = await run_in_threadpool(find_entry, hub, place[4:], digest)
+        file = await run_in_threadpool(find_entry, hub, user, place[4:], digest)
         assert file.sha256 is not None  # files are found by content that is here
         return send(hub, file.sha256, name)
 
     return [Route("/artifactsV2/{place:path}", guarded(entry), methods=["GET"])]
 
 
-def find_entry(hub: Hub, artifact_ids: Sequence[str], digest: str) -> FileRow:
+def find_entry(hub: Hub, user: UserRow, artifact_ids: Sequence[str], digest: str) -> FileRow:
     """The file with that MD5 (hexadecimal) in the first of these artifacts that has it. Raises `Missing`."""
     try:
         md5 = base64.b64encode(binascii.unhexlify(digest)).decode()
@@ -60,7 +60,8 @@ def find_entry(hub: Hub, artifact_ids: Sequence[str], digest: str) -> FileRow:
         raise Missing(f"artifact file: {digest[:80]!r} is no MD5 in hexadecimal") from error
     for artifact_id in filter(None, artifact_ids):
         try:
-            found = hub.artifacts.file_with(decode("Artifact", artifact_id), md5)
+            number = own_number(hub, user, "Artifact", artifact_id)
+            found = hub.artifacts.file_with(number, md5)
         except HubError:  # an artifact that was deleted; the other address may still hold the file
             continue
         if found is not None:

@@ -16,18 +16,18 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from infra.hub.blobs import Blob, Draft
-from infra.hub.errors import Denied, HubError, Invalid
+from infra.hub.blobs import Blob, Draft, too_large
+from infra.hub.errors import Denied, Invalid, Missing
 from infra.hub.file_rows import FileOwner, FileRow
 from infra.hub.names import check_file
 from infra.hub.rows import RunRow
 from infra.hub.service import Hub
 from infra.wire import paging
+from infra.wire.doors import find_run, own_files
 from infra.wire.given import Given, taking
 from infra.wire.graphql import Context, Info, Resolvers
-from infra.wire.http import error_response
-from infra.wire.ids import decode, encode
-from infra.wire.runs import find_run
+from infra.wire.http import announced, failure
+from infra.wire.ids import encode
 from infra.wire.users import FEATURES
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ FEATURES.update(("LARGE_FILENAMES", "MARK_RUN_FILES_UPLOADED", "TOTAL_COUNT_IN_F
 
 def upload_address(known: Context, owner: FileOwner, owner_id: int, name: str, md5: str | None = None) -> str:
     """Where the bytes of one file are to be PUT; `md5` (base64) is what they must have."""
-    token = known.hub.auth.sign({"put": [owner.value, owner_id, name, md5]}, UPLOAD_TTL_S)
+    token = known.hub.auth.sign({"put": [known.user.username, owner.value, owner_id, name, md5]}, UPLOAD_TTL_S)
     return f"{known.base_url}/upload/{token}"
 
 
@@ -47,7 +47,8 @@ def download_address(known: Context, file: FileRow) -> str:
     """Where a file's bytes are; of a file kept elsewhere its own address, and nowhere ("") while there are none."""
     if file.ref is not None or file.sha256 is None:
         return file.ref or ""
-    token = known.hub.auth.sign({"get": [file.sha256, file.name]}, DOWNLOAD_TTL_S)
+    granted = [known.user.username, file.owner.value, file.owner_id, file.name]
+    token = known.hub.auth.sign({"get": granted}, DOWNLOAD_TTL_S)
     return f"{known.base_url}/download/{token}/{quote(_base(file.name))}"
 
 
@@ -60,14 +61,19 @@ def routes(hub: Hub) -> list[BaseRoute]:
     """`PUT /upload/{token}` and `GET /download/{token}/{name}`."""
 
     async def upload(request: Request) -> Response:
-        owner, owner_id, name, md5 = _grant(hub, request, "put")
+        owner, owner_id, name, md5 = await run_in_threadpool(_grant, hub, request, "put")
+        if announced(request) > hub.limits.file:
+            raise too_large(hub.limits.file)
         blob = await receive(request, hub, md5)
-        await run_in_threadpool(hub.files.keep, FileOwner(owner), owner_id, name, blob)
+        await run_in_threadpool(hub.files.keep, owner, owner_id, name, blob)
         return Response(headers={"ETag": f'"{blob.md5}"'})
 
     async def download(request: Request) -> Response:
-        sha256, name = _grant(hub, request, "get")
-        return send(hub, sha256, name)
+        owner, owner_id, name = await run_in_threadpool(_grant, hub, request, "get")
+        file = await run_in_threadpool(hub.files.find, owner, owner_id, name)
+        if file is None or file.sha256 is None:
+            raise Missing("file: it is not here; it may have been deleted")
+        return send(hub, file.sha256, name)
 
     return [
         Route("/upload/{token}", guarded(upload), methods=["PUT"]),
@@ -81,11 +87,8 @@ def guarded(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
     async def serve(request: Request) -> Response:
         try:
             return await handler(request)
-        except HubError as error:
-            return error_response(str(error), error.status)
-        except Exception:
-            log.exception("%s %s", request.method, request.url.path.split("/")[1])
-            return error_response("the hub failed on this request; its log says why", 500)
+        except Exception as error:
+            return failure(request, error)
 
     return serve
 
@@ -127,14 +130,22 @@ def mimetype(name: str) -> str | None:
 
 
 def _grant(hub: Hub, request: Request, action: str) -> Any:
-    """What a signed address allows. Raises `Denied` for any other, or an old one."""
+    """What a signed address allows: the file's owner, its number, the name, and what else was signed.
+
+    It lasts as long as the user for whom it was made may see that owner. Raises `Denied` for any other, or an old one.
+    """
     try:
         payload = hub.auth.unsign(request.path_params["token"])
     except Invalid as error:
         raise Denied(f"address: {error}") from error
     if not isinstance(payload, dict) or action not in payload:
         raise Denied("address: it was made for something else; ask for a new one")
-    return payload[action]
+    username, owner, owner_id, *rest = payload[action]
+    user = hub.user(username)
+    if user is None:
+        raise Denied("address: it was made for somebody who is no user here any more")
+    hub.access.check(user, "Run" if owner == FileOwner.RUN else "Artifact", owner_id)
+    return FileOwner(owner), owner_id, *rest
 
 
 def _base(name: str) -> str:
@@ -159,8 +170,7 @@ def _run(info: Info, given: Given) -> RunRow:
 
 
 def _delete_files(info: Info, given: Given) -> dict[str, Any]:
-    numbers = [decode("RunFile", file_id) for file_id in given.texts("files")]
-    info.context.hub.files.delete(numbers, given.whole("projectId"))
+    info.context.hub.files.delete(own_files(info, given.texts("files")), given.whole("projectId"))
     return {"success": True}
 
 

@@ -6,8 +6,8 @@ sent twice is stored once. The answer's `stopped` asks the process to end by its
 
 from __future__ import annotations
 
-import gzip
 import logging
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,32 +15,53 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from infra.hub.runs import StreamPost
+from infra.hub.access import may
+from infra.hub.errors import Invalid, Missing
+from infra.hub.runs import StreamPost, run_is_gone
 from infra.hub.service import Hub
 from infra.hub.store_lines import Stream, parse
-from infra.wire.http import authenticate, endpoint, parse_json
+from infra.wire.http import authenticate, endpoint, parse_json, too_large
 
 log = logging.getLogger(__name__)
 _FILES = {"wandb-history.jsonl": Stream.HISTORY, "wandb-events.jsonl": Stream.EVENTS, "output.log": Stream.CONSOLE}
 _SUMMARY = "wandb-summary.json"
+_MOST = 1 << 53
 
 
 def routes(hub: Hub) -> list[BaseRoute]:
     """`POST /files/{entity}/{project}/{run}/file_stream`."""
 
     def serve(request: Request, body: bytes) -> Response:
-        authenticate(request, hub)
-        content = gzip.decompress(body) if request.headers.get("content-encoding") == "gzip" else body
-        path = request.path_params
-        run = hub.stream(path["entity"], path["project"], path["run"], read_post(parse_json(content)))
+        user = authenticate(request, hub)
+        content = inflated(body, hub.limits.body) if request.headers.get("content-encoding") == "gzip" else body
+        entity, project, name = (request.path_params[key] for key in ("entity", "project", "run"))
+        if not may(user, entity):
+            raise Missing(run_is_gone(entity, project, name))
+        run = hub.stream(entity, project, name, read_post(parse_json(content)))
         return JSONResponse({"stopped": run.stop_requested_at is not None, "limits": {}})
 
-    return [Route("/files/{entity}/{project}/{run}/file_stream", endpoint(serve), methods=["POST"])]
+    return [Route("/files/{entity}/{project}/{run}/file_stream", endpoint(serve, hub.limits.body), methods=["POST"])]
+
+
+def inflated(body: bytes, limit: int) -> bytes:
+    """A body without its gzip, which must not be a small one that holds a large one. Raises `Invalid`, `TooLarge`."""
+    unpack = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        content = unpack.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise Invalid(f"body: not gzip ({error})") from error
+    if len(content) > limit:
+        raise too_large(limit)
+    if not unpack.eof:
+        raise Invalid("body: its gzip ends too early; send it again")
+    return content
 
 
 def read_post(body: dict[str, Any]) -> StreamPost:
     """A request's body as the hub takes it; files that are not streamed line by line are passed over."""
     files = body.get("files") or {}
+    if not isinstance(files, dict):
+        raise Invalid(f"files: got {type(files).__name__}; send an object")
     chunks = {name: _chunk(chunk) for name, chunk in files.items() if isinstance(chunk, dict)}
     summary = [parse(line) for line in chunks.get(_SUMMARY, (0, []))[1]]
     return StreamPost(
@@ -48,10 +69,21 @@ def read_post(body: dict[str, Any]) -> StreamPost:
         summary=summary[-1] if summary else None,
         preempting=bool(body.get("preempting")),
         complete=bool(body.get("complete")),
-        exit_code=int(body.get("exitcode") or 0),
+        exit_code=_whole("exitcode", body.get("exitcode")),
     )
 
 
 def _chunk(chunk: dict[str, Any]) -> tuple[int, Sequence[str]]:
     content = chunk.get("content") or []
-    return int(chunk.get("offset") or 0), [str(line) for line in content]
+    if not isinstance(content, list):
+        raise Invalid(f"content: got {type(content).__name__}; send a list of lines")
+    return max(0, _whole("offset", chunk.get("offset"))), [str(line) for line in content]
+
+
+def _whole(field: str, value: object) -> int:
+    """A number that the database can hold. Raises `Invalid`."""
+    if value is None:
+        return 0
+    if not isinstance(value, int | float) or not -_MOST <= value <= _MOST:
+        raise Invalid(f"{field}: got {str(value)[:40]!r}; send a whole number")
+    return int(value)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from infra.hub.errors import Invalid
+from infra.wire.doors import owned
 from infra.wire.graphql import Info
-from infra.wire.ids import decode
 
 _HALF = re.compile(r"[\ud800-\udfff]")  # JSON can hold it, the database cannot
 _WHOLE = re.compile(r"-?[0-9]{1,18}")  # what the database can hold
@@ -17,10 +17,11 @@ _WHOLE = re.compile(r"-?[0-9]{1,18}")  # what the database can hold
 class Given:
     """An input object. Each reader raises `Invalid` naming the field where the value is of another kind."""
 
-    def __init__(self, value: object, name: str = "input") -> None:
+    def __init__(self, value: object, name: str = "input", info: Info | None = None) -> None:
         if not isinstance(value, Mapping):
             raise Invalid(f"{name}: got {type(value).__name__}; send an object")
         self._values: Mapping[str, Any] = value
+        self._info = info
 
     def maybe(self, field: str) -> str | None:
         """A text, or None."""
@@ -52,11 +53,12 @@ class Given:
 
     def objects(self, field: str) -> list[Given]:
         """A list of objects."""
-        return [Given(value, field) for value in self._list(field)]
+        return [Given(value, field, self._info) for value in self._list(field)]
 
     def id(self, kind: str, field: str) -> int:
-        """The number in an id of that kind. Raises `Missing` for what is none."""
-        return decode(kind, self.text(field))
+        """The number in an id of that kind. Raises `Missing` for what is none, is gone, or is another user's."""
+        assert self._info is not None, "an id means nothing without the user who sends it"
+        return owned(self._info, kind, self.text(field))
 
     def maybe_id(self, kind: str, field: str) -> int | None:
         """The number in an id of that kind, or None where there is no such field."""
@@ -71,4 +73,4 @@ class Given:
 
 def taking(resolve: Callable[[Info, Given], Any]) -> Callable[..., Any]:
     """A resolver of a mutation from a function of its input."""
-    return lambda _root, info, input: resolve(info, Given(input))
+    return lambda _root, info, input: resolve(info, Given(input, info=info))

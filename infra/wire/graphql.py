@@ -23,11 +23,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from infra.hub.errors import HubError
+from infra.hub.access import may
+from infra.hub.errors import HubError, Invalid, Missing
 from infra.hub.rows import UserRow
 from infra.hub.service import Hub
 from infra.wire.filters import snake
 from infra.wire.http import authenticate, endpoint, parse_json
+from infra.wire.refusals import reason
+from infra.wire.weight import check_items, check_text, check_values
 
 log = logging.getLogger(__name__)
 Resolvers = Mapping[str, Mapping[str, Callable[..., Any]]]
@@ -60,6 +63,9 @@ def build_schema(*tables: Resolvers) -> gql.GraphQLSchema:
     schema = gql.build_schema("\n".join(f.read_text(encoding="utf-8") for f in files))
     for name, scalar in _SCALARS.items():
         _set_scalar(schema, name, scalar)
+    for kind in schema.type_map.values():
+        if isinstance(kind, gql.GraphQLObjectType):
+            kind.is_type_of = _may_leave
     for table in tables:
         for type_name, fields in table.items():
             for field, resolver in fields.items():
@@ -79,15 +85,22 @@ class Executor:
             document = gql.parse(query, max_tokens=MAX_TOKENS)
         except gql.GraphQLError as error:
             return (error,)
+        check_text(document)  # before it is validated, which takes long for what is long
         return tuple(gql.validate(self._schema, document)) or document
 
     def run(
         self, query: str, variables: Mapping[str, Any], operation: str | None, context: Context
     ) -> tuple[dict[str, Any], int]:
-        """The answer and its HTTP status: 400 for what the schema rejects, the error's own for what the hub refuses."""
+        """The answer and its HTTP status: 400 for what the schema rejects, the error's own for what the hub refuses.
+
+        Raises `Invalid` for an operation that asks for too much.
+        """
         document = self._document(query)
         if isinstance(document, tuple):
-            return {"errors": [{"message": error.message} for error in document]}, 400
+            found = [error.message for error in document]
+            why = reason(found)
+            return {"errors": [{"message": text} for text in ([why] if why else found)]}, 400
+        check_values(document, variables)
         result = gql.execute_sync(
             self._schema,
             document,
@@ -109,13 +122,16 @@ def routes(hub: Hub, executor: Executor) -> list[BaseRoute]:
         context = Context(hub, authenticate(request, hub), str(request.base_url).rstrip("/"))
         asked = parse_json(body)
         query, variables = str(asked.get("query", "")), asked.get("variables") or {}
+        if not isinstance(variables, dict):
+            raise Invalid(f"variables: got {type(variables).__name__}; send an object")
+        check_items(variables)
         started = time.perf_counter()
         answer, status = executor.run(query, variables, asked.get("operationName"), context)
         if noisy:
             _log_operation(query, variables, answer, status, time.perf_counter() - started)
         return JSONResponse(answer, status)
 
-    return [Route("/graphql", endpoint(serve), methods=["POST"])]
+    return [Route("/graphql", endpoint(serve, hub.limits.body), methods=["POST"])]
 
 
 def _log_operation(query: str, variables: object, answer: Mapping[str, Any], status: int, seconds: float) -> None:
@@ -129,13 +145,13 @@ def _cause(error: gql.GraphQLError) -> Exception | None:
     cause: Exception | None = error
     while isinstance(cause, gql.GraphQLError):
         cause = cause.original_error
-    return cause
+    return Invalid("input: nested too deep; send it flat") if isinstance(cause, RecursionError) else cause
 
 
 def _message(error: gql.GraphQLError) -> dict[str, Any]:
     cause = _cause(error)
     if cause is None or isinstance(cause, HubError):
-        return {"message": error.message, "path": error.path}
+        return {"message": error.message if cause is None else str(cause), "path": error.path}
     log.error("operation failed at %s", error.path, exc_info=cause)
     return {"message": INTERNAL, "path": error.path}
 
@@ -145,6 +161,14 @@ def _status(errors: Sequence[gql.GraphQLError]) -> int:
     if cause is None:
         return 400 if errors[0].path is None else 500
     return cause.status if isinstance(cause, HubError) else 500
+
+
+def _may_leave(value: Any, info: Info) -> bool:
+    """The last door: no object of another's entity leaves, whichever field led to it. Raises `Missing`."""
+    entity = getattr(value, "entity", None)
+    if isinstance(entity, str) and not may(info.context.user, entity):
+        raise Missing("it is not here; it may have been deleted")
+    return True
 
 
 def _attribute(root: Any, info: Info, **_arguments: Any) -> Any:

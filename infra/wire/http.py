@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from infra.hub.errors import HubError, Invalid, Unauthorized
+from infra.hub.errors import HubError, Invalid, TooLarge, Unauthorized
 from infra.hub.rows import UserRow
 from infra.hub.service import Hub
 
@@ -21,22 +21,30 @@ log = logging.getLogger(__name__)
 BODY_LIMIT = 64 << 20  # bytes; one file_stream request of the client stays below 16 MiB
 
 Handler = Callable[[Request, bytes], Response]
+INTERNAL = "the hub failed on this request; its log says why"
 NO_KEY = "the API key is missing or not known here; use the one the hub printed (WANDB_API_KEY or `wandb login`)"
 
 
-def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+def endpoint(handler: Handler, limit: int = BODY_LIMIT) -> Callable[[Request], Awaitable[Response]]:
     """A route's function: reads the body, runs `handler(request, body)` in the thread pool, turns errors to JSON."""
 
     async def serve(request: Request) -> Response:
         try:
-            return await run_in_threadpool(handler, request, await _body(request))
-        except HubError as error:
-            return error_response(str(error), error.status)
-        except Exception:
-            log.exception("%s %s", request.method, request.url.path)
-            return error_response("the hub failed on this request; its log says why", 500)
+            return await run_in_threadpool(handler, request, await _body(request, limit))
+        except Exception as error:
+            return failure(request, error)
 
     return serve
+
+
+def failure(request: Request, error: Exception) -> JSONResponse:
+    """What a request that failed is answered; a fault of ours is told in the log, without the address's secrets."""
+    if isinstance(error, RecursionError):  # whatever was nested so deep was not meant to be read
+        error = Invalid("request: nested too deep; send it flat")
+    if isinstance(error, HubError):
+        return error_response(str(error), error.status)
+    log.error("%s /%s", request.method, request.url.path.split("/")[1], exc_info=error)
+    return error_response(INTERNAL, 500)
 
 
 def error_response(message: str, status: int) -> JSONResponse:
@@ -61,18 +69,41 @@ def parse_json(body: bytes) -> dict[str, Any]:
     """The body as a JSON object; raises `Invalid`."""
     try:
         value = json.loads(body or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Invalid(f"body: not JSON ({error})") from error
+    if b"\\ud" in body or b"\\uD" in body:
+        _check_text(value)
     if not isinstance(value, dict):
         raise Invalid(f"body: got {type(value).__name__}; send a JSON object")
     return value
 
 
-async def _body(request: Request) -> bytes:
+def _check_text(value: object) -> None:
+    """Raises `Invalid` for half of a surrogate pair, which JSON can hold and neither database nor page can."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Invalid("body: holds half of a surrogate pair, which is no text; send UTF-8") from error
+
+
+def too_large(limit: int) -> TooLarge:
+    """The refusal of a body."""
+    return TooLarge(f"body: more than {limit} bytes; send less at once, or start the hub with a higher --max-body-mb")
+
+
+def announced(request: Request) -> int:
+    """How many bytes the request says it brings; 0 where it does not say."""
+    said = request.headers.get("content-length", "")
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 19 else 0
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    if announced(request) > limit:
+        raise too_large(limit)
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > BODY_LIMIT:
-            raise Invalid(f"body: more than {BODY_LIMIT} bytes; send less at once")
+        if size > limit:
+            raise too_large(limit)
         chunks.append(chunk)
     return b"".join(chunks)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 
 from infra.hub.errors import Missing
+
+_NUMBER = re.compile(r"[0-9]{1,18}")  # what the database can hold
 
 
 def encode(kind: str, number: int) -> str:
@@ -17,8 +20,8 @@ def decode(kind: str, text: str) -> int:
     """The number in an id of that kind; raises `Missing` for anything else."""
     try:
         found, _, number = base64.b64decode(text, validate=True).decode().partition(":")
-        if found == kind:
+        if found == kind and _NUMBER.fullmatch(number):
             return int(number)
-    except (binascii.Error, UnicodeDecodeError, ValueError):
+    except (binascii.Error, ValueError):
         pass
     raise Missing(f"{kind.lower()} id: got {text[:80]!r}, which this server did not hand out")

@@ -6,14 +6,13 @@ import json
 from typing import Any
 
 from infra.hub.errors import Denied, Invalid, Missing
-from infra.hub.projects import DEFAULT_PROJECT
 from infra.hub.rows import ProjectRow, RunRow, RunState, UserRow
 from infra.hub.runs import RunChange
 from infra.hub.store_lines import Stream
 from infra.wire import history
+from infra.wire.doors import find_project, find_run, owned
 from infra.wire.graphql import Info, Resolvers
-from infra.wire.ids import decode, encode
-from infra.wire.users import find_project
+from infra.wire.ids import encode
 
 
 def project_of(run: RunRow, info: Info) -> ProjectRow:
@@ -24,22 +23,13 @@ def project_of(run: RunRow, info: Info) -> ProjectRow:
     return found
 
 
-def find_run(info: Info, entity: str | None, project: str | None, name: str) -> RunRow:
-    """The run of that name. Raises `Missing`."""
-    known = info.context
-    found = known.hub.run(entity or known.user.username, project or DEFAULT_PROJECT, name)
-    if found is None:
-        raise Missing(f"run: got {name[:80]!r}, which is not in {entity}/{project}")
-    return found
-
-
 def load_object(field: str, text: str | None) -> dict[str, Any] | None:
     """A JSON object that came as text; None stays None. Raises `Invalid` naming the field."""
     if text is None:
         return None
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Invalid(f"{field}: not JSON ({error})") from error
     if value is not None and not isinstance(value, dict):
         raise Invalid(f"{field}: got {type(value).__name__}; send a JSON object")
@@ -48,7 +38,7 @@ def load_object(field: str, text: str | None) -> dict[str, Any] | None:
 
 def _upsert(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
     hub, change = info.context.hub, _change(input)
-    run_id = decode("Run", input["id"]) if input.get("id") else None
+    run_id = owned(info, "Run", input["id"]) if input.get("id") else None
     if run_id is not None and not change.name:  # `wandb.Api().run(…).update()`
         return {"bucket": hub.revise_run(run_id, change), "inserted": False}
     run, inserted = hub.begin_run(info.context.user, change, run_id)
@@ -77,12 +67,12 @@ def _change(given: dict[str, Any]) -> RunChange:
 
 
 def _delete(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
-    info.context.hub.delete_run(decode("Run", input["id"]))
+    info.context.hub.delete_run(owned(info, "Run", input["id"]))
     return {"success": True}
 
 
 def _stop(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
-    info.context.hub.stop_run(decode("Run", input["id"]))
+    info.context.hub.stop_run(owned(info, "Run", input["id"]))
     return {"success": True}
 
 

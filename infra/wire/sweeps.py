@@ -9,16 +9,16 @@ from typing import Any
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow
 from infra.hub.sweeps import SweepChange, warnings
 from infra.wire import filters, paging
+from infra.wire.doors import find_project, owned
 from infra.wire.graphql import Info, Resolvers
-from infra.wire.ids import decode, encode
+from infra.wire.ids import encode
 from infra.wire.runs import load_object
-from infra.wire.users import find_project
 
 
 def _upsert(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
     hub, change = info.context.hub, _change(input)
     if input.get("id"):
-        sweep = hub.revise_sweep(decode("Sweep", input["id"]), change)
+        sweep = hub.revise_sweep(owned(info, "Sweep", input["id"]), change)
     else:
         sweep = hub.create_sweep(info.context.user, change)
     return {"sweep": sweep, "configValidationWarnings": warnings(sweep.config)}
@@ -54,7 +54,7 @@ def _create_agent(_root: object, info: Info, input: dict[str, Any]) -> dict[str,
 def _heartbeat(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
     listed = load_object("runState", input.get("runState")) or {}
     alive = {name for name, running in listed.items() if running}
-    hub, agent_id = info.context.hub, decode("Agent", input["id"])
+    hub, agent_id = info.context.hub, owned(info, "Agent", input["id"])
     command = hub.heartbeat(agent_id, alive)
     return {"agent": hub.agent_by_id(agent_id), "commands": json.dumps([command] if command else [])}
 

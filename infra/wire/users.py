@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from infra.hub.access import may
 from infra.hub.errors import Denied
-from infra.hub.projects import DEFAULT_PROJECT
 from infra.hub.rows import ProjectRow, RunRow, SweepRow, UserRow
 from infra.wire import filters, paging
+from infra.wire.doors import find_project, find_projects
 from infra.wire.graphql import Context, Info, Resolvers
 from infra.wire.ids import encode
 
@@ -23,8 +24,9 @@ def _server_info(_root: object, _info: Info) -> dict[str, Any]:
     return {"features": [{"name": name, "isEnabled": True} for name in sorted(FEATURES)]}
 
 
-def _entity(_root: object, info: Info, name: str | None = None) -> dict[str, Any]:
-    return entity(name or info.context.user.username)
+def _entity(_root: object, info: Info, name: str | None = None) -> dict[str, Any] | None:
+    user = info.context.user
+    return entity(name or user.username) if may(user, name or user.username) else None
 
 
 def entity(name: str) -> dict[str, Any]:
@@ -35,12 +37,6 @@ def entity(name: str) -> dict[str, Any]:
 def _users(_root: object, info: Info, query: str | None = None) -> dict[str, Any]:
     user = info.context.user
     return paging.everything([user] if query in (None, "", user.username) else [])
-
-
-def find_project(info: Info, entity_name: str | None, name: str | None) -> ProjectRow | None:
-    """The project asked for; the user's own entity and W&B's default project where none is named."""
-    known = info.context
-    return known.hub.project(entity_name or known.user.username, name or DEFAULT_PROJECT)
 
 
 def _project(
@@ -59,8 +55,7 @@ def _models(
     after: str | None = None,
     first: int | None = None,
 ) -> dict[str, Any]:
-    known = info.context
-    return paging.connection(known.hub.projects(entityName or known.user.username), first, after)
+    return paging.connection(find_projects(info, entityName), first, after)
 
 
 def _upsert_model(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +126,7 @@ RESOLVERS: Resolvers = {
         "email": lambda user, _info: f"{user.username}@localhost",
         "flags": lambda _user, _info: "{}",
         "entity": lambda user, _info: user.username,
-        "teams": lambda user, _info: paging.everything([{"name": user.username}]),
+        "teams": lambda _user, _info: paging.everything([]),
         "apiKeys": lambda _user, _info: paging.everything([]),
     },
     "Project": {

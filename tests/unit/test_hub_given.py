@@ -7,7 +7,7 @@ import pytest
 
 from infra.hub.errors import Invalid, Missing
 from infra.wire.given import Given
-from infra.wire.ids import encode
+from infra.wire.ids import decode, encode
 
 
 def test_fields_are_read_and_unknown_ones_passed_over() -> None:
@@ -18,7 +18,6 @@ def test_fields_are_read_and_unknown_ones_passed_over() -> None:
     assert (given.whole("n"), given.whole("none"), given.flag("yes"), given.flag("none")) == (7, None, True, False)
     assert given.texts("ids") == ["x"]
     assert [part.text("k") for part in given.objects("parts")] == ["v"]
-    assert Given({"id": encode("Run", 3)}).id("Run", "id") == 3
     assert Given({}).maybe_id("Run", "id") is None
 
 
@@ -46,4 +45,6 @@ def test_what_is_no_object_or_no_id_is_refused() -> None:
     with pytest.raises(Invalid, match="send an object"):
         Given([1])
     with pytest.raises(Missing):
-        Given({"id": encode("Artifact", 3)}).id("Run", "id")
+        decode("Run", encode("Artifact", 3))
+    with pytest.raises(Missing):
+        decode("Run", encode("Run", 10**30))

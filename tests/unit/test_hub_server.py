@@ -17,7 +17,6 @@ from infra.hub.errors import StartupError
 from infra.hub.service import Hub
 from infra.hub.store import execute, scalar
 from infra.server import address, exposure, listen, load_admin_token
-from infra.wire import http
 from infra.wire.ids import encode
 
 
@@ -105,13 +104,6 @@ def test_errors_do_not_show_the_inside(hub: Hub, client: Client, monkeypatch: py
         assert status == 500
         assert "its log says why" in answer["errors"][0]["message"]
         assert "secret" not in json.dumps(answer)
-
-
-def test_bodies_have_a_limit(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body beyond the limit is refused, not read into memory."""
-    monkeypatch.setattr(http, "BODY_LIMIT", 1000)
-    status, answer = client.post("/graphql", b"x" * 1001)
-    assert (status, answer["error"]) == (400, "body: more than 1000 bytes; send less at once")
 
 
 @pytest.mark.parametrize("header", ["", "Basic", "Basic !!!", "Bearer x", "Basic " + base64.b64encode(b"api").decode()])
