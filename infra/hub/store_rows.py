@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -12,12 +11,15 @@ import yaml
 
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, RunState, SweepRow, SweepState, UserRow
 from infra.hub.store import Connection, RowMapping, many, one, scalar
+from infra.hub.stored_run import StoredRun, Texts
+from infra.hub.stored_run import moment as moment
+from infra.hub.stored_run import plain as plain
 
 T = TypeVar("T")
+_STATES = {state.value: state for state in RunState}
 _RUN = """
 SELECT run.*, project.entity, project.name AS project_name, sweep.name AS sweep_name, agent.name AS agent_name,
-       user.username,
-       (SELECT COALESCE(MAX(number) + 1, 0) FROM line WHERE run_id = run.id AND stream = 'history') AS history_lines
+       user.username
 FROM run
 JOIN project ON project.id = run.project_id
 JOIN user ON user.id = run.user_id
@@ -167,17 +169,6 @@ def sweep_agents(connection: Connection, sweep_id: int) -> list[AgentRow]:
     ]
 
 
-def plain(wrapped: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"lr": {"value": 1}, "_wandb": …}` → `{"lr": 1}`."""
-    values = {k: v["value"] if isinstance(v, dict) and "value" in v else v for k, v in wrapped.items()}
-    return {key: value for key, value in values.items() if key not in ("_wandb", "wandb_version")}
-
-
-def moment(seconds: float) -> datetime:
-    """Seconds since 1970 as an aware time in UTC."""
-    return datetime.fromtimestamp(seconds, UTC)
-
-
 def _maybe(seconds: float | None) -> datetime | None:
     return None if seconds is None else moment(seconds)
 
@@ -230,18 +221,16 @@ def _agent(row: RowMapping) -> AgentRow:
 
 
 def _run(row: RowMapping) -> RunRow:
-    raw = json.loads(row["config"])
-    return RunRow(
+    return StoredRun(
         id=row["id"],
+        revision=row["revision"],
         name=row["name"],
         entity=row["entity"],
         project=row["project_name"],
         sweep=row["sweep_name"],
         agent=row["agent_name"],
-        state=RunState(row["state"]),
+        state=_STATES[row["state"]],
         display_name=row["display_name"],
-        config=plain(raw),
-        summary=json.loads(row["summary"]),
         host=row["host"],
         created_at=moment(row["created_at"]),
         started_at=_maybe(row["started_at"]),
@@ -249,9 +238,6 @@ def _run(row: RowMapping) -> RunRow:
         finished_at=_maybe(row["finished_at"]),
         exit_code=row["exit_code"],
         retries=row["retries"],
-        args=row["args"] and json.loads(row["args"]),
-        why=row["why"] and json.loads(row["why"]),
-        tags=tuple(json.loads(row["tags"])),
         notes=row["notes"],
         group=row["run_group"],
         job_type=row["job_type"],
@@ -262,5 +248,5 @@ def _run(row: RowMapping) -> RunRow:
         repo=row["repo"],
         stop_requested_at=_maybe(row["stop_requested_at"]),
         issued_at=_maybe(row["issued_at"]),
-        raw_config=raw,
+        texts=Texts(*(row[name] for name in Texts._fields)),
     )
