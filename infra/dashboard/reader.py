@@ -1,10 +1,12 @@
 """What the pages ask of the hub: reads alone, and who is asking."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from infra.hub.file_rows import ArtifactRow, FileRow
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow
+
+T = TypeVar("T")
 
 
 class RunFiles(Protocol):
@@ -20,6 +22,26 @@ class RunArtifacts(Protocol):
 
     def outputs(self, run_id: int) -> Sequence[ArtifactRow]:
         """The artifacts that a run logged."""
+        ...
+
+
+class Listing(Protocol):
+    """Lists of runs that stay cheap when they are long."""
+
+    def runs(self, project_id: int, allowed: Mapping[str, Sequence[str]]) -> Iterable[RunRow]:
+        """A project's runs whose columns have one of the values allowed."""
+        ...
+
+    def loose(self, project_id: int, most: int) -> Sequence[RunRow]:
+        """A project's newest runs without a sweep, newest first."""
+        ...
+
+    def number_in_sweep(self, run_id: int) -> int:
+        """The how-manieth run of its sweep a run is."""
+        ...
+
+    def derived(self, sweep_id: int, key: Hashable, make: Callable[[Sequence[RunRow]], T]) -> T:
+        """What `make` makes of a sweep's runs, made again only when one of them changed."""
         ...
 
 
@@ -39,6 +61,11 @@ class Hub(Protocol):
     @property
     def artifacts(self) -> RunArtifacts:
         """Artifacts of runs."""
+        ...
+
+    @property
+    def listing(self) -> Listing:
+        """Lists of runs."""
         ...
 
     def projects(self, entity: str | None = None) -> Sequence[ProjectRow]:
@@ -63,10 +90,6 @@ class Hub(Protocol):
 
     def run(self, entity: str, project: str, name: str) -> RunRow | None:
         """One run."""
-        ...
-
-    def runs(self, entity: str, project: str) -> Sequence[RunRow]:
-        """A project's runs."""
         ...
 
     def history(self, run_id: int, after_line: int = 0) -> Sequence[dict[str, Any]]:

@@ -19,6 +19,7 @@ from infra.hub.blobs import Blobs
 from infra.hub.errors import HubError, Missing
 from infra.hub.files import Files
 from infra.hub.lifecycle import Timing
+from infra.hub.listing import Listing
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, SweepState, UserRow
 from infra.hub.runs import RunChange, StreamPost
 from infra.hub.store import Connection, Store
@@ -67,6 +68,7 @@ class Hub:
         self.auth = Auth(store, load_secret(store.folder), clock)
         self.files = Files(store, Blobs(store.folder / "blobs"), clock)
         self.artifacts = Artifacts(store, self.files.blobs, clock)
+        self.listing = Listing(store)
         self.started_at = clock()
 
     # Reads
@@ -113,7 +115,7 @@ class Hub:
 
     def sweep_runs(self, sweep_id: int) -> list[RunRow]:
         """A sweep's runs by creation."""
-        return self._read(store_rows.sweep_runs, sweep_id)
+        return self.listing.sweep_runs(sweep_id)
 
     def sweep_agents(self, sweep_id: int) -> list[AgentRow]:
         """A sweep's agents, oldest first."""

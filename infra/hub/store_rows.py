@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -110,9 +111,37 @@ def runs(connection: Connection, entity: str, project: str) -> list[RunRow]:
     return [_run(row) for row in many(connection, sql, entity=entity, project=project)]
 
 
-def sweep_runs(connection: Connection, sweep_id: int) -> list[RunRow]:
-    """Runs of a sweep by creation."""
-    return [_run(row) for row in many(connection, _RUN + "WHERE run.sweep_id = :id ORDER BY run.id", id=sweep_id)]
+def runs_by_id(connection: Connection, ids: Sequence[int]) -> list[RunRow]:
+    """The runs with these ids, in this order."""
+    sql = _RUN + "WHERE run.id IN (SELECT value FROM json_each(:ids))"  # noqa: S608
+    found = {row["id"]: row for row in many(connection, sql, ids=json.dumps(list(ids)))}
+    return [_run(found[run_id]) for run_id in ids]
+
+
+def sweep_runs(connection: Connection, sweep_id: int, newer_than: int = 0) -> list[StoredRun]:
+    """Runs of a sweep by creation: all, or those that changed after a revision."""
+    sql = _RUN + "WHERE run.sweep_id = :id AND run.revision > :newer_than ORDER BY run.id"
+    return [_run(row) for row in many(connection, sql, id=sweep_id, newer_than=newer_than)]
+
+
+def loose_runs(connection: Connection, project_id: int, most: int) -> list[RunRow]:
+    """A project's newest runs that belong to no sweep, newest first."""
+    sql = _RUN + "WHERE run.project_id = :id AND run.sweep_id IS NULL ORDER BY run.id DESC LIMIT :most"
+    return [_run(row) for row in many(connection, sql, id=project_id, most=most)]
+
+
+def number_in_sweep(connection: Connection, run_id: int) -> int:
+    """The how-manieth run of its sweep a run is, from 1; 0 for a run without a sweep."""
+    sql = "SELECT COUNT(*) FROM run WHERE sweep_id = (SELECT sweep_id FROM run WHERE id = :run_id) AND id <= :run_id"
+    return int(scalar(connection, sql, run_id=run_id))
+
+
+def sweep_version(connection: Connection, sweep_id: int) -> tuple[int, int]:
+    """How many runs a sweep has, and the last revision of one."""
+    sql = "SELECT COUNT(*) AS n, COALESCE(MAX(revision), 0) AS last FROM run WHERE sweep_id = :id"
+    row = one(connection, sql, id=sweep_id)
+    assert row is not None
+    return row["n"], row["last"]
 
 
 def sweep_states(connection: Connection, sweep_id: int) -> dict[RunState, int]:
@@ -220,7 +249,7 @@ def _agent(row: RowMapping) -> AgentRow:
     )
 
 
-def _run(row: RowMapping) -> RunRow:
+def _run(row: RowMapping) -> StoredRun:
     return StoredRun(
         id=row["id"],
         revision=row["revision"],
