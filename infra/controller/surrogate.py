@@ -7,11 +7,13 @@ Priors follow BoTorch: lengthscales and noise are log-normal, scaled with the nu
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import gpytorch
@@ -29,8 +31,11 @@ from gpytorch.priors import LogNormalPrior, NormalPrior
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 FIT_STEPS = 40
+MOST_FITTED = 200  # observations that find the hyperparameters
+MOST_TOLD, EXTREMES = 1000, 100  # observations that a process knows: a sample, and the largest and smallest
 SMALLEST_NOISE = 1e-5  # variance, in units of the scaled observations
 SMALLEST = 1e-6  # of any other variance
 
@@ -101,7 +106,45 @@ class Surrogate:
 
 
 def fit(points: Floats, observations: Floats, form: Form) -> Surrogate:
-    """The process of this `form` with the most probable hyperparameters, for `points` [n, d] and `observations` [n]."""
+    """The process of this `form` with the most probable hyperparameters, for `points` [n, d] and `observations` [n].
+
+    The cost grows with the cube of their number. So of many observations a sample finds the hyperparameters, the same
+    one until an answer falls into it; and of very many the process is told a larger sample, and all the extreme ones.
+    """
+    if len(points) <= MOST_FITTED:
+        return _fitted(_Sample(points, observations), form)
+    order = _shuffled(points, observations)
+    chosen = np.sort(order[:MOST_FITTED])
+    ends = np.argsort(observations, kind="stable")[np.r_[:EXTREMES, -EXTREMES:0]]
+    told = np.union1d(order[:MOST_TOLD], ends)
+    return _fitted(_Sample(points[chosen], observations[chosen]), form).told(points[told], observations[told])
+
+
+def _shuffled(points: Floats, observations: Floats) -> Ints:
+    """The places of all observations in an order that each one's own numbers decide."""
+    rows = np.column_stack([points, observations])
+    ranks = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
+    return np.array(sorted(range(len(ranks)), key=ranks.__getitem__), dtype=np.int64)
+
+
+class _Sample:
+    """Points and observations as a key."""
+
+    def __init__(self, points: Floats, observations: Floats) -> None:
+        self.points, self.observations = points, observations
+        self._key = (points.shape, points.tobytes(), observations.tobytes())
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Sample) and self._key == other._key
+
+
+@lru_cache(maxsize=8)
+def _fitted(sample: _Sample, form: Form) -> Surrogate:
+    """Remembered: the suggestions of one batch, and often those of the next, stand on the same fit."""
+    points, observations = sample.points, sample.observations
     shift = float(observations.mean()) if form.centred else 0.0
     spread = float(np.sqrt(np.mean((observations - shift) ** 2)))
     scale = form.scale or max(spread, 1e-9)

@@ -18,10 +18,10 @@ from infra.dashboard import session
 from infra.dashboard.reader import Hub, Seen
 from infra.dashboard.render import answer, digest, fragment, page, segment
 from infra.dashboard.trials import Question, question
-from infra.dashboard.views import SweepView, sweep_view
+from infra.dashboard.views import SweepView, headline, sweep_view
 from infra.dashboard.views_answer import controls_of, read_on_test
 from infra.dashboard.views_run import run_view
-from infra.hub.rows import RunRow, SweepRow
+from infra.hub.rows import ProjectRow, RunRow, SweepRow
 
 LIVE_MS = 2000
 IDLE_MS = 15000
@@ -97,11 +97,11 @@ class Pages:
     def project(self, request: Request) -> Found | str:
         """One project: its sweeps, and the runs that belong to none."""
         entity, name = request.path_params["entity"], request.path_params["project"]
-        project = next((one for one in self._seen.projects(entity) if one.name == name), None)
+        project = self._project(entity, name)
         if project is None:
             return f"There is no project {entity}/{name}."
         views = self._listed(self._seen.sweeps(entity, name))
-        loose = [run for run in self._seen.runs(entity, name) if not run.sweep][-LOOSE_RUNS:][::-1]
+        loose = self._hub.listing.loose(project.id, LOOSE_RUNS)
         live = any(view.live for view in views) or any(run.finished_at is None for run in loose)
         values = {"project": project, "sweeps": views, "loose": loose, "live": live}
         parts = {"sweeps": "_sweeps.html", "loose": "_loose.html"}
@@ -116,7 +116,7 @@ class Pages:
         runs, agents = self._hub.sweep_runs(sweep.id), self._hub.sweep_agents(sweep.id)
 
         answered = read_on_test(runs, question(sweep))
-        controls = controls_of(sweep, self._seen.runs(entity, project)) if answered else ()
+        controls = self._controls(sweep) if answered else ()
 
         def values() -> dict[str, Any]:
             view = sweep_view(sweep, runs, agents, controls)
@@ -133,22 +133,33 @@ class Pages:
         kept = {"files": self._hub.files.listed(run.id), "outputs": self._hub.artifacts.outputs(run.id)}
         return Found("run.html", RUN_PARTS, (run, kept), lambda: {**self._run_values(run), **kept})
 
+    def _project(self, entity: str, name: str) -> ProjectRow | None:
+        return next((one for one in self._seen.projects(entity) if one.name == name), None)
+
+    def _controls(self, sweep: SweepRow) -> tuple[RunRow, ...]:
+        project = self._project(sweep.entity, sweep.project)
+        wanted = {"group": [sweep.name], "job_type": ["control"]}
+        return controls_of(sweep, list(self._hub.listing.runs(project.id, wanted))) if project else ()
+
     def _run_values(self, run: RunRow) -> dict[str, Any]:
         sweep = self._seen.sweep(run.entity, run.project, run.sweep) if run.sweep else None
-        beside = sweep_view(sweep, self._hub.sweep_runs(sweep.id)) if sweep else None
+        beside = self._headline(sweep) if sweep else None
         view = run_view(
             run,
             beside.asked if beside else NO_SWEEP,
-            number_in_sweep=_number(beside, run),
+            number_in_sweep=self._hub.listing.number_in_sweep(run.id),
             history=self._hub.history(run.id),
             console=self._hub.console(run.id),
             full=beside.widths if beside else None,
         )
         return {"view": view, "beside": beside, "charts": {"curves": view.curves}, "live": view.live}
 
+    def _headline(self, sweep: SweepRow) -> SweepView:
+        return self._hub.listing.derived(sweep.id, ("headline", repr(sweep)), lambda runs: headline(sweep, runs))
+
     def _listed(self, sweeps: Sequence[SweepRow]) -> list[SweepView]:
         newest = sorted(sweeps, key=lambda one: one.created_at, reverse=True)[:LISTED_SWEEPS]
-        return [sweep_view(one, self._hub.sweep_runs(one.id)) for one in newest]
+        return [self._headline(one) for one in newest]
 
 
 Finder = Callable[[Pages, Request], Found | str]
@@ -199,7 +210,3 @@ def missing(request: Request, message: str) -> Response:
     if request.url.path.endswith("/data.json"):
         return answer({"error": message}, 404)
     return page("message.html", 404, message=message, **session.around(request))
-
-
-def _number(beside: SweepView | None, run: RunRow) -> int:
-    return next((one.number for one in beside.trials if one.name == run.name), 0) if beside else 0

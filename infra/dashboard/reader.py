@@ -1,11 +1,13 @@
 """What the pages ask of the hub: reads alone, and who is asking."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from infra.hub.access import may, seen
 from infra.hub.file_rows import ArtifactRow, FileRow
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, UserRow
+
+T = TypeVar("T")
 
 
 class RunFiles(Protocol):
@@ -21,6 +23,26 @@ class RunArtifacts(Protocol):
 
     def outputs(self, run_id: int) -> Sequence[ArtifactRow]:
         """The artifacts that a run logged."""
+        ...
+
+
+class Listing(Protocol):
+    """Lists of runs that stay cheap when they are long."""
+
+    def runs(self, project_id: int, allowed: Mapping[str, Sequence[str]]) -> Iterable[RunRow]:
+        """A project's runs whose columns have one of the values allowed."""
+        ...
+
+    def loose(self, project_id: int, most: int) -> Sequence[RunRow]:
+        """A project's newest runs without a sweep, newest first."""
+        ...
+
+    def number_in_sweep(self, run_id: int) -> int:
+        """The how-manieth run of its sweep a run is."""
+        ...
+
+    def derived(self, sweep_id: int, key: Hashable, make: Callable[[Sequence[RunRow]], T]) -> T:
+        """What `make` makes of a sweep's runs, made again only when one of them changed."""
         ...
 
 
@@ -40,6 +62,11 @@ class Hub(Protocol):
     @property
     def artifacts(self) -> RunArtifacts:
         """Artifacts of runs."""
+        ...
+
+    @property
+    def listing(self) -> Listing:
+        """Lists of runs."""
         ...
 
     def projects(self, entity: str | None = None) -> Sequence[ProjectRow]:
@@ -64,10 +91,6 @@ class Hub(Protocol):
 
     def run(self, entity: str, project: str, name: str) -> RunRow | None:
         """One run."""
-        ...
-
-    def runs(self, entity: str, project: str) -> Sequence[RunRow]:
-        """A project's runs."""
         ...
 
     def history(self, run_id: int, after_line: int = 0) -> Sequence[dict[str, Any]]:
@@ -117,10 +140,6 @@ class Seen:
     def sweep(self, entity: str, project: str, name: str) -> SweepRow | None:
         """One sweep."""
         return self.all.sweep(entity, project, name) if may(self._user, entity) else None
-
-    def runs(self, entity: str, project: str) -> Sequence[RunRow]:
-        """A project's runs."""
-        return self.all.runs(entity, project) if may(self._user, entity) else []
 
     def run(self, entity: str, project: str, name: str) -> RunRow | None:
         """One run."""

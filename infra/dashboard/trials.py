@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 
 from infra.dashboard.text import flat, number, points, ratio
 from infra.hub.rows import RunRow, SweepRow
@@ -43,32 +44,95 @@ class Question:
         return min((limit for limit in limits if limit is not None), default=None)
 
 
+def _number(name: str) -> cached_property[float | None]:
+    """A number of the run's summary."""
+    return cached_property(lambda one: number(one.row.summary.get(name)))
+
+
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep. Accuracy and drop are fractions, `ratio` is candidate to dense, `ms` the p10 latency,
-    `baseline_ms` the dense network's median beside it."""
+    """One run of a sweep; what it has not said yet is None or empty.
+
+    Accuracy and drop are fractions, `ratio` is candidate to dense, `ms` the p10 latency, `baseline_ms` the dense
+    network's median beside it. Each is read when it is asked for: of a long sweep most are never shown.
+    """
 
     number: int
-    name: str
-    title: str
-    state: str
-    outcome: str
+    row: RunRow
+    asked: Question
     kind: str
-    reason: str
-    score: float | None
-    accuracy: float | None
-    drop: float | None
-    ratio: float | None
-    ratio_lo: float | None
-    ratio_hi: float | None
-    ms: float | None
-    baseline_ms: float | None
-    kept: Mapping[str, int]
-    parameters: Mapping[str, object]
-    host: str
-    retries: int
-    created_at: datetime
-    finished_at: datetime | None
+
+    @property
+    def name(self) -> str:
+        """The run's id."""
+        return self.row.name
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.row.display_name or self.row.name
+
+    @property
+    def state(self) -> str:
+        """The run's state."""
+        return self.row.state.value
+
+    @property
+    def host(self) -> str:
+        """Where it ran."""
+        return self.row.host or ""
+
+    @property
+    def retries(self) -> int:
+        """How often its host failed it."""
+        return self.row.retries
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was made."""
+        return self.row.created_at
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it ended."""
+        return self.row.finished_at
+
+    @cached_property
+    def outcome(self) -> str:
+        """What it says came of it, else its state."""
+        return str(self.row.summary.get("outcome") or self.state)
+
+    @cached_property
+    def reason(self) -> str:
+        """Why the controller chose it."""
+        return reason(_why(self.row))
+
+    @cached_property
+    def kept(self) -> Mapping[str, int]:
+        """Channels kept per group."""
+        return kept(self.row)
+
+    @cached_property
+    def parameters(self) -> Mapping[str, object]:
+        """Its config, with dotted names."""
+        return dict(flat(self.row.config))
+
+    @cached_property
+    def score(self) -> float | None:
+        """The sweep's metric."""
+        return number(self.row.summary.get(self.asked.metric))
+
+    @cached_property
+    def accuracy(self) -> float | None:
+        """The objective's metric on validation."""
+        return number(self.row.summary.get(f"val_{self.asked.accuracy}"))
+
+    drop = _number("metric_drop")
+    ratio = _number("latency_ratio")
+    ratio_lo = _number("latency_ratio_lo")
+    ratio_hi = _number("latency_ratio_hi")
+    ms = _number("latency_p10_ms")
+    baseline_ms = _number("baseline_p50_ms")
 
     @property
     def ended(self) -> bool:
@@ -112,38 +176,20 @@ def constants(block: Mapping[str, object]) -> dict[str, object]:
 def trials(rows: Sequence[RunRow], asked: Question) -> tuple[Trial, ...]:
     """Runs in order of creation → trials numbered from 1, warm points told apart by their kept channels."""
     found = tuple(trial(row, index, asked) for index, row in enumerate(rows, start=1))
+    if not asked.prunes or not any(one.kind == "warm" for one in found):
+        return found
     full = widths(found)
     ladder = uniform_ladder(full, [one.kept for one in found])
     return tuple(replace(one, kind=warm_kind(one.kept, full, ladder)) if one.kind == "warm" else one for one in found)
 
 
 def trial(row: RunRow, index: int, asked: Question) -> Trial:
-    """One run in the vocabulary of a trial; what it has not said yet is None or empty."""
-    said = row.summary
-    why = row.why if row.why is not None else said.get("why")
-    return Trial(
-        number=index,
-        name=row.name,
-        title=row.display_name or row.name,
-        state=str(row.state),
-        outcome=str(said.get("outcome") or row.state),
-        kind=kind(why),
-        reason=reason(why),
-        score=number(said.get(asked.metric)),
-        accuracy=number(said.get(f"val_{asked.accuracy}")),
-        drop=number(said.get("metric_drop")),
-        ratio=number(said.get("latency_ratio")),
-        ratio_lo=number(said.get("latency_ratio_lo")),
-        ratio_hi=number(said.get("latency_ratio_hi")),
-        ms=number(said.get("latency_p10_ms")),
-        baseline_ms=number(said.get("baseline_p50_ms")),
-        kept=kept(row),
-        parameters=dict(flat(row.config)),
-        host=row.host or "",
-        retries=row.retries,
-        created_at=row.created_at,
-        finished_at=row.finished_at,
-    )
+    """One run in the vocabulary of a trial."""
+    return Trial(index, row, asked, kind(_why(row)))
+
+
+def _why(row: RunRow) -> object:
+    return row.why if row.why is not None else row.summary.get("why")
 
 
 def kept(row: RunRow) -> dict[str, int]:
@@ -154,8 +200,10 @@ def kept(row: RunRow) -> dict[str, int]:
 
 def kind(why: object) -> str:
     """Which sort of trial the controller meant: the first of KINDS that its reason names, or "other"."""
-    words = {word for _, value in _said(why) for word in str(value).lower().replace("-", " ").split()}
-    words |= {key for key, value in _said(why) if value is True}
+    said = _said(why)
+    texts = [value for _, value in said if isinstance(value, str)]
+    words = {word for text in texts for word in text.lower().replace("-", " ").split()}
+    words |= {key for key, value in said if value is True}
     return next((name for name in KINDS if name in words), "other")
 
 

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
+from numpy.typing import NDArray
 
 from infra.dashboard.text import number, percent, plain, points, score
 from infra.dashboard.trials import Question, Trial, question, share_kept, trials, widths
@@ -25,6 +26,9 @@ STATE_WORDS = {
     "FINISHED": "finished",
 }
 GENERIC_COLUMNS = 8
+SHOWN = 500  # rows of a sweep's table
+LAST_RUNS = 3  # of an agent, that may say what its device is
+DRAWN = 2000  # points of a chart
 DEEPEST_DROP = 0.10  # where the goal has no limit: the hypervolume's reference
 DROPS_SHOWN = 4.0  # else this many times the limit, so that the points near it stand apart
 
@@ -79,9 +83,20 @@ class SweepView:
     answer: tuple[Line, ...]
 
     @property
+    def shown(self) -> tuple[Trial, ...]:
+        """The table's trials: the newest ones, and the best."""
+        newest = self.trials[-SHOWN:]
+        return newest if self.best is None or self.best in newest else (self.best, *newest)
+
+    @property
     def live(self) -> bool:
         """Whether anything may still change."""
         return self.sweep.state in ("PENDING", "RUNNING", "PAUSED") or self.progress.live > 0
+
+
+def headline(sweep: SweepRow, runs: Sequence[RunRow]) -> SweepView:
+    """The page of a sweep without what is long in it: for a line in a list."""
+    return replace(sweep_view(sweep, runs), trials=(), charts={}, answer=())
 
 
 def sweep_view(
@@ -102,8 +117,8 @@ def sweep_view(
         best=best,
         best_within=best is not None and within(best, asked),
         dense=next((one for one in asked_trials if one.kind == "dense" and one.ms is not None), None),
-        widths=widths(asked_trials),
-        columns=() if asked.prunes else parameter_columns(asked_trials),
+        widths=widths(asked_trials) if asked.prunes else {},
+        columns=() if asked.prunes else parameter_columns(asked_trials[-SHOWN:]),
         agents=agent_views(agents, runs, asked_trials),
         charts=charts(asked_trials, asked),
         answer=answer(runs, controls, asked),
@@ -179,7 +194,7 @@ def agent_views(
 ) -> tuple[AgentView, ...]:
     """Agents with their device (said by their runs) and the trial they hold."""
     by_name = {one.name: one for one in all_trials}
-    devices = {row.agent: _device(row) for row in runs if row.agent and _device(row)}
+    devices = _devices(runs)
     done = Counter(row.agent for row in runs if by_name[row.name].ended)
     return tuple(
         AgentView(
@@ -194,6 +209,17 @@ def agent_views(
         )
         for index, agent in enumerate(agents, start=1)
     )
+
+
+def _devices(runs: Sequence[RunRow]) -> dict[str, str]:
+    """The device of each agent by its name, as its last runs said it."""
+    found: dict[str, str] = {}
+    looked = Counter[str]()
+    for row in reversed(runs):
+        if row.agent and looked[row.agent] < LAST_RUNS:
+            looked[row.agent] += 1
+            found[row.agent] = found.get(row.agent) or _device(row)
+    return found
 
 
 def _device(row: RunRow) -> str:
@@ -216,13 +242,23 @@ def best_chart(all_trials: Sequence[Trial], asked: Question) -> Chart:
     scored = [one for one in all_trials if one.score is not None and one.ended]
     values = np.array([one.score for one in scored], dtype=float)
     running = np.maximum.accumulate(values) if asked.maximize else np.minimum.accumulate(values)
+    drawn = _drawn(running)
     return {
         "metric": asked.metric,
-        "points": [
-            {"x": one.number, "y": one.score, "name": one.name, "title": one.title, "kind": one.kind} for one in scored
-        ],
-        "line": [[one.number, float(value)] for one, value in zip(scored, running, strict=True)],
+        "points": [_scored(scored[place]) for place in drawn],
+        "line": [[scored[place].number, float(running[place])] for place in drawn],
     }
+
+
+def _drawn(running: NDArray[np.float64]) -> list[int]:
+    """Which places of a curve are drawn: all of a short one; every so many of a long one, and where it steps."""
+    every = -(-len(running) // DRAWN) or 1
+    steps = np.flatnonzero(np.diff(running)) + 1
+    return sorted({*range(0, len(running), every), *steps.tolist(), *([len(running) - 1] if len(running) else [])})
+
+
+def _scored(one: Trial) -> Chart:
+    return {"x": one.number, "y": one.score, "name": one.name, "title": one.title, "kind": one.kind}
 
 
 def tradeoff_chart(all_trials: Sequence[Trial], asked: Question) -> Chart:
@@ -231,7 +267,7 @@ def tradeoff_chart(all_trials: Sequence[Trial], asked: Question) -> Chart:
     dense = dense_accuracy(measured)
     return {
         "metric": asked.accuracy,
-        "points": [_point(one, asked) for one in measured],
+        "points": [_point(one, asked) for one in measured[:: -(-len(measured) // DRAWN) or 1]],
         "front": pareto(measured),
         "dense": dense,
         "least_accuracy": None if dense is None or asked.max_drop is None else dense - asked.max_drop,

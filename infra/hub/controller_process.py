@@ -5,6 +5,7 @@ Speaks the JSON lines of `python -m infra.controller`, so that neither torch nor
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -21,6 +22,7 @@ import infra
 COMMAND = (sys.executable, "-P", "-W", "ignore", "-m", "infra.controller")  # -P: a file beside the hub shadows nothing
 ANSWER_S = 180.0  # a child that takes longer is stuck; the first answer includes loading torch
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+NICE = 10  # how far the child stands back behind the hub
 STOP_S = 1.0  # how long each tier of ending the child may take
 _SLICE_S = 0.2  # how often a wait looks whether it should end
 _CHUNK = 1 << 16
@@ -83,6 +85,8 @@ class ControllerProcess:
         self._child = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(), start_new_session=True
         )
+        with contextlib.suppress(OSError):  # heartbeats and rows come first
+            os.setpriority(os.PRIO_PROCESS, self._child.pid, NICE)
 
     def _exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
         child = self._child

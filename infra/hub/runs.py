@@ -17,6 +17,7 @@ from infra.hub.rows import ProjectRow, RunRow, RunState, SweepRow, UserRow
 from infra.hub.states import RunEvent
 from infra.hub.store import Connection, execute, insert, scalar, update
 from infra.hub.store_lines import Stream
+from infra.hub.stored_run import columns_of
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ class RunChange:
             "commit_hash": self.commit,
             "repo": self.repo,
         }
-        packed = {"tags": self.tags, "config": self.config, "summary": self.summary}
-        said = {key: json.dumps(value) for key, value in packed.items() if value is not None}
+        packed = {"tags": self.tags, "summary": self.summary}
+        said: dict[str, object] = {key: json.dumps(value) for key, value in packed.items() if value is not None}
+        said |= {} if self.config is None else columns_of(self.config)
         return {key: value for key, value in plain.items() if value is not None} | said
 
 

@@ -21,6 +21,7 @@ from infra.hub.errors import HubError, Missing
 from infra.hub.files import Files
 from infra.hub.lifecycle import Timing
 from infra.hub.limits import Limits, Turnstile
+from infra.hub.listing import Listing
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, SweepState, UserRow
 from infra.hub.runs import RunChange, StreamPost
 from infra.hub.store import Connection, Store
@@ -72,6 +73,7 @@ class Hub:
         self.auth = Auth(store, load_secret(store.folder), clock)
         self.files = Files(store, Blobs(store.folder / "blobs", self.limits.file), clock)
         self.artifacts = Artifacts(store, self.files.blobs, clock)
+        self.listing = Listing(store)
         self.started_at = clock()
 
     # Reads
@@ -118,7 +120,7 @@ class Hub:
 
     def sweep_runs(self, sweep_id: int) -> list[RunRow]:
         """A sweep's runs by creation."""
-        return self._read(store_rows.sweep_runs, sweep_id)
+        return self.listing.sweep_runs(sweep_id)
 
     def sweep_agents(self, sweep_id: int) -> list[AgentRow]:
         """A sweep's agents, oldest first."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from infra.hub.store import Connection, execute_each, many, scalar
+from infra.hub.store import Connection, execute, execute_each, many, scalar
 
 
 class Stream(StrEnum):
@@ -28,6 +28,9 @@ def put(connection: Connection, run_id: int, stream: Stream, offset: int, lines:
     steps = [_step(text) if stream is Stream.HISTORY else None for text in lines]
     numbered = enumerate(zip(lines, steps, strict=True), offset)
     execute_each(connection, sql, [{**common, "number": n, "text": text, "step": step} for n, (text, step) in numbered])
+    if stream is Stream.HISTORY:
+        sql = "UPDATE run SET history_lines = :end WHERE id = :run_id AND history_lines < :end"
+        execute(connection, sql, run_id=run_id, end=offset + len(lines))
 
 
 def count(connection: Connection, run_id: int, stream: Stream) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -12,12 +12,15 @@ import yaml
 
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, RunState, SweepRow, SweepState, UserRow
 from infra.hub.store import Connection, RowMapping, many, one, scalar
+from infra.hub.stored_run import StoredRun, Texts
+from infra.hub.stored_run import moment as moment
+from infra.hub.stored_run import plain as plain
 
 T = TypeVar("T")
+_STATES = {state.value: state for state in RunState}
 _RUN = """
 SELECT run.*, project.entity, project.name AS project_name, sweep.name AS sweep_name, agent.name AS agent_name,
-       user.username,
-       (SELECT COALESCE(MAX(number) + 1, 0) FROM line WHERE run_id = run.id AND stream = 'history') AS history_lines
+       user.username
 FROM run
 JOIN project ON project.id = run.project_id
 JOIN user ON user.id = run.user_id
@@ -108,9 +111,37 @@ def runs(connection: Connection, entity: str, project: str) -> list[RunRow]:
     return [_run(row) for row in many(connection, sql, entity=entity, project=project)]
 
 
-def sweep_runs(connection: Connection, sweep_id: int) -> list[RunRow]:
-    """Runs of a sweep by creation."""
-    return [_run(row) for row in many(connection, _RUN + "WHERE run.sweep_id = :id ORDER BY run.id", id=sweep_id)]
+def runs_by_id(connection: Connection, ids: Sequence[int]) -> list[RunRow]:
+    """The runs with these ids, in this order."""
+    sql = _RUN + "WHERE run.id IN (SELECT value FROM json_each(:ids))"  # noqa: S608
+    found = {row["id"]: row for row in many(connection, sql, ids=json.dumps(list(ids)))}
+    return [_run(found[run_id]) for run_id in ids]
+
+
+def sweep_runs(connection: Connection, sweep_id: int, newer_than: int = 0) -> list[StoredRun]:
+    """Runs of a sweep by creation: all, or those that changed after a revision."""
+    sql = _RUN + "WHERE run.sweep_id = :id AND run.revision > :newer_than ORDER BY run.id"
+    return [_run(row) for row in many(connection, sql, id=sweep_id, newer_than=newer_than)]
+
+
+def loose_runs(connection: Connection, project_id: int, most: int) -> list[RunRow]:
+    """A project's newest runs that belong to no sweep, newest first."""
+    sql = _RUN + "WHERE run.project_id = :id AND run.sweep_id IS NULL ORDER BY run.id DESC LIMIT :most"
+    return [_run(row) for row in many(connection, sql, id=project_id, most=most)]
+
+
+def number_in_sweep(connection: Connection, run_id: int) -> int:
+    """The how-manieth run of its sweep a run is, from 1; 0 for a run without a sweep."""
+    sql = "SELECT COUNT(*) FROM run WHERE sweep_id = (SELECT sweep_id FROM run WHERE id = :run_id) AND id <= :run_id"
+    return int(scalar(connection, sql, run_id=run_id))
+
+
+def sweep_version(connection: Connection, sweep_id: int) -> tuple[int, int]:
+    """How many runs a sweep has, and the last revision of one."""
+    sql = "SELECT COUNT(*) AS n, COALESCE(MAX(revision), 0) AS last FROM run WHERE sweep_id = :id"
+    row = one(connection, sql, id=sweep_id)
+    assert row is not None
+    return row["n"], row["last"]
 
 
 def sweep_states(connection: Connection, sweep_id: int) -> dict[RunState, int]:
@@ -167,17 +198,6 @@ def sweep_agents(connection: Connection, sweep_id: int) -> list[AgentRow]:
     ]
 
 
-def plain(wrapped: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"lr": {"value": 1}, "_wandb": …}` → `{"lr": 1}`."""
-    values = {k: v["value"] if isinstance(v, dict) and "value" in v else v for k, v in wrapped.items()}
-    return {key: value for key, value in values.items() if key not in ("_wandb", "wandb_version")}
-
-
-def moment(seconds: float) -> datetime:
-    """Seconds since 1970 as an aware time in UTC."""
-    return datetime.fromtimestamp(seconds, UTC)
-
-
 def _maybe(seconds: float | None) -> datetime | None:
     return None if seconds is None else moment(seconds)
 
@@ -229,19 +249,17 @@ def _agent(row: RowMapping) -> AgentRow:
     )
 
 
-def _run(row: RowMapping) -> RunRow:
-    raw = json.loads(row["config"])
-    return RunRow(
+def _run(row: RowMapping) -> StoredRun:
+    return StoredRun(
         id=row["id"],
+        revision=row["revision"],
         name=row["name"],
         entity=row["entity"],
         project=row["project_name"],
         sweep=row["sweep_name"],
         agent=row["agent_name"],
-        state=RunState(row["state"]),
+        state=_STATES[row["state"]],
         display_name=row["display_name"],
-        config=plain(raw),
-        summary=json.loads(row["summary"]),
         host=row["host"],
         created_at=moment(row["created_at"]),
         started_at=_maybe(row["started_at"]),
@@ -249,9 +267,6 @@ def _run(row: RowMapping) -> RunRow:
         finished_at=_maybe(row["finished_at"]),
         exit_code=row["exit_code"],
         retries=row["retries"],
-        args=row["args"] and json.loads(row["args"]),
-        why=row["why"] and json.loads(row["why"]),
-        tags=tuple(json.loads(row["tags"])),
         notes=row["notes"],
         group=row["run_group"],
         job_type=row["job_type"],
@@ -262,5 +277,5 @@ def _run(row: RowMapping) -> RunRow:
         repo=row["repo"],
         stop_requested_at=_maybe(row["stop_requested_at"]),
         issued_at=_maybe(row["issued_at"]),
-        raw_config=raw,
+        texts=Texts(*(row[name] for name in Texts._fields)),
     )

@@ -1,8 +1,9 @@
 """Suggestions ahead of time: a heartbeat takes what lies ready and never waits for a controller.
 
-One thread keeps a shelf per running sweep filled: as many suggestions as there are idle agents, and at least one. It
-asks the controller's process again when results have arrived since a shelf was filled; until the new suggestions are
-there, the old ones may still be handed out.
+One thread keeps a shelf per running sweep filled: as many suggestions as there are idle agents, and a few more where
+many agents work. It asks the controller's process again when results have arrived since a shelf was filled; until there
+are enough new suggestions, the old ones may still be handed out. It asks for about a second's worth at a time, so that
+the first ones are there soon and no sweep waits for another one's whole shelf.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from infra.controller.base import Exhausted, StoredTrial, Suggestion
 from infra.controller.parameters import ParameterSpace, parse
 from infra.hub.controller_process import ChildFailed, ControllerProcess
 from infra.hub.errors import HubError, Missing
-from infra.hub.rows import AgentRow, RunRow, SweepRow, SweepState
+from infra.hub.rows import AgentRow, RunRow, RunState, SweepRow, SweepState
 from infra.hub.service import Hub
 from infra.hub.suggest_input import profile_of, stored_trial
 from objective.errors import BadInput
@@ -30,6 +31,8 @@ from objective.errors import BadInput
 log = logging.getLogger(__name__)
 
 MOST_READY = 32
+AGENTS_EACH = 16  # one suggestion more lies ready for so many agents
+PORTION_S = 1.0  # of the controller's time, to one sweep before the next one has its turn
 LOOK_S = 2.0  # how often the sweeps are looked over for one that nobody poked about
 LOST_S = 15.0  # a suggestion that was taken and became no run within this time was not used
 IDLE_S = 60.0  # an agent that was silent for longer asks for nothing
@@ -58,14 +61,28 @@ class Source(Protocol):
 
 @dataclass
 class Shelf:
-    """What lies ready for a sweep. `basis` names the answers it was made from; None asks for fresh ones."""
+    """What lies ready for a sweep. `basis` names the answers that `ready` was made from; None asks for fresh ones.
+
+    `older` was made from fewer answers and is handed out while nothing newer is there. `each_s` is how long the
+    controller took for one suggestion.
+    """
 
     ready: deque[Suggestion] = field(default_factory=deque)
+    older: deque[Suggestion] = field(default_factory=deque)
+    each_s: float = PORTION_S
     taken: list[tuple[float, Suggestion]] = field(default_factory=list)
     basis: frozenset[tuple[object, ...]] | None = None
     exhausted: Exhausted | None = None
     problem: str | None = None
     takes: int = 0
+
+
+@dataclass
+class Reading:
+    """Runs by id as they were last read, each with its trial; `of` is the sweep's file at that time."""
+
+    of: str
+    trials: dict[int, tuple[Mapping[str, Any], Mapping[str, Any], RunState, StoredTrial]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,6 +109,7 @@ class ProcessSuggester:
         self.process = process or ControllerProcess()
         self._change = threading.Condition()
         self._shelves: dict[int, Shelf] = {}
+        self._read: dict[int, Reading] = {}
         self._poked: set[int] = set()
         self._stopping = False
         self._numbers = itertools.count(1)
@@ -104,9 +122,9 @@ class ProcessSuggester:
         with self._change:
             shelf = self._shelves.setdefault(sweep_id, Shelf())
             self._poke(sweep_id)
-            if not shelf.ready:
+            if not shelf.ready and not shelf.older:
                 return shelf.exhausted
-            suggestion = shelf.ready.popleft()
+            suggestion = (shelf.ready or shelf.older).popleft()
             shelf.taken.append((time.monotonic(), suggestion))
             shelf.takes += 1
             return suggestion
@@ -180,10 +198,16 @@ class ProcessSuggester:
         with self._change:
             shelf = self._shelves.setdefault(sweep_id, Shelf())
             ahead = self._ahead(shelf, found)
-            count, takes = found.wanted - len(ahead), shelf.takes
+            missing, takes = found.wanted - len(ahead), shelf.takes
             waiting = [suggestion for _, suggestion in shelf.taken] + ahead
-        if count > 0:
-            self._fill(shelf, found, takes, self._ask(found, waiting, count), ahead)
+        if missing > 0:
+            count = min(missing, max(1, int(PORTION_S / max(shelf.each_s, 1e-3))))
+            began = time.monotonic()
+            answer = self._ask(found, waiting, count)
+            shelf.each_s = (time.monotonic() - began) / count
+            self._fill(shelf, found, takes, answer, ahead)
+            if missing > count:
+                self.poke(sweep_id)
 
     def _look(self, sweep_id: int) -> Situation | None:
         """The sweep as it is, or None where nothing is to be done for it."""
@@ -200,25 +224,42 @@ class ProcessSuggester:
         except BadInput as error:
             self._complain(sweep_id, str(error))
             return None
-        runs = self._hub.sweep_runs(sweep_id)
-        trials = [stored_trial(run, sweep, space) for run in runs]
-        idle = _idle(self._hub.sweep_agents(sweep_id))
-        return Situation(sweep, space, trials, _answers(trials), min(max(1, idle), MOST_READY))
+        trials = self._trials(sweep, space)
+        return Situation(sweep, space, trials, _answers(trials), _wanted(self._hub.sweep_agents(sweep_id)))
+
+    def _trials(self, sweep: SweepRow, space: ParameterSpace) -> list[StoredTrial]:
+        """The sweep's runs as trials; read anew only for those that came or changed since the last look."""
+        known = self._read.get(sweep.id)
+        known = known if known is not None and known.of == sweep.config_yaml else Reading(sweep.config_yaml)
+        reading = Reading(sweep.config_yaml)
+        for run in self._hub.sweep_runs(sweep.id):
+            seen = known.trials.get(run.id)
+            fresh = seen is None or (run.config, run.summary, run.state) != seen[:3]
+            trial = stored_trial(run, sweep, space) if seen is None or fresh else seen[3]
+            reading.trials[run.id] = (run.config, run.summary, run.state, trial)
+        self._read[sweep.id] = reading
+        return [trial for *_, trial in reading.trials.values()]
 
     def _forget(self, sweep_id: int) -> None:
         with self._change:
             self._shelves.pop(sweep_id, None)
+        self._read.pop(sweep_id, None)
 
     def _ahead(self, shelf: Shelf, found: Situation) -> list[Suggestion]:
         """What lies ready and is as good as new; forgets what has become a run, or was never used."""
-        known = {found.space.point(trial.params) for trial in found.trials}
+        if shelf.basis != found.basis:
+            shelf.older.extendleft(reversed(shelf.ready))
+            shelf.ready.clear()
+            shelf.basis = None
         now = time.monotonic()
+        known = {found.space.point(trial.params) for trial in found.trials} if shelf.taken or shelf.older else set()
+        shelf.older = deque(each for each in shelf.older if found.space.point(each.params) not in known)
         shelf.taken = [
             (when, each)
             for when, each in shelf.taken
             if found.space.point(each.params) not in known and now - when < LOST_S
         ]
-        return list(shelf.ready) if shelf.basis == found.basis else []
+        return list(shelf.ready)
 
     def _ask(self, found: Situation, waiting: Sequence[Suggestion], count: int) -> dict[str, Any]:
         trials = [*found.trials, *(StoredTrial(f"ahead-{i}", s.params, "pending") for i, s in enumerate(waiting))]
@@ -253,6 +294,7 @@ class ProcessSuggester:
             kept = list(ahead)[moved:] if moved <= len(ahead) else []
             new = [each for each in fresh if not moved or found.space.point(each.params) not in gone]
             shelf.ready = deque([*kept, *new])
+            shelf.older = self._still_of_use(shelf, found, exhausted=bool(answer["exhausted"]))
             # What was taken meanwhile is unknown to these: hand them out if asked, but think again.
             shelf.basis = found.basis if not moved or ahead else None
             # A suggestion on its way to become a run may still come back unused, and then something is left to try.
@@ -260,6 +302,12 @@ class ProcessSuggester:
             shelf.exhausted = Exhausted(answer["exhausted"]) if ended else None
             if shelf.basis is None:
                 self._poke(found.sweep.id)
+
+    def _still_of_use(self, shelf: Shelf, found: Situation, *, exhausted: bool) -> deque[Suggestion]:
+        """What was made from fewer answers and may fill the gap until there is enough that is newer."""
+        newer = {found.space.point(each.params) for each in shelf.ready}
+        useful = [each for each in shelf.older if found.space.point(each.params) not in newer]
+        return deque([] if exhausted else useful[: max(0, found.wanted - len(shelf.ready))])
 
     def _complain(self, sweep_id: int, problem: str | None) -> None:
         with self._change:
@@ -275,9 +323,12 @@ def _answers(trials: Collection[StoredTrial]) -> frozenset[tuple[object, ...]]:
     return frozenset((t.name, t.outcome, t.value, t.drop, t.latency_ratio) for t in ended)
 
 
-def _idle(agents: Collection[AgentRow]) -> int:
+def _wanted(agents: Collection[AgentRow]) -> int:
+    """How many suggestions should lie ready: one for every idle agent, one for every so many at work."""
     since = datetime.now(UTC) - timedelta(seconds=IDLE_S)
-    return sum(agent.run is None and agent.heartbeat_at >= since for agent in agents)
+    heard = [agent for agent in agents if agent.heartbeat_at >= since]
+    idle = sum(agent.run is None for agent in heard)
+    return min(max(1, idle, -(-len(heard) // AGENTS_EACH)), MOST_READY)
 
 
 @contextmanager

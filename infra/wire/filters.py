@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import ge, gt, le, lt
@@ -71,6 +72,34 @@ def column(run: RunRow, name: str) -> Any:
     return known(run) if known else None
 
 
+@dataclass(frozen=True)
+class Narrowing:
+    """The part of a filter that only says which texts some columns may have; `whole`: there is no other part."""
+
+    allowed: Mapping[str, Sequence[str]]
+    whole: bool
+
+
+def narrow(document: Mapping[str, Any], columns: Collection[str]) -> Narrowing:
+    """What of a filter a database can decide by itself, for these columns: equality, `$in`, and `$and` of such."""
+    allowed: dict[str, Sequence[str]] = {}
+    whole = True
+    for key, value in _conditions(document):
+        name, texts = snake(key), _texts(value)
+        if name not in columns or texts is None:
+            whole = False
+        else:
+            allowed[name] = [text for text in texts if text in allowed.get(name, texts)]
+    return Narrowing(allowed, whole)
+
+
+def creation(text: str | None) -> bool | None:
+    """Whether an order is by creation alone: False for oldest first, True for newest first, None for another one."""
+    name = (text or "created_at").strip()
+    known = snake(name.lstrip("+-")) == "created_at"
+    return name.startswith("-") if known else None
+
+
 def matcher(document: Mapping[str, Any], read: Read = column) -> Test:
     """The filter as a predicate over rows. Raises `Invalid` for an operator that is not served."""
     tests = [_clause(key, value, read) for key, value in document.items()]
@@ -89,6 +118,23 @@ def order(rows: Iterable[T], text: str | None, read: Read = column) -> list[T]:
         have.sort(key=lambda row: _rank(read(row, name)), reverse=descending)
         found = have + [row for row in found if read(row, name) is None]
     return found
+
+
+def _conditions(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        if key == "$and" and isinstance(value, list) and all(isinstance(part, Mapping) for part in value):
+            for part in value:
+                yield from _conditions(part)
+        else:
+            yield key, value
+
+
+def _texts(value: Any) -> list[str] | None:
+    """The texts that a condition allows, None where it says something else."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        value = value["$eq"] if "$eq" in value else value.get("$in")
+    found = value if isinstance(value, list) else [value]
+    return found if found and all(isinstance(each, str) for each in found) else None
 
 
 def _clause(key: str, value: Any, read: Read) -> Test:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow
@@ -80,11 +81,14 @@ def _best_loss(sweep: SweepRow, info: Info) -> float | None:
     metric = sweep.config.get("metric")
     if not isinstance(metric, dict) or "name" not in metric:
         return None
-    key = f"summary_metrics.{metric['name']}"
-    found = [filters.column(run, key) for run in info.context.hub.sweep_runs(sweep.id)]
-    numbers = [value for value in found if isinstance(value, int | float) and math.isfinite(value)]
-    best = max if metric.get("goal") == "maximize" else min
-    return best(numbers, default=None)
+    key, best = f"summary_metrics.{metric['name']}", max if metric.get("goal") == "maximize" else min
+
+    def among(runs: Sequence[RunRow]) -> float | None:
+        found = [filters.column(run, key) for run in runs]
+        numbers = [value for value in found if isinstance(value, int | float) and math.isfinite(value)]
+        return best(numbers, default=None)
+
+    return info.context.hub.listing.derived(sweep.id, ("best", key, best), among)
 
 
 def _agent(sweep: SweepRow, info: Info, agentName: str) -> AgentRow | None:  # noqa: N803
@@ -118,7 +122,7 @@ RESOLVERS: Resolvers = {
         "earlyStopJobRunning": lambda _sweep, _info: False,
         "project": _project,
         "runs": _runs,
-        "runCount": lambda sweep, info: len(info.context.hub.sweep_runs(sweep.id)),
+        "runCount": lambda sweep, info: info.context.hub.listing.sweep_version(sweep.id)[0],
         "runCountExpected": lambda sweep, _info: sweep.config.get("run_cap"),
         "agent": _agent,
         "agents": lambda sweep, info: paging.everything(info.context.hub.sweep_agents(sweep.id)),

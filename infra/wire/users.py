@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from infra.hub.access import may
 from infra.hub.errors import Denied
+from infra.hub.listing import COLUMNS
 from infra.hub.rows import ProjectRow, RunRow, SweepRow, UserRow
 from infra.wire import filters, paging
 from infra.wire.doors import find_project, find_projects
@@ -79,11 +81,14 @@ def _project_runs(
     return paging.connection(select(info.context, root, filters, order), first, after)
 
 
-def select(known: Context, project: ProjectRow, document: str | None, order: str | None = None) -> list[RunRow]:
-    """The project's runs that match a filter, in order."""
-    matches = filters.matcher(filters.parse(document))
-    found = [run for run in known.hub.runs(project.entity, project.name) if matches(run)]
-    return filters.order(found, order)
+def select(known: Context, project: ProjectRow, document: str | None, order: str | None = None) -> Sequence[RunRow]:
+    """The project's runs that match a filter, in order; what the database can decide is left to it."""
+    wanted, newest_first = filters.parse(document), filters.creation(order)
+    matches, part = filters.matcher(wanted), filters.narrow(wanted, COLUMNS)
+    found = known.hub.listing.runs(project.id, part.allowed, bool(newest_first))
+    if part.whole and newest_first is not None:
+        return found
+    return filters.order([run for run in found if matches(run)], order)
 
 
 def _run_count(root: ProjectRow, info: Info, filters: str | None = None) -> int:

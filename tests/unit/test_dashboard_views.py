@@ -204,9 +204,10 @@ def test_a_finished_sweep_is_not_live(view: SweepView) -> None:
 def test_kept_channels_fit_into_a_cell(view: SweepView) -> None:
     """Few groups are listed, many are summed up."""
     assert views.kept_text(view.trials[1], WIDTHS) == "16·32·64"
-    many = replace(view.trials[1], kept={f"layer{index}": 8 for index in range(20)})
+    layers = {f"layer{index}": 8 for index in range(20)}
+    many, none = (replace(view.trials[1], row=run_row(2, config={"kept": kept})) for kept in (layers, {}))
     assert views.kept_text(many, dict.fromkeys(many.kept, 16)) == "50 % of 20 groups"
-    assert views.kept_text(replace(many, kept={}), {}) == ""
+    assert views.kept_text(none, {}) == ""
 
 
 def test_a_reason_is_told_with_its_interval() -> None:
