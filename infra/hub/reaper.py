@@ -32,6 +32,6 @@ def _is_overdue(connection: Connection, run: RunRow, timing: Timing, hub_started
 
     agent = silence(run.issued_at, store_rows.agent_heartbeat(connection, run.id))
     if run.state is RunState.PENDING:
-        return run.issued_at is not None and agent > timing.agent_silence
+        return agent > timing.agent_silence
     own = silence(run.started_at, run.heartbeat_at)
     return own > timing.run_silence or (run.agent is not None and min(own, agent) > timing.host_silence)

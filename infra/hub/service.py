@@ -21,6 +21,7 @@ from infra.hub.files import Files
 from infra.hub.lifecycle import Timing
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, SweepState, UserRow
 from infra.hub.runs import RunChange, StreamPost
+from infra.hub.search import Search
 from infra.hub.store import Connection, Store
 from infra.hub.store_lines import Stream
 from infra.hub.sweeps import SweepChange
@@ -67,6 +68,7 @@ class Hub:
         self.auth = Auth(store, load_secret(store.folder), clock)
         self.files = Files(store, Blobs(store.folder / "blobs"), clock)
         self.artifacts = Artifacts(store, self.files.blobs, clock)
+        self.search = Search(store, clock)
         self.started_at = clock()
 
     # Reads
@@ -260,7 +262,7 @@ class Hub:
 
     def delete_sweep(self, sweep_id: int) -> None:
         """Forget a sweep and its agents; its runs stay."""
-        self.store.write(lambda c: sweeps.delete(c, sweep_id))
+        self.store.write(lambda c: sweeps.delete(c, sweep_id, self.clock()))
 
     def register_agent(self, user: UserRow, entity: str | None, project: str | None, sweep: str, host: str) -> AgentRow:
         """A new agent of a sweep; the first one starts it."""
