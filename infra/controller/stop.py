@@ -1,8 +1,8 @@
 """Early termination: which running runs to give up on, judged by the metric they have logged so far.
 
 W&B's `early_terminate: {type: hyperband}`, after its sweep reference: a run is judged at brackets, which are numbers of
-times the metric was logged, whatever the step. At its last bracket its best value so far (`strict`: its value there)
-must be among the best 1/eta of all values logged at that bracket, rounded up to whole runs: who is alone goes on.
+times the metric was logged, whatever the step. At the last bracket where it has company, its best value so far
+(`strict`: its value there) must be among the best 1/eta of all values logged there, rounded up to whole runs.
 Sources: https://docs.wandb.ai/models/sweeps/sweep-config-keys, and Li et al., Hyperband (arXiv 1603.06560).
 """
 
@@ -95,7 +95,9 @@ def to_stop(rule: Hyperband, runs: Sequence[Judged], *, maximise: bool) -> list[
     """The running runs that `rule` gives up on, in the order of `runs`; a value that is not finite is the worst."""
     sign = -1.0 if maximise else 1.0
     brackets = rule.brackets(max((len(run.history) for run in runs), default=0))
-    thresholds = {bracket: _threshold(_costs_at(bracket, runs, sign), rule) for bracket in brackets}
+    costs = {bracket: _costs_at(bracket, runs, sign) for bracket in brackets}
+    # A run that is alone at a bracket says nothing there; a fast one may be there before the others are looked at.
+    thresholds = {bracket: _threshold(found, rule) for bracket, found in costs.items() if len(found) > 1}
     found = [_judge(run, rule, thresholds, sign) for run in runs if run.running]
     return [stop for stop in found if stop is not None]
 

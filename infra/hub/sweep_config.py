@@ -13,6 +13,7 @@ from infra.hub.errors import Invalid
 from objective.errors import BadInput
 
 CUSTOM = "custom"
+_CONTROLLER = "controller-"
 
 
 def is_local(config: Mapping[str, Any]) -> bool:
@@ -29,6 +30,16 @@ def is_scheduled(config: Mapping[str, Any]) -> bool:
 def searched_here(config: Mapping[str, Any]) -> bool:
     """Whether the hub chooses the runs; those of other sweeps are queued, by whomever."""
     return not (is_local(config) or is_scheduled(config) or config.get("method") == CUSTOM)
+
+
+def controller_run(sweep_name: str) -> str:
+    """The name of the run that holds a scheduler's log; it belongs to the project, not to the sweep."""
+    return f"{_CONTROLLER}{sweep_name}"
+
+
+def is_controller_run(run_name: str) -> bool:
+    """Whether a run without a sweep holds a scheduler's log: the client never says that it has ended."""
+    return run_name.startswith(_CONTROLLER)
 
 
 def is_full(config: Mapping[str, Any], count: int) -> bool:

@@ -7,8 +7,8 @@ import math
 from typing import Any
 
 from infra.hub.errors import Invalid
-from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow
-from infra.hub.sweep_config import warnings
+from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, SweepState
+from infra.hub.sweep_config import controller_run, is_full, is_scheduled, warnings
 from infra.hub.sweeps import SweepChange
 from infra.wire import filters, paging
 from infra.wire.given import Given, taking
@@ -89,6 +89,15 @@ def _heartbeat(_root: object, info: Info, input: dict[str, Any]) -> dict[str, An
     return {"agent": hub.agent_by_id(agent_id), "commands": json.dumps([command] if command else [])}
 
 
+def _state(sweep: SweepRow, info: Info) -> str:
+    """The sweep's state; to its scheduler, which takes a refused run as fatal, a full sweep is finished."""
+    name = info.operation.name
+    if name is not None and name.value == "SweepConfig" and is_scheduled(sweep.config):
+        full = is_full(sweep.config, len(info.context.hub.sweep_runs(sweep.id)))
+        return SweepState.FINISHED.value if full else sweep.state.value
+    return sweep.state.value
+
+
 def _runs(
     sweep: SweepRow,
     info: Info,
@@ -147,11 +156,11 @@ RESOLVERS: Resolvers = {
     "Sweep": {
         "id": lambda sweep, _info: encode("Sweep", sweep.id),
         "method": lambda sweep, _info: sweep.config.get("method"),
-        "state": lambda sweep, _info: sweep.state.value,
+        "state": _state,
         "config": lambda sweep, _info: sweep.config_yaml,
         "bestLoss": _best_loss,
         "earlyStopJobRunning": lambda _sweep, _info: False,
-        "controllerRunName": lambda sweep, _info: f"controller-{sweep.name}",
+        "controllerRunName": lambda sweep, _info: controller_run(sweep.name),
         "project": _project,
         "priorRuns": lambda sweep, info: paging.everything(info.context.hub.search.prior_runs(sweep.id)),
         "runs": _runs,

@@ -79,6 +79,12 @@ def test_the_bracket_counts_values_not_their_place() -> None:
     assert stopped(rule, [[9, 9], [1, 1, 9]]) == []
 
 
+def test_a_run_that_ran_ahead_is_judged_where_it_has_company() -> None:
+    """A bad run that logged far beyond all others before anybody looked is stopped all the same."""
+    assert stopped(Hyperband(min_iter=3), [[2.0] * 100, [1.0] * 5]) == ["r0"]
+    assert stopped(Hyperband(min_iter=3), [[1.0] * 100, [2.0] * 5]) == ["r1"]
+
+
 def test_a_late_bloomer_is_kept_unless_strict() -> None:
     """By default the best value so far speaks for a run, strictly the one at its bracket alone."""
     histories = [[1.0], [5.0, 0.5], [5.0]]
@@ -108,17 +114,22 @@ def test_a_stop_says_why() -> None:
     assert str(stop) == "early_terminate: 0.2 after 2 values, where the best part went on at 0.8"
 
 
+def judged_at(rule: Hyperband, histories: Sequence[Sequence[float]], length: int) -> int:
+    """The last bracket that a run of that length shares with another; 0 where there is none."""
+    shared = [b for b in rule.brackets(length) if sum(len(history) >= b for history in histories) > 1]
+    return max(shared, default=0)
+
+
 @given(RULES, HISTORIES, st.booleans())
 def test_the_best_run_of_a_bracket_goes_on(rule: Hyperband, histories: list[list[float]], maximise: bool) -> None:
-    """Whatever the rule, no bracket is left without a run, and one that has reached none is left alone."""
+    """Whatever the rule, the best of those judged at a bracket is kept, and who has no company is left alone."""
     gone = set(stopped(rule, histories, maximise))
-    brackets = rule.brackets(max(map(len, histories)))
-    at_last = {f"r{n}": max((b for b in brackets if b <= len(h)), default=0) for n, h in enumerate(histories)}
-    assert all(at_last[name] for name in gone)
-    for bracket in brackets:
-        reached = [n for n, h in enumerate(histories) if len(h) >= bracket]
+    at = {n: judged_at(rule, histories, len(history)) for n, history in enumerate(histories)}
+    assert all(at[int(name[1:])] for name in gone)
+    for bracket in set(at.values()) - {0}:
+        reached = [n for n, history in enumerate(histories) if len(history) >= bracket]
         best = (max if maximise else min)(reached, key=lambda n: histories[n][bracket - 1])
-        assert f"r{best}" not in gone or at_last[f"r{best}"] > bracket
+        assert f"r{best}" not in gone or at[best] > bracket
 
 
 @given(RULES, HISTORIES, st.booleans())
@@ -144,12 +155,6 @@ def test_what_has_ended_is_judged_by_and_not_stopped(rule: Hyperband, histories:
     ended = [Judged("ended", history, False) for history in histories]
     assert to_stop(rule, ended, maximise=False) == []
     gone = to_stop(rule, [*ended, Judged("new", [2e6] * 30, True)], maximise=False)
-    reached = [b for b in rule.brackets(30) if any(len(h) >= b for h in histories)]
-    assert bool(gone) == (bool(reached) and _alone_at_last(rule, histories) is False)
-
-
-def _alone_at_last(rule: Hyperband, histories: list[list[float]]) -> bool:
-    """Whether a run of 30 values has company at its last bracket, or is among the best part even as the worst."""
-    last = rule.brackets(30)[-1]
-    others = sum(len(history) >= last for history in histories)
-    return math.ceil((others + 1) / rule.eta - 1e-9) == others + 1
+    bracket = judged_at(rule, [*histories, [2e6] * 30], 30)
+    company = 1 + sum(len(history) >= bracket for history in histories)
+    assert bool(gone) == (bracket > 0 and math.ceil(company / rule.eta - 1e-9) < company)
