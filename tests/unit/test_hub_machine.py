@@ -73,7 +73,7 @@ class SweepMachine(RuleBasedStateMachine):
             assert not ended
             assert queued.unissued
 
-    @rule(wanted=st.sampled_from(["PAUSED", "RUNNING", "RUNNING", "FINISHED", "CANCELED"]))
+    @rule(wanted=st.sampled_from(["PAUSED", "RUNNING", "FINISHED", "CANCELED"]))
     @precondition(lambda self: not self.deleted)
     def user_moves_the_sweep(self, wanted: str) -> None:
         self.moved |= wanted in ("FINISHED", "CANCELED")
