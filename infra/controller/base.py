@@ -37,6 +37,7 @@ class StoredTrial:
     `params` holds the free parameters by leaf name (`ratio.stem`), `value` the sweep's metric, `drop` the loss of the
     objective's metric against the dense model (a fraction), `latency_ratio` the worst device's ratio to the dense
     model, `baseline_ms` that device's dense median in milliseconds. A number that is not finite is kept as None.
+    `prior` is a run of another sweep that this one was told of: it teaches, and does not count towards `run_cap`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class StoredTrial:
     outcome: str | None = None
     baseline_ms: float | None = None
     history: tuple[float, ...] = ()
+    prior: bool = False
 
     def __post_init__(self) -> None:
         for name in ("value", "drop", "latency_ratio", "metric", "baseline_ms"):
@@ -127,7 +129,7 @@ class SweepSpec:
             parameters=parameters,
             metric=metric.get("name"),
             maximise=direction == "maximize",
-            run_cap=_run_cap(config.get("run_cap")),
+            run_cap=run_cap(config.get("run_cap")),
             goal=goal,
             profile=profile,
             early_terminate=config.get("early_terminate"),
@@ -173,7 +175,7 @@ def suggest_many(
     """Up to `count` suggestions in a row, each knowing the earlier ones as pending; ends with the first `Exhausted`."""
     seen, answers = list(trials), list[Suggestion | Exhausted]()
     while len(answers) < count:
-        if sweep.run_cap is not None and len(seen) >= sweep.run_cap:
+        if sweep.run_cap is not None and sum(not trial.prior for trial in seen) >= sweep.run_cap:
             return [*answers, Exhausted(f"run_cap of {sweep.run_cap} runs is reached")]
         answer = controller.suggest(sweep, seen, sweep.seed(len(seen)))
         answers.append(answer)
@@ -217,7 +219,8 @@ def _constant(block: Mapping[str, Any], name: str) -> object:
     return setting.get("value") if isinstance(setting, Mapping) else None
 
 
-def _run_cap(value: object) -> int | None:
+def run_cap(value: object) -> int | None:
+    """A sweep's `run_cap`. Raises `BadInput`."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:

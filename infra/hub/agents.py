@@ -14,10 +14,12 @@ from infra.controller.base import Exhausted, Suggestion
 from infra.hub import projects, runs, store_rows, sweeps
 from infra.hub.access import entity_for
 from infra.hub.errors import Missing
-from infra.hub.lifecycle import Timing, blames_host, end, happen, set_sweep_state
+from infra.hub.lifecycle import Timing, blames_host, end, issue, set_sweep_state
+from infra.hub.queued import is_exhausted
 from infra.hub.rows import AgentRow, RunRow, RunState, SweepRow, SweepState, UserRow
-from infra.hub.states import ENDED_STATES, RunEvent
+from infra.hub.states import ENDED_STATES
 from infra.hub.store import Connection, insert, update
+from infra.hub.sweep_config import is_full, searched_here
 
 Offer = Callable[[], Suggestion | Exhausted | None]
 Command = dict[str, Any]
@@ -130,12 +132,12 @@ def _claim(connection: Connection, beat: _Beat, offer: Offer) -> tuple[Command |
     sweep, now = beat.sweep, beat.now
     queued = store_rows.first_queued(connection, sweep.id)
     if queued is not None:
-        happen(connection, queued, RunEvent.ISSUED, now, agent_id=beat.agent_id)
+        issue(connection, queued, beat.agent_id, now)
         return _run_command(sweep, queued), True
     states = store_rows.sweep_states(connection, sweep.id)
-    offered = Exhausted("run_cap") if _full(sweep, sum(states.values())) else offer()
+    offered = _offered(sweep, sum(states.values()), offer)
     if isinstance(offered, Suggestion):
-        run_id = runs.create_for_agent(connection, sweep, beat.agent_id, offered.config, offered.why, now)
+        run_id = runs.create_in_sweep(connection, sweep, offered.config, now, agent_id=beat.agent_id, why=offered.why)
         return _run_command(sweep, runs.reread(connection, run_id)), True
     if offered is None or not ENDED_STATES.issuperset(states):
         return None, False  # a run still at work may yet be queued again and need this agent
@@ -143,16 +145,20 @@ def _claim(connection: Connection, beat: _Beat, offer: Offer) -> tuple[Command |
     return EXIT, True
 
 
-def _full(sweep: SweepRow, count: int) -> bool:
-    cap = sweep.config.get("run_cap")
-    return cap is not None and count >= int(cap)
+def _offered(sweep: SweepRow, count: int, offer: Offer) -> Suggestion | Exhausted | None:
+    """What is new for a sweep of `count` runs; where others queue its runs, nothing until they say there is no more."""
+    if is_full(sweep.config, count):
+        return Exhausted("run_cap")
+    if searched_here(sweep.config):
+        return offer()
+    return Exhausted("the local controller has no more") if is_exhausted(sweep) else None
 
 
 def _run_command(sweep: SweepRow, run: RunRow) -> Command:
     return {
         "type": "resume" if run.started_at else "run",
         "run_id": run.name,
-        "args": {key: {"value": value} for key, value in (run.args or run.config).items()},
+        "args": {key: {"value": value} for key, value in (run.config if run.args is None else run.args).items()},
         "program": sweep.config.get("program"),
         "id": run.name,
         "logs": [],

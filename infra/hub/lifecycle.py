@@ -14,6 +14,7 @@ from infra.hub.store import Connection, update
 
 OWN_PROGRAM = "prunefleet"
 KEPT_FAILING = "kept_failing"
+_FREE = {"stop_requested_at": None, "stop_reason": None}
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,27 @@ def end(connection: Connection, run: RunRow, exit_code: int | None, now: float, 
     return happen(connection, run, event, now, exit_code=exit_code)
 
 
-def request_stop(connection: Connection, run: RunRow, now: float) -> None:
+def issue(connection: Connection, run: RunRow, agent_id: int, now: float) -> None:
+    """Give a queued run to an agent; one that had an agent before counts a retry."""
+    if run.unissued:
+        update(connection, "run", run.id, agent_id=agent_id, issued_at=now)
+    else:
+        happen(connection, run, RunEvent.ISSUED, now, agent_id=agent_id)
+
+
+def request_stop(connection: Connection, run: RunRow, now: float, reason: str | None = None) -> None:
     """Ask a live run to stop; take a queued one out of the queue; leave an ended one alone."""
-    if run.state in QUEUED_STATES:
-        happen(connection, run, RunEvent.STOPPED, now)
+    if run.state in QUEUED_STATES or run.unissued:
+        happen(connection, run, RunEvent.STOPPED, now, stop_reason=reason)
     elif run.state in LIVE_STATES and run.stop_requested_at is None:
-        update(connection, "run", run.id, stop_requested_at=now)
+        update(connection, "run", run.id, stop_requested_at=now, stop_reason=reason)
 
 
 def set_sweep_state(connection: Connection, sweep: SweepRow, wanted: SweepState, now: float) -> None:
-    """Move the sweep; cancelling stops its runs. Raises `Conflict` where the table forbids it."""
+    """Move the sweep; cancelling stops its runs, finishing those that no agent was given yet.
+
+    Raises `Conflict` where the table forbids it.
+    """
     if not may_become(sweep.state, wanted):
         raise Conflict(f"state: sweep {sweep.name} is {sweep.state} and cannot become {wanted}")
     if wanted != sweep.state:
@@ -71,11 +83,15 @@ def set_sweep_state(connection: Connection, sweep: SweepRow, wanted: SweepState,
     if wanted is SweepState.CANCELED:
         for run in store_rows.sweep_runs(connection, sweep.id):
             request_stop(connection, run, now)
+    if wanted is SweepState.FINISHED:
+        for queued in store_rows.queued_runs(connection, sweep.id):
+            if queued.unissued:
+                request_stop(connection, queued, now)
 
 
 def _consequences(run: RunRow, state: RunState, event: RunEvent, now: float) -> dict[str, Any]:
     if state is RunState.PENDING:
-        return {"retries": run.retries + 1, "issued_at": now, "stop_requested_at": None}
+        return {"retries": run.retries + 1, "issued_at": now, **_FREE}
     if state is RunState.RUNNING:
         return {"started_at": now, "finished_at": None, "exit_code": None, **_new_life(run)}
     if event is RunEvent.GAVE_UP:
@@ -85,4 +101,4 @@ def _consequences(run: RunRow, state: RunState, event: RunEvent, now: float) -> 
 
 def _new_life(run: RunRow) -> dict[str, Any]:
     """A run started again after its end no longer minds the stop that ended it."""
-    return {"stop_requested_at": None} if run.state in ENDED_STATES else {}
+    return _FREE if run.state in ENDED_STATES else {}

@@ -11,6 +11,7 @@ from infra.hub import runs, store_rows
 from infra.hub.lifecycle import Timing, blames_host, end
 from infra.hub.rows import RunRow, RunState
 from infra.hub.store import Connection
+from infra.hub.sweep_config import is_controller_run
 
 
 def overdue(connection: Connection, timing: Timing, hub_started: float, now: float) -> list[RunRow]:
@@ -22,7 +23,8 @@ def reap(connection: Connection, timing: Timing, hub_started: float, now: float)
     """End every overdue run; returns them."""
     found = overdue(connection, timing, hub_started, now)
     for run in found:
-        end(connection, run, None, now, host_is_blamed=blames_host(runs.sweep_of(connection, run)))
+        exit_code = 0 if run.sweep is None and is_controller_run(run.name) else None
+        end(connection, run, exit_code, now, host_is_blamed=blames_host(runs.sweep_of(connection, run)))
     return found
 
 
@@ -32,6 +34,6 @@ def _is_overdue(connection: Connection, run: RunRow, timing: Timing, hub_started
 
     agent = silence(run.issued_at, store_rows.agent_heartbeat(connection, run.id))
     if run.state is RunState.PENDING:
-        return run.issued_at is not None and agent > timing.agent_silence
+        return agent > timing.agent_silence
     own = silence(run.started_at, run.heartbeat_at)
     return own > timing.run_silence or (run.agent is not None and min(own, agent) > timing.host_silence)

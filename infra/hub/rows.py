@@ -56,7 +56,10 @@ class ProjectRow:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """A sweep; `config` is the parsed `config_yaml`, as the user wrote it."""
+    """A sweep; `config` is the parsed `config_yaml`, as the user wrote it.
+
+    `controller` is what a local controller last asked for, `scheduler` what the hub answered it.
+    """
 
     id: int
     name: str
@@ -70,6 +73,8 @@ class SweepRow:
     created_at: datetime
     updated_at: datetime
     user: str
+    controller: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ class RunRow:
     """A run; `config` and `summary` hold plain values, not W&B's `{"value": …}` wrappers.
 
     `args` is what its sweep gave it and `why` the controller's reason for that, `retries` how often a host's failure
-    re-queued the run, `history_lines` how many rows of history are stored.
+    re-queued the run, `history_lines` how many rows of history are stored, `stop_reason` why it was asked to stop where
+    no person did.
     """
 
     id: int
@@ -108,9 +114,15 @@ class RunRow:
     commit: str | None = None
     repo: str | None = None
     stop_requested_at: datetime | None = None
+    stop_reason: str | None = None
     issued_at: datetime | None = None
     args: Mapping[str, Any] | None = None
     raw_config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def unissued(self) -> bool:
+        """Whether it waits for its first agent: queued by somebody, or made by hand to be started some day."""
+        return self.state is RunState.PENDING and self.issued_at is None
 
 
 @dataclass(frozen=True)

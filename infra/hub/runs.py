@@ -134,10 +134,20 @@ def delete(connection: Connection, run_id: int) -> RunRow:
     return found
 
 
-def create_for_agent(
-    connection: Connection, sweep: SweepRow, agent_id: int, args: Mapping[str, Any], why: Mapping[str, Any], now: float
+def create_in_sweep(
+    connection: Connection,
+    sweep: SweepRow,
+    args: Mapping[str, Any],
+    now: float,
+    *,
+    agent_id: int | None = None,
+    why: Mapping[str, Any] | None = None,
+    display_name: str | None = None,
 ) -> int:
-    """A pending run for an agent: `args` holds plain values, `why` the controller's reason."""
+    """A pending run for an agent, or where there is none for the sweep's queue; its id.
+
+    `args` holds plain values, `why` the controller's reason.
+    """
     owner = store_rows.user_named(connection, sweep.user)
     project = store_rows.project(connection, sweep.entity, sweep.project)
     assert owner is not None
@@ -152,12 +162,12 @@ def create_for_agent(
         agent_id=agent_id,
         user_id=owner.id,
         state=RunState.PENDING.value,
-        display_name=f"trial-{number}",
+        display_name=display_name or f"trial-{number}",
         config=json.dumps({key: {"value": value} for key, value in args.items()}),
         args=json.dumps(args),
-        why=json.dumps(why),
+        why=None if why is None else json.dumps(why),
         created_at=now,
-        issued_at=now,
+        issued_at=None if agent_id is None else now,
     )
 
 

@@ -24,6 +24,7 @@ from infra.hub.limits import Limits, Turnstile
 from infra.hub.listing import Listing
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, SweepState, UserRow
 from infra.hub.runs import RunChange, StreamPost
+from infra.hub.search import Search
 from infra.hub.store import Connection, Store
 from infra.hub.store_lines import Stream
 from infra.hub.sweeps import SweepChange
@@ -74,6 +75,7 @@ class Hub:
         self.files = Files(store, Blobs(store.folder / "blobs", self.limits.file), clock)
         self.artifacts = Artifacts(store, self.files.blobs, clock)
         self.listing = Listing(store)
+        self.search = Search(store, clock)
         self.started_at = clock()
 
     # Reads
@@ -264,7 +266,7 @@ class Hub:
 
     def delete_sweep(self, sweep_id: int) -> None:
         """Forget a sweep and its agents; its runs stay."""
-        self.store.write(lambda c: sweeps.delete(c, sweep_id))
+        self.store.write(lambda c: sweeps.delete(c, sweep_id, self.clock()))
 
     def register_agent(self, user: UserRow, entity: str | None, project: str | None, sweep: str, host: str) -> AgentRow:
         """A new agent of a sweep; the first one starts it."""

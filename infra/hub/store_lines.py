@@ -67,6 +67,16 @@ def steps(connection: Connection, run_id: int, low: int, high: int, limit: int) 
     return [row["text"] for row in many(connection, sql, run_id=run_id, low=low, high=high, limit=limit)]
 
 
+def holding(connection: Connection, run_id: int, word: str, low: int, high: int) -> list[str]:
+    """History rows with `low` <= line number < `high` that hold `word`; all of them for one that JSON escapes."""
+    sql = """
+    SELECT text FROM line WHERE run_id = :run_id AND stream = 'history' AND number >= :low AND number < :high
+    AND instr(text, :word) > 0 ORDER BY number
+    """
+    word = word if word.isascii() and json.dumps(word) == f'"{word}"' else ""
+    return [row["text"] for row in many(connection, sql, run_id=run_id, word=word, low=low, high=high)]
+
+
 def last_step(connection: Connection, run_id: int) -> int:
     """The greatest `_step` logged, -1 where there is none."""
     sql = "SELECT COALESCE(MAX(step), -1) FROM line WHERE run_id = :run_id AND stream = 'history'"

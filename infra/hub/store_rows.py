@@ -37,6 +37,8 @@ SELECT agent.*, sweep.name AS sweep_name,
         ORDER BY run.issued_at DESC LIMIT 1) AS run_name
 FROM agent JOIN sweep ON sweep.id = agent.sweep_id
 """
+# In a sweep's queue: given back by its host's failure, or queued and given to no agent yet.
+_QUEUED = "(state = 'preempted' OR (state = 'pending' AND issued_at IS NULL AND args IS NOT NULL))"
 
 
 def users(connection: Connection) -> list[UserRow]:
@@ -144,6 +146,13 @@ def sweep_version(connection: Connection, sweep_id: int) -> tuple[int, int]:
     return row["n"], row["last"]
 
 
+def sweep_starts(connection: Connection, sweep_id: int) -> list[tuple[int, str, RunState, bool]]:
+    """Id, name and state of a sweep's runs that have started, and whether they were asked to stop; by creation."""
+    sql = "SELECT id, name, state, stop_requested_at FROM run WHERE sweep_id = :id AND started_at > 0 ORDER BY id"
+    found = many(connection, sql, id=sweep_id)
+    return [(r["id"], r["name"], RunState(r["state"]), r["stop_requested_at"] is not None) for r in found]
+
+
 def sweep_states(connection: Connection, sweep_id: int) -> dict[RunState, int]:
     """How many runs of a sweep are in each state."""
     sql = "SELECT state, COUNT(*) AS n FROM run WHERE sweep_id = :id GROUP BY state"
@@ -151,10 +160,22 @@ def sweep_states(connection: Connection, sweep_id: int) -> dict[RunState, int]:
 
 
 def first_queued(connection: Connection, sweep_id: int) -> RunRow | None:
-    """The oldest run of a sweep that waits for an agent."""
-    sql = _RUN + "WHERE run.sweep_id = :id AND run.state = 'preempted' ORDER BY run.id LIMIT 1"
-    row = one(connection, sql, id=sweep_id)
-    return _one(_run, row)
+    """The run of a sweep that is next for an agent: the oldest that had one, else the oldest that was queued."""
+    sql = f"SELECT id FROM run WHERE sweep_id = :id AND {_QUEUED} ORDER BY state <> 'preempted', id LIMIT 1"  # noqa: S608
+    found = scalar(connection, sql, id=sweep_id)
+    return None if found is None else run(connection, found)
+
+
+def queued_runs(connection: Connection, sweep_id: int) -> list[RunRow]:
+    """The runs of a sweep that wait for an agent, by creation."""
+    sql = f"SELECT id FROM run WHERE sweep_id = :id AND {_QUEUED} ORDER BY id"  # noqa: S608
+    return [found for row in many(connection, sql, id=sweep_id) if (found := run(connection, row["id"])) is not None]
+
+
+def prior_runs(connection: Connection, sweep_id: int) -> list[RunRow]:
+    """The runs that a sweep was told of when it was made, by creation."""
+    sql = _RUN + "JOIN prior_run ON prior_run.run_id = run.id WHERE prior_run.sweep_id = :id ORDER BY run.id"
+    return [_run(row) for row in many(connection, sql, id=sweep_id)]
 
 
 def agent_runs(connection: Connection, agent_id: int) -> list[RunRow]:
@@ -169,8 +190,11 @@ def live_runs_of(connection: Connection, agent_id: int) -> list[RunRow]:
 
 
 def live_runs(connection: Connection) -> list[RunRow]:
-    """Every run that some process may be at work on."""
-    sql = _RUN + "WHERE run.state IN ('pending', 'running', 'preempting') ORDER BY run.id"
+    """Every run that some process may be at work on; one that was given to no agent yet is not."""
+    sql = (
+        _RUN + "WHERE run.state IN ('pending', 'running', 'preempting') "
+        "AND NOT (run.state = 'pending' AND run.issued_at IS NULL) ORDER BY run.id"
+    )
     return [_run(row) for row in many(connection, sql)]
 
 
@@ -233,6 +257,8 @@ def _sweep(row: RowMapping) -> SweepRow:
         created_at=moment(row["created_at"]),
         updated_at=moment(row["updated_at"]),
         user=row["username"],
+        controller=json.loads(row["controller"] or "{}"),
+        scheduler=json.loads(row["scheduler"] or "{}"),
     )
 
 
@@ -276,6 +302,7 @@ def _run(row: RowMapping) -> StoredRun:
         commit=row["commit_hash"],
         repo=row["repo"],
         stop_requested_at=_maybe(row["stop_requested_at"]),
+        stop_reason=row["stop_reason"],
         issued_at=_maybe(row["issued_at"]),
         texts=Texts(*(row[name] for name in Texts._fields)),
     )

@@ -25,7 +25,8 @@ from infra.hub.controller_process import ChildFailed, ControllerProcess
 from infra.hub.errors import HubError, Missing
 from infra.hub.rows import AgentRow, RunRow, RunState, SweepRow, SweepState
 from infra.hub.service import Hub
-from infra.hub.suggest_input import profile_of, stored_trial
+from infra.hub.suggest_input import prior_trials, profile_of, stored_trial
+from infra.hub.sweep_config import searched_here
 from objective.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -104,8 +105,9 @@ class ProcessSuggester:
         hub: Source,
         profile: Callable[[SweepRow], Mapping[str, Any] | None] = lambda sweep: None,
         process: ControllerProcess | None = None,
+        prior: Callable[[int], Sequence[RunRow]] = lambda sweep_id: (),
     ) -> None:
-        self._hub, self._profile = hub, profile
+        self._hub, self._profile, self._prior = hub, profile, prior
         self.process = process or ControllerProcess()
         self._change = threading.Condition()
         self._shelves: dict[int, Shelf] = {}
@@ -177,7 +179,7 @@ class ProcessSuggester:
             if self._stopping:
                 return None
             poked, self._poked = sorted(self._poked), set()
-        return poked or [sweep.id for sweep in self._active() if sweep.id not in self._shelves]
+        return poked or [s.id for s in self._active() if s.id not in self._shelves and searched_here(s.config)]
 
     def _active(self) -> list[SweepRow]:
         try:
@@ -216,7 +218,7 @@ class ProcessSuggester:
         except Missing:
             self._forget(sweep_id)
             return None
-        if sweep.state not in ACTIVE:
+        if sweep.state not in ACTIVE or not searched_here(sweep.config):
             return None
         self.process.start()
         try:
@@ -224,7 +226,7 @@ class ProcessSuggester:
         except BadInput as error:
             self._complain(sweep_id, str(error))
             return None
-        trials = self._trials(sweep, space)
+        trials = [*prior_trials(self._prior(sweep_id), sweep, space), *self._trials(sweep, space)]
         return Situation(sweep, space, trials, _answers(trials), _wanted(self._hub.sweep_agents(sweep_id)))
 
     def _trials(self, sweep: SweepRow, space: ParameterSpace) -> list[StoredTrial]:
@@ -334,7 +336,7 @@ def _wanted(agents: Collection[AgentRow]) -> int:
 @contextmanager
 def start_suggester(hub: Hub) -> Iterator[ProcessSuggester]:
     """The suggester of a hub, ended with the context."""
-    suggester = ProcessSuggester(hub, lambda sweep: profile_of(hub, sweep))
+    suggester = ProcessSuggester(hub, lambda sweep: profile_of(hub, sweep), prior=hub.search.prior_runs)
     suggester.start()
     try:
         yield suggester

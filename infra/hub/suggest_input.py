@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from infra.controller.base import StoredTrial
 from infra.controller.parameters import ParameterSpace
 from infra.hub.rows import ProjectRow, RunRow, SweepRow
+from infra.hub.states import ENDED_STATES
 from objective.errors import BadInput
 
 PROFILE_FILE = "profile.json"
@@ -63,6 +65,12 @@ def stored_trial(run: RunRow, sweep: SweepRow, space: ParameterSpace) -> StoredT
         outcome=summary.get("outcome"),
         baseline_ms=summary.get("baseline_p50_ms"),
     )
+
+
+def prior_trials(runs: Sequence[RunRow], sweep: SweepRow, space: ParameterSpace) -> list[StoredTrial]:
+    """Runs from before a sweep, as far as they have ended and have a value for each of its free parameters."""
+    trials = [replace(stored_trial(run, sweep, space), prior=True) for run in runs if run.state in ENDED_STATES]
+    return [trial for trial in trials if space.point(trial.params) is not None]
 
 
 def profile_of(hub: Hub, sweep: SweepRow) -> Mapping[str, Any] | None:

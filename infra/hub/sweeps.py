@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from infra.controller.base import SweepSpec
-from infra.hub import projects, runs, store_rows
+from infra.hub import projects, queued, runs, store_rows, sweep_config
 from infra.hub.errors import Invalid, Missing
-from infra.hub.lifecycle import set_sweep_state
+from infra.hub.lifecycle import request_stop, set_sweep_state
 from infra.hub.rows import SweepRow, SweepState, UserRow
 from infra.hub.store import Connection, execute, insert, update
-from objective.errors import BadInput
 
 
 @dataclass(frozen=True)
 class SweepChange:
-    """What a client says of a sweep; None leaves what is stored."""
+    """What a client says of a sweep; None leaves what is stored.
+
+    `controller` is the word of a local controller, `prior_runs` are ids of runs that the search is to know of.
+    """
 
     entity: str | None = None
     project: str | None = None
@@ -27,9 +26,8 @@ class SweepChange:
     state: str | None = None
     display_name: str | None = None
     description: str | None = None
-    controller: str | None = None
-    scheduler: str | None = None
-    prior_runs: str | None = None
+    controller: Mapping[str, Any] | None = None
+    prior_runs: Sequence[int] = ()
 
     def columns(self) -> dict[str, object]:
         """The columns to write."""
@@ -45,8 +43,7 @@ def create(connection: Connection, user: UserRow, change: SweepChange, now: floa
     """A new sweep in state PENDING. Raises `Invalid` for a configuration no controller here can search."""
     if change.config_yaml is None:
         raise Invalid("config: got none; send the sweep's configuration")
-    check_config(change.config_yaml)
-    _refuse_unserved(change)
+    sweep_config.check(change.config_yaml)
     project = projects.ensure(connection, user, change.entity, change.project, now)
     sweep_id = insert(
         connection,
@@ -59,23 +56,28 @@ def create(connection: Connection, user: UserRow, change: SweepChange, now: floa
         updated_at=now,
         **change.columns(),
     )
-    return reread(connection, sweep_id)
+    return _follow(connection, sweep_id, change, now)
 
 
 def revise(connection: Connection, sweep_id: int, change: SweepChange, now: float) -> SweepRow:
-    """Change a sweep's configuration, names or state. Raises `Missing`, `Invalid`, `Conflict`."""
+    """Change a sweep's configuration, names or state, and what it is told. Raises `Missing`, `Invalid`, `Conflict`."""
     sweep = reread(connection, sweep_id)
     if change.config_yaml is not None:
-        check_config(change.config_yaml)
+        sweep_config.check(change.config_yaml)
     update(connection, "sweep", sweep_id, updated_at=now, **change.columns())
     if change.state is not None:
         set_sweep_state(connection, sweep, _state(change.state), now)
-    return reread(connection, sweep_id)
+    return _follow(connection, sweep_id, change, now)
 
 
-def delete(connection: Connection, sweep_id: int) -> None:
-    """Forget a sweep and its agents; its runs stay in the project. Agents learn it at their next heartbeat."""
+def delete(connection: Connection, sweep_id: int, now: float) -> None:
+    """Forget a sweep and its agents, and end what waits in its queue; its runs stay in the project.
+
+    Agents learn it at their next heartbeat.
+    """
     reread(connection, sweep_id)
+    for run in store_rows.queued_runs(connection, sweep_id):
+        request_stop(connection, run, now)
     execute(connection, "DELETE FROM sweep WHERE id = :sweep_id", sweep_id=sweep_id)
 
 
@@ -87,34 +89,12 @@ def reread(connection: Connection, sweep_id: int) -> SweepRow:
     return found
 
 
-def check_config(config_yaml: str) -> dict[str, Any]:
-    """The parsed configuration. Raises `Invalid` naming the field that no controller here can serve."""
-    try:
-        config = yaml.safe_load(config_yaml)
-    except yaml.YAMLError as error:
-        raise Invalid(f"config: not YAML ({error})") from error
-    if not isinstance(config, dict):
-        raise Invalid("config: write a mapping with method and parameters")
-    if "scheduler" in config or config.get("controller"):
-        raise Invalid("config: got controller or scheduler, which this server does not serve; it searches by itself")
-    try:
-        SweepSpec.from_config("check", config)
-    except BadInput as error:
-        raise Invalid(str(error)) from error
-    return config
-
-
-def warnings(config: Mapping[str, Any]) -> list[str]:
-    """What the configuration asks for that is taken and not acted on."""
-    early = "early_terminate: not served here; every run goes on to its end"
-    return [early] if "early_terminate" in config else []
-
-
-def _refuse_unserved(change: SweepChange) -> None:
-    if change.controller or change.scheduler:
-        raise Invalid("controller: a local controller or scheduler is not served here; leave it out")
-    if change.prior_runs:
-        raise Invalid("prior_runs: not served here; start the sweep without --prior_run")
+def _follow(connection: Connection, sweep_id: int, change: SweepChange, now: float) -> SweepRow:
+    for run_id in change.prior_runs:
+        execute(connection, "INSERT OR IGNORE INTO prior_run VALUES (:s, :r)", s=sweep_id, r=run_id)
+    if change.controller is not None:
+        queued.follow(connection, reread(connection, sweep_id), change.controller, now)
+    return reread(connection, sweep_id)
 
 
 def _state(text: str) -> SweepState:

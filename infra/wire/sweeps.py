@@ -7,17 +7,23 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow
-from infra.hub.sweeps import SweepChange, warnings
+from infra.hub.errors import Invalid
+from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, SweepState
+from infra.hub.sweep_config import controller_run, is_full, is_scheduled, warnings
+from infra.hub.sweeps import SweepChange
 from infra.wire import filters, paging
 from infra.wire.doors import find_project, owned
+from infra.wire.given import Given, taking
 from infra.wire.graphql import Info, Resolvers
 from infra.wire.ids import encode
 from infra.wire.runs import load_object
+from infra.wire.users import FEATURES, select
+
+FEATURES.add("SWEEPS_LOCAL_SCHEDULER")
 
 
 def _upsert(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
-    hub, change = info.context.hub, _change(input)
+    hub, change = info.context.hub, _change(info, input)
     if input.get("id"):
         sweep = hub.revise_sweep(owned(info, "Sweep", input["id"]), change)
     else:
@@ -25,7 +31,11 @@ def _upsert(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
     return {"sweep": sweep, "configValidationWarnings": warnings(sweep.config)}
 
 
-def _change(given: dict[str, Any]) -> SweepChange:
+def _change(info: Info, given: dict[str, Any]) -> SweepChange:
+    if _said(given.get("scheduler")) or _said(given.get("launchScheduler")):
+        raise Invalid(
+            "scheduler: launch queues are not served here; write scheduler: {engine: …} into the sweep's file"
+        )
     return SweepChange(
         entity=given.get("entityName"),
         project=given.get("projectName"),
@@ -33,15 +43,36 @@ def _change(given: dict[str, Any]) -> SweepChange:
         state=given.get("state"),
         display_name=given.get("displayName"),
         description=given.get("description"),
-        controller=_said(given.get("controller")),
-        scheduler=_said(given.get("scheduler")),
-        prior_runs=_said(given.get("priorRunsFilters")),
+        controller=load_object("controller", _said(given.get("controller"))),
+        prior_runs=_prior_runs(info, given),
     )
+
+
+def _prior_runs(info: Info, given: dict[str, Any]) -> list[int]:
+    """The runs that `wandb sweep --prior_run` names. Raises `Invalid` for a name that is no run of the project."""
+    text = _said(given.get("priorRunsFilters"))
+    if text is None:
+        return []
+    project = find_project(info, given.get("entityName"), given.get("projectName"))
+    found = [] if project is None else select(info.context, project, text)
+    named = [each.get("name") for each in filters.parse(text).get("$or", []) if isinstance(each, dict)]
+    missing = [name for name in named if name not in {run.name for run in found}]
+    if missing or not found:
+        raise Invalid(f"prior_run: got {missing or text[:80]}, no such run in the sweep's project; look at its run ids")
+    return [run.id for run in found]
 
 
 def _said(text: str | None) -> str | None:
     """The client sends the JSON text `null` for nothing."""
     return None if text in (None, "", "null") else text
+
+
+def _enqueue(info: Info, given: Given) -> dict[str, Any]:
+    config = load_object("config", given.text("config"))
+    if config is None:
+        raise Invalid("config: got null; send a JSON object")
+    run = info.context.hub.search.enqueue(given.id("Sweep", "id"), config, given.maybe("displayName"))
+    return {"id": run.name, "runQueueItemId": encode("Run", run.id)}
 
 
 def _create_agent(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
@@ -58,6 +89,15 @@ def _heartbeat(_root: object, info: Info, input: dict[str, Any]) -> dict[str, An
     hub, agent_id = info.context.hub, owned(info, "Agent", input["id"])
     command = hub.heartbeat(agent_id, alive)
     return {"agent": hub.agent_by_id(agent_id), "commands": json.dumps([command] if command else [])}
+
+
+def _state(sweep: SweepRow, info: Info) -> str:
+    """The sweep's state; to its scheduler, which takes a refused run as fatal, a full sweep is finished."""
+    name = info.operation.name
+    if name is not None and name.value == "SweepConfig" and is_scheduled(sweep.config):
+        full = is_full(sweep.config, len(info.context.hub.sweep_runs(sweep.id)))
+        return SweepState.FINISHED.value if full else sweep.state.value
+    return sweep.state.value
 
 
 def _runs(
@@ -112,15 +152,22 @@ def _project(sweep: SweepRow, info: Info) -> ProjectRow | None:
 
 
 RESOLVERS: Resolvers = {
-    "Mutation": {"upsertSweep": _upsert, "createAgent": _create_agent, "agentHeartbeat": _heartbeat},
+    "Mutation": {
+        "upsertSweep": _upsert,
+        "enqueueSweepRun": taking(_enqueue),
+        "createAgent": _create_agent,
+        "agentHeartbeat": _heartbeat,
+    },
     "Sweep": {
         "id": lambda sweep, _info: encode("Sweep", sweep.id),
         "method": lambda sweep, _info: sweep.config.get("method"),
-        "state": lambda sweep, _info: sweep.state.value,
+        "state": _state,
         "config": lambda sweep, _info: sweep.config_yaml,
         "bestLoss": _best_loss,
         "earlyStopJobRunning": lambda _sweep, _info: False,
+        "controllerRunName": lambda sweep, _info: controller_run(sweep.name),
         "project": _project,
+        "priorRuns": lambda sweep, info: paging.everything(info.context.hub.search.prior_runs(sweep.id)),
         "runs": _runs,
         "runCount": lambda sweep, info: info.context.hub.listing.sweep_version(sweep.id)[0],
         "runCountExpected": lambda sweep, _info: sweep.config.get("run_cap"),

@@ -1,8 +1,9 @@
 """Random lives of a sweep: agents, trials and the hub come and go, and what was promised holds all the way."""
 
+import json
 import shutil
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support_hub import SWEEP, Clock, first_user, local_hub, make_agent, make_sweep
 
+from infra.hub.errors import Conflict, Missing
 from infra.hub.rows import RunRow, RunState, SweepState
 from infra.hub.runs import RunChange, StreamPost
-from infra.hub.states import ENDED_STATES, MAX_RETRIES
+from infra.hub.states import ENDED_STATES, LIVE_STATES, MAX_RETRIES
+from infra.hub.store_lines import Stream
+from infra.hub.sweeps import SweepChange
 
 CAP = 4
+EARLY = "early_terminate: {type: hyperband, min_iter: 1, strict: true}\n"
 BEAT = 5.0  # seconds between heartbeats
 
 
@@ -33,20 +38,75 @@ class SweepMachine(RuleBasedStateMachine):
         self.processes: dict[int, str] = {}
         self.started: set[str] = set()
         self.finished: dict[str, RunRow] = {}
+        self.logged: dict[str, int] = {}
+        self.holders: dict[str, int] = {}
+        self.deleted = self.moved = False
 
     def open(self) -> None:
         self.hub = self.stack.enter_context(local_hub(self.folder, self.clock))
 
-    @initialize(own=st.booleans())
-    def begin(self, own: bool) -> None:
+    @initialize(own=st.booleans(), method=st.sampled_from(["random", "custom"]), early=st.sampled_from(["", EARLY]))
+    def begin(self, own: bool, method: str, early: str) -> None:
         self.own = own
         text = SWEEP.replace("train.py", "prunefleet") if own else SWEEP
-        self.sweep = make_sweep(self.hub, f"{text}run_cap: {CAP}\n")
+        text = text.replace("random", method)
+        self.sweep = make_sweep(self.hub, f"{text}run_cap: {CAP}\n{early}")
+
+    @rule(repeated=st.booleans())
+    @precondition(lambda self: len(self.agents) < 3 and not self.deleted)
+    def agent_comes(self, repeated: bool) -> None:
+        """Where its answer is lost the client registers again, and the first registration is never heard again."""
+        if repeated:
+            make_agent(self.hub, self.sweep)
+        self.agents.append(make_agent(self.hub, self.sweep))
 
     @rule()
-    @precondition(lambda self: len(self.agents) < 3)
-    def agent_comes(self) -> None:
-        self.agents.append(make_agent(self.hub, self.sweep))
+    @precondition(lambda self: not self.deleted)
+    def enqueue(self) -> None:
+        count, state = len(self.hub.sweep_runs(self.sweep.id)), self.state
+        ended = state in (SweepState.FINISHED, SweepState.CANCELED)
+        try:
+            queued = self.hub.search.enqueue(self.sweep.id, {"lr": 0.5})
+        except Conflict:
+            assert ended or count >= CAP
+        else:
+            assert not ended
+            assert queued.unissued
+
+    @rule(wanted=st.sampled_from(["PAUSED", "RUNNING", "FINISHED", "CANCELED"]))
+    @precondition(lambda self: not self.deleted)
+    def user_moves_the_sweep(self, wanted: str) -> None:
+        self.moved |= wanted in ("FINISHED", "CANCELED")
+        with suppress(Conflict):
+            self.hub.revise_sweep(self.sweep.id, SweepChange(state=wanted))
+
+    @rule(really=st.integers(0, 7))
+    @precondition(lambda self: not self.deleted)
+    def user_deletes_the_sweep(self, really: int) -> None:
+        if really == 0:
+            self.hub.delete_sweep(self.sweep.id)
+            self.deleted = self.moved = True
+            self.finished = {name: replace(run, sweep=None, agent=None) for name, run in self.finished.items()}
+
+    @rule(at=st.integers(0, 9))
+    def user_stops_a_run(self, at: int) -> None:
+        runs = self.hub.runs("local", "demo")
+        if runs:
+            self.hub.stop_run(runs[at % len(runs)].id)
+
+    @rule(value=st.sampled_from([1.0, 2.0]))
+    def metrics_arrive(self, value: float) -> None:
+        """Every trial that has started logs once more, and the hub looks whom to stop."""
+        for name in self.started & set(self.processes.values()):
+            at = self.logged[name] = self.logged.get(name, -1) + 1
+            line = json.dumps({"loss": value + at % 2, "_step": at})
+            self.hub.stream("local", "demo", name, StreamPost({Stream.HISTORY: (at, [line])}))
+        for stop in self.hub.search.stop_early():
+            assert self.run_named(stop.name).stop_requested_at is not None
+
+    @property
+    def state(self) -> SweepState:
+        return self.hub.sweep_by_id(self.sweep.id).state
 
     @rule(at=st.integers(0, 2), answer_is_lost=st.booleans())
     @precondition(lambda self: self.agents)
@@ -56,13 +116,26 @@ class SweepMachine(RuleBasedStateMachine):
     def beat(self, agent: int, answer_is_lost: bool = False) -> dict[str, Any] | None:
         self.clock.pass_by(BEAT)
         listed = {self.processes[agent]} if agent in self.processes else set()
-        command = self.hub.heartbeat(agent, listed)
+        try:
+            command = self.hub.heartbeat(agent, listed)
+        except Missing:
+            assert self.deleted
+            if not listed:  # a busy agent lets its run end first
+                self.agents.remove(agent)
+            return None
+        if command is not None and command["type"] in ("run", "resume"):
+            anew = self.holders.get(command["run_id"]) != agent
+            assert self.state is SweepState.RUNNING or not anew, "a sweep at rest began a run"
+            self.holders[command["run_id"]] = agent
         if answer_is_lost or command is None:
             return command
         if command["type"] in ("run", "resume"):
             assert agent not in self.processes, "a busy agent was given a run"
             self.processes[agent] = command["run_id"]
             self.started.discard(command["run_id"])
+        if command["type"] == "stop":
+            assert self.run_named(command["run_id"]).stop_requested_at is not None
+            self.processes.pop(agent, None)  # the agent ends the process
         if command["type"] == "exit":
             assert not listed
             self.agents.remove(agent)
@@ -115,6 +188,8 @@ class SweepMachine(RuleBasedStateMachine):
         self.clock.pass_by(seconds)
         for agent in list(self.agents):
             self.beat(agent, answer_is_lost=True)
+        for name in self.started & set(self.processes.values()):
+            self.hub.stream("local", "demo", name, StreamPost())
         self.hub.reap()
 
     @rule()
@@ -151,24 +226,40 @@ class SweepMachine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
     def drain(self) -> None:
-        """From wherever it stands, honest agents bring the sweep to its end."""
+        """From wherever it stands, honest agents bring what is left to its end."""
         self.clock.pass_by(200)
         self.hub.reap()
+        if not self.deleted and self.state is SweepState.PAUSED:
+            self.user_moves_the_sweep("RUNNING")
         for _ in range(200):
-            if self.hub.sweep_by_id(self.sweep.id).state is SweepState.FINISHED:
+            if self.rests() and not self.processes:
                 break
+            self.work()
+        assert self.rests(), "the sweep never ends"
+        self.clock.pass_by(400)
+        self.hub.reap()
+        self.judge(self.hub.runs("local", "demo"))
+
+    def rests(self) -> bool:
+        return self.deleted or self.state in (SweepState.FINISHED, SweepState.CANCELED)
+
+    def work(self) -> None:
+        if not self.rests():
+            self.enqueue()
             if not self.agents:
-                self.agent_comes()
-            for agent in list(self.agents):
-                self.beat(agent)
-                if agent in self.processes:
-                    self.act(agent, self.processes[agent], "finish")
-        runs = self.hub.sweep_runs(self.sweep.id)
-        assert len(runs) == CAP
-        assert all(run.state in ENDED_STATES for run in runs)
+                self.agent_comes(repeated=False)
+        for agent in list(self.agents):
+            self.beat(agent)
+            if agent in self.processes:
+                self.act(agent, self.processes[agent], "finish")
+
+    def judge(self, runs: list[RunRow]) -> None:
+        assert not [run for run in runs if run.state in LIVE_STATES], "something lives for ever"
         assert all(run.retries <= MAX_RETRIES or not self.own for run in runs)
-        if self.own:
-            assert RunState.CRASHED not in {run.state for run in runs}
+        if not self.moved:
+            assert len(runs) == CAP
+            assert all(run.state in ENDED_STATES for run in runs)
+            assert not self.own or RunState.CRASHED not in {run.state for run in runs}
 
 
 SweepMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=30)

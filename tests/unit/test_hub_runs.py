@@ -144,7 +144,10 @@ def test_unknown_entities_and_sweeps_are_named(hub: Hub) -> None:
         ("[", "config: not YAML"),
         ("3", "config: write a mapping"),
         ("method: clever\nparameters: {a: {value: 1}}", "method"),
-        (SWEEP + "controller: {type: local}", "controller or scheduler"),
+        (SWEEP + "controller: {type: remote}", r"controller: got \{'type': 'remote'\}"),
+        (SWEEP + "scheduler: optuna", "scheduler: got 'optuna'"),
+        (SWEEP + "scheduler: {engine: ax}\ncontroller: {type: local}", "scheduler: .* leave it out"),
+        (SWEEP + "controller: {type: local}\nrun_cap: 0", "run_cap: got 0"),
         ("method: random\nparameters: {a: {distribution: wild}}", "a"),
     ],
 )

@@ -77,6 +77,7 @@ MUTATIONS: dict[str, Case] = {
     "rewindRun": lambda t: _place(t, runName=t.run, metricName="_step", metricValue=0.0),
     "notifyScriptableRunAlert": lambda t: _place(t, runName=t.run, title="a", text="b"),
     "upsertSweep": lambda t: {"id": t.sweep_id, "state": "CANCELED"},
+    "enqueueSweepRun": lambda t: {"id": t.sweep_id, "config": '{"lr": {"value": 0.5}}'},
     "createAgent": lambda t: _place(t, sweep=t.sweep, host="h"),
     "agentHeartbeat": lambda t: {"id": t.agent_id, "runState": "{}"},
     "createRunFiles": lambda t: _place(t, runName=t.run, files=["a.txt"]),

@@ -17,8 +17,6 @@ from infra.wire.graphql import build_schema
 NOT_SERVED = {
     # launch queues
     "CreateDefaultResourceConfig CreateRunQueue UpsertRunQueue",
-    # scheduled sweeps
-    "EnqueueSweepRun",
     # saved charts
     "CreateCustomChart",
     # teams, invitations, keys made by users
