@@ -23,9 +23,8 @@ from infra.hub.auth import write_private
 from infra.hub.blobs import place, sync_folder
 from infra.hub.check import CHUNK, Report, check
 from infra.hub.errors import Conflict, Invalid, Unavailable
-from infra.hub.store import RESTORING, newest_migration, take_folder
+from infra.hub.store import LABEL, RESTORING, newest_migration, take_folder
 
-LABEL = "backup.json"
 _COPY = "a copy of a hub's data folder"
 
 

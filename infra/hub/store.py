@@ -29,6 +29,7 @@ from infra.hub.errors import FolderInUse, StartupError, Unavailable
 
 T = TypeVar("T")
 MAX_BATCH = 256
+LABEL = "backup.json"  # stands in a backup, written last
 RESTORING = "restoring"  # stands in a data folder while a backup is copied into it
 # What the disk may say, and what to do about it; the low byte of SQLite's error code.
 _DISK = {
@@ -134,7 +135,9 @@ class Store:
             with self._reader.connect() as connection:
                 yield connection
         except DBAPIError as error:
-            raise _translate(error, "nothing was read") from error
+            if (refusal := _translate(error, "nothing was read")) is error:
+                raise
+            raise refusal from error
 
     def close(self) -> None:
         """Finish the writes under way, then let go of the folder."""
@@ -244,6 +247,8 @@ def _check_whole(folder: Path) -> None:
         raise StartupError(
             f"data folder: restoring into {str(folder)!r} was cut off; run `prunefleet hub restore` again"
         )
+    if (folder / LABEL).exists():
+        raise StartupError(f"data folder: {str(folder)!r} is a backup; `prunefleet hub restore` it into another folder")
     database = folder / "hub.db"
     if any((folder / "blobs").glob("??")) and not (database.exists() and database.stat().st_size):
         raise StartupError(f"data folder: {str(folder)!r} has files but no hub.db; put that back, or restore a backup")

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +18,12 @@ from infra.hub.admin import Admin
 from infra.hub.artifact_log import NewArtifact
 from infra.hub.backup import backup, restore
 from infra.hub.check import check
-from infra.hub.errors import Conflict, Invalid, Missing
+from infra.hub.errors import Conflict, Invalid, Missing, StartupError
 from infra.hub.file_rows import ArtifactRow, FileOwner
 from infra.hub.rows import SweepState
 from infra.hub.runs import RunChange, StreamPost
 from infra.hub.service import Hub
+from infra.hub.store import Store
 from infra.hub.store_lines import Stream
 from infra.hub.sweeps import SweepChange
 
@@ -321,6 +324,32 @@ def test_a_target_that_is_taken_is_left_alone(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="inside the data folder"):
         backup(hub.store.folder, hub.store.folder / "blobs" / "copy")
     assert [path.name for path in (tmp_path / "copy").iterdir()] == ["mine"]
+
+
+def test_a_backup_is_no_data_folder(hub: Hub, tmp_path: Path) -> None:
+    """A hub does not start on a backup, which would change it; check reads it and leaves nothing in it."""
+    copy = tmp_path / "copy"
+    backup(hub.store.folder, copy)
+    held = {path.name for path in copy.iterdir()}
+    assert command("check", "--data", copy)[0] == 0
+    assert {path.name for path in copy.iterdir()} == held
+    with pytest.raises(StartupError, match="is a backup; `prunefleet hub restore` it"):
+        Store(copy)
+
+
+def test_a_backup_that_is_killed_leaves_nothing_at_its_target(hub: Hub, tmp_path: Path) -> None:
+    """A folder with the name of a backup is a whole one; after a kill the same command succeeds."""
+    put_file(hub, "r", "a", b"kept")
+    copy = tmp_path / "copies" / "copy"
+    code = (
+        "import os, sys; from pathlib import Path; from infra.hub import backup\n"
+        "backup._take_place = lambda *_: os.kill(os.getpid(), 9)\n"
+        "backup.backup(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, hub.store.folder, copy], check=False)
+    assert ended.returncode == -9
+    assert [path.name.endswith(".unfinished") for path in copy.parent.iterdir()] == [True]
+    assert not backup(hub.store.folder, copy).problems
 
 
 def test_damaged_files_do_not_keep_the_rest_from_being_saved(hub: Hub, tmp_path: Path) -> None:
