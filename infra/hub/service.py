@@ -14,7 +14,7 @@ from infra.controller.base import Exhausted, Suggestion
 from infra.hub import agents, lifecycle, projects, reaper, runs, store_lines, store_rows, sweeps
 from infra.hub.agents import Command
 from infra.hub.artifacts import Artifacts
-from infra.hub.auth import Auth, load_secret
+from infra.hub.auth import Auth
 from infra.hub.blobs import Blobs
 from infra.hub.errors import HubError, Missing
 from infra.hub.files import Files
@@ -64,7 +64,7 @@ class Hub:
         self.suggester: Suggester = suggester or NoSuggester()
         self.timing = timing or Timing()
         self.clock = clock
-        self.auth = Auth(store, load_secret(store.folder), clock)
+        self.auth = Auth.of(store, clock)
         self.files = Files(store, Blobs(store.folder / "blobs"), clock)
         self.artifacts = Artifacts(store, self.files.blobs, clock)
         self.started_at = clock()
