@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from support_hub import Clock, HubProcess, command, first_user, local_hub
 
+from infra.hub.file_rows import FileOwner
 from infra.hub.runs import RunChange, StreamPost
 from infra.hub.store_lines import Stream
 
@@ -200,8 +201,7 @@ def test_a_damaged_page_is_told_and_a_backup_brings_all_back(tmp_path: Path) -> 
     """Damage in mid-file: requests that meet it get 503 with the remedy, check tells it, an earlier backup serves."""
     with HubProcess(tmp_path) as hub:
         hub.query(BEGIN)
-        for first in range(0, 2000, 100):
-            log(hub, first)
+        log(hub, 0, 2000)
         data = tmp_path / "hub"
         assert command("backup", tmp_path / "copy", "--data", data)[0] == 0
         hub.stop()
@@ -229,6 +229,28 @@ def damage(database: Path, table: str) -> None:
     with database.open("r+b") as file:
         file.seek((root - 1) * size)
         file.write(b"\xff" * size)
+
+
+@pytest.mark.mount
+def test_a_full_disk_ends_a_backup_and_a_restore_cleanly(tmp_path: Path) -> None:
+    """A backup that has no room leaves nothing; a restore that has none starts no hub, and goes on where there is."""
+    data, copy = tmp_path / "hub", tmp_path / "copy"
+    old_hub(data)
+    with local_hub(data, Clock()) as hub:
+        run = hub.run("local", "lab", "r1")
+        assert run is not None
+        hub.files.keep(FileOwner.RUN, run.id, "f", hub.files.blobs.put([b"x" * (4 << 20)]))
+    with small_disk(tmp_path / "disk") as disk:
+        code, said = command("backup", disk / "copy", "--data", data)
+        assert (code, said.count("\n"), "No space left" in said) == (1, 1, True)
+        assert list(disk.iterdir()) == []
+        assert command("backup", copy, "--data", data)[0] == 0
+        code, said = command("restore", copy, "--data", disk / "new")
+        assert (code, said.count("\n"), "No space left" in said) == (1, 1, True)
+        assert "run `prunefleet hub restore` again" in refused_start(disk / "new")
+        remount(disk, "size=64m")
+        assert command("restore", copy, "--data", disk / "new")[0] == 0
+        assert rows_in(disk / "new") == 100
 
 
 def test_a_second_hub_is_refused_and_the_first_serves_on(tmp_path: Path) -> None:
