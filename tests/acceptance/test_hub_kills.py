@@ -26,7 +26,7 @@ def kill_often(folder: Path, kills: int, seed: int) -> None:
             for _ in range(kills):
                 target = fleet.count + dice.randint(1, 25)
                 wait_for(lambda: fleet.count >= target or fleet.faults, 60, 0.002)  # noqa: B023 - called at once
-                time.sleep(dice.uniform(0, 0.02))
+                time.sleep(dice.uniform(0, 0.02))  # not to wait for anything: the moment is to be any
                 ledger = fleet.ledger()
                 hub.kill9()
                 hub.restart()
