@@ -134,7 +134,7 @@ class Store:
         try:
             with self._reader.connect() as connection:
                 yield connection
-        except DBAPIError as error:
+        except (DBAPIError, sqlite3.Error) as error:
             if (refusal := _translate(error, "nothing was read")) is error:
                 raise
             raise refusal from error
@@ -313,7 +313,7 @@ def _apply(connection: Connection, version: int, name: str, script: str) -> None
     try:
         for statement in statements(script):
             connection.exec_driver_sql(statement)
-    except DBAPIError as error:
+    except (DBAPIError, sqlite3.Error) as error:
         raise StartupError(f"data folder: migration {name} failed ({_reason(error)}); {_UNCHANGED}") from error
     execute(connection, "INSERT INTO migration VALUES (:version, :name)", version=version, name=name)
 
