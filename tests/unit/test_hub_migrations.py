@@ -87,6 +87,7 @@ ROWS: dict[str, dict[str, Any]] = {
 def old_database(folder: Path, newest: int = OLD) -> Path:
     """A data folder of a release that knew the migrations up to `newest`, with one row in each table."""
     folder.mkdir(exist_ok=True)
+    (folder / "secret").write_bytes(b"s" * 32)
     path = folder / "hub.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA foreign_keys=ON")
