@@ -111,16 +111,19 @@ def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
         status, said = upload(upload_address(hub), b"x" * (4 << 20))
         assert (status, "disk is full" in said) == (503, True)
         hub.kill9()
+        (data / "hub.address").unlink()  # its room is needed
         fill(data / "filler")
         hub.restart()
         assert count(hub) == kept
         assert log(hub, kept)[0] == 503
         assert "data folder" in refused_start(data / "a new hub")
+        assert "does not answer yet" in command("users", "--data", data)[1]
         (data / "filler").unlink()
         remount(data, "size=64m")
         assert log(hub, kept)[0] == 200
         assert count(hub) == kept + 100
         assert upload(upload_address(hub), b"x" * (4 << 20))[0] == 200
+        hub.stop()
         assert command("check", "--data", data)[0] == 0
 
 
