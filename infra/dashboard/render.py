@@ -1,5 +1,6 @@
 """Templates → responses: escaping always on, and a policy that lets no script or style in but our own files."""
 
+import json
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -76,12 +77,21 @@ def fragment(template: str, **values: Any) -> str:
 
 def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A whole page."""
-    return HTMLResponse(fragment(template, **values), status_code=status, headers=HEADERS)
+    content = fragment(template, **values).encode(errors="replace")  # clients' texts may hold halves of surrogate pairs
+    return HTMLResponse(content, status_code=status, headers=HEADERS)
+
+
+class Ascii(JSONResponse):
+    """JSON in ASCII, for the same reason."""
+
+    def render(self, content: object) -> bytes:
+        """The body."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 def answer(content: object, status: int = 200) -> JSONResponse:
     """A page's JSON twin."""
-    return JSONResponse(content, status_code=status, headers=HEADERS)
+    return Ascii(content, status_code=status, headers=HEADERS)
 
 
 def unchanged() -> Response:

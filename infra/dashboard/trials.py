@@ -17,6 +17,8 @@ ANSWERED = frozenset({"scored", "finished"})
 QUIET_REASONS = frozenset({"kind", "acquisition"})
 ENDED = frozenset({"finished", "failed", "killed", "crashed"})
 
+LONGEST_LADDER = 4096  # rungs; no layer has more channels than that on any grid
+
 
 @dataclass(frozen=True)
 class Question:
@@ -195,7 +197,8 @@ def _why(row: RunRow) -> object:
 def kept(row: RunRow) -> dict[str, int]:
     """Channels kept per group, from the run's config or summary; empty until the run says so."""
     found = _mapping(row.config.get("kept")) or _mapping(row.summary.get("kept"))
-    return {str(key): int(value) for key, raw in found.items() if (value := number(raw)) is not None}
+    counts = {str(key): number(raw) for key, raw in found.items()}
+    return {key: int(value) for key, value in counts.items() if value is not None and value >= 0}
 
 
 def kind(why: object) -> str:
@@ -228,9 +231,12 @@ def widths(all_trials: Sequence[Trial]) -> dict[str, int]:
 def uniform_ladder(full: Mapping[str, int], seen: Iterable[Mapping[str, int]]) -> tuple[dict[str, int], ...]:
     """What uniform pruning gives on the grid that the kept channels seen lie on (their common divisor)."""
     step = math.gcd(*full.values(), *(channels for each in seen for channels in each.values()))
-    if not full or step < 1:
+    if not full or step < 1 or max(full.values()) // step > LONGEST_LADDER:
         return ()
-    return Space(tuple(GroupSpec(name, width, step) for name, width in full.items())).uniform_ladder()
+    try:
+        return Space(tuple(GroupSpec(name, width, step) for name, width in full.items())).uniform_ladder()
+    except BadInput:  # any client may log `kept`; what no network has is no ladder
+        return ()
 
 
 def warm_kind(channels: Mapping[str, int], full: Mapping[str, int], ladder: Sequence[Mapping[str, int]]) -> str:

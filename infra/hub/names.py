@@ -9,7 +9,7 @@ from infra.hub.errors import Invalid
 _FILE_LIMIT = 1024  # characters
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
-_WORD = re.compile(r"[^/:\x00-\x1f\x7f]{1,128}")
+_WORD = re.compile(r"[^/\\:\x00-\x1f\x7f]{1,128}")
 _VERSION = re.compile(r"v[0-9]+")
 
 
@@ -28,7 +28,7 @@ def check_file(name: str) -> str:
 def check_word(label: str, word: str) -> str:
     """The name of a collection or a type, or an alias, as it is. Raises `Invalid`."""
     if not _WORD.fullmatch(word) or word in (".", "..") or not _encodes(word):
-        raise Invalid(f"artifact {label}: got {word[:140]!a}; use 1 to 128 characters without / : or control ones")
+        raise Invalid(f"artifact {label}: got {word[:140]!a}; use 1 to 128 characters without / \\ : or control ones")
     return word
 
 

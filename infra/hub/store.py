@@ -30,6 +30,7 @@ RowMapping = Mapping[str, Any]  # a row by its columns' names
 MAX_BATCH = 256
 # Tables whose ids clients hold; the migration 0006 has a trigger for each.
 NUMBERED = frozenset(("user", "project", "sweep", "agent", "run", "collection", "artifact"))
+LABEL = "backup.json"  # stands in a backup, written last
 RESTORING = "restoring"  # stands in a data folder while a backup is copied into it
 # What the disk may say, and what to do about it; the low byte of SQLite's error code.
 _DISK = {
@@ -136,7 +137,9 @@ class Store:
                 _sql(connection, "BEGIN")  # ended when the pool takes the connection back
                 yield connection
         except (DBAPIError, sqlite3.Error) as error:
-            raise _translate(error, "nothing was read") from error
+            if (refusal := _translate(error, "nothing was read")) is error:
+                raise
+            raise refusal from error
 
     def close(self) -> None:
         """Finish the writes under way, then let go of the folder."""
@@ -246,6 +249,8 @@ def _check_whole(folder: Path) -> None:
         raise StartupError(
             f"data folder: restoring into {str(folder)!r} was cut off; run `prunefleet hub restore` again"
         )
+    if (folder / LABEL).exists():
+        raise StartupError(f"data folder: {str(folder)!r} is a backup; `prunefleet hub restore` it into another folder")
     database = folder / "hub.db"
     if any((folder / "blobs").glob("??")) and not (database.exists() and database.stat().st_size):
         raise StartupError(f"data folder: {str(folder)!r} has files but no hub.db; put that back, or restore a backup")
@@ -307,8 +312,8 @@ def _apply(connection: Connection, version: int, name: str, script: str) -> None
     try:
         for statement in statements(script):
             _sql(connection, statement)
-    except sqlite3.Error as error:
-        raise StartupError(f"data folder: migration {name} failed ({error}); {_UNCHANGED}") from error
+    except (DBAPIError, sqlite3.Error) as error:
+        raise StartupError(f"data folder: migration {name} failed ({_reason(error)}); {_UNCHANGED}") from error
     execute(connection, "INSERT INTO migration VALUES (:version, :name)", version=version, name=name)
 
 

@@ -44,8 +44,9 @@ def routes(hub: Hub) -> list[BaseRoute]:
 
     async def entry(request: Request) -> Response:
         user = authenticate(request, hub)
-        *place, digest, name = request.path_params["place"].split("/")
-        file = await run_in_threadpool(find_entry, hub, user, place[4:], digest)
+        parts: list[str] = ["", *request.path_params["place"].split("/")]
+        *place, digest, name = parts
+        file = await run_in_threadpool(find_entry, hub, user, place[5:], digest)
         assert file.sha256 is not None  # files are found by content that is here
         return send(hub, file.sha256, name)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import graphql as gql
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from infra.hub.access import may
@@ -28,13 +28,14 @@ from infra.hub.errors import HubError, Invalid, Missing
 from infra.hub.rows import UserRow
 from infra.hub.service import Hub
 from infra.wire.filters import snake
-from infra.wire.http import authenticate, endpoint, parse_json
+from infra.wire.http import Json, authenticate, endpoint, parse_json
 from infra.wire.refusals import reason
 from infra.wire.weight import check_items, check_text, check_values
 
 log = logging.getLogger(__name__)
 Resolvers = Mapping[str, Mapping[str, Callable[..., Any]]]
 MAX_TOKENS = 10_000
+_SIGNED = re.compile(r"/(upload|download)/[\w.-]+")
 INTERNAL = "the hub failed on this operation; its log says why"
 
 
@@ -129,15 +130,15 @@ def routes(hub: Hub, executor: Executor) -> list[BaseRoute]:
         answer, status = executor.run(query, variables, asked.get("operationName"), context)
         if noisy:
             _log_operation(query, variables, answer, status, time.perf_counter() - started)
-        return JSONResponse(answer, status)
+        return Json(answer, status)
 
     return [Route("/graphql", endpoint(serve, hub.limits.body), methods=["POST"])]
 
 
 def _log_operation(query: str, variables: object, answer: Mapping[str, Any], status: int, seconds: float) -> None:
     name = " ".join(re.findall(r"(?:query|mutation)\s+\w+", query))
-    shown = answer.get("errors") or answer.get("data")
-    log.warning("%s %d %.1f ms %s -> %s", name, status, seconds * 1e3, json.dumps(variables)[:2000], str(shown)[:600])
+    shown = _SIGNED.sub(r"/\1/…", str(answer.get("errors") or answer.get("data")))  # whoever reads a log may not use it
+    log.warning("%s %d %.1f ms %s -> %s", name, status, seconds * 1e3, json.dumps(variables)[:2000], shown[:600])
 
 
 def _cause(error: gql.GraphQLError) -> Exception | None:
