@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import hmac
 import ipaddress
 import json
@@ -37,6 +38,8 @@ from infra.wire import routes as wire
 from infra.wire.http import endpoint, parse_json
 
 REAP_EVERY_S = 2.0
+SWITCH_S = 0.001  # for how long a thread may compute while another one waits
+GC_THRESHOLD = (20_000, 10, 50)
 
 
 def create_app(hub: Hub, admin_token: str) -> Starlette:
@@ -129,6 +132,7 @@ def _serve(
 ) -> None:
     token = load_admin_token(admin_token_file or data / "admin_token")
     app = create_app(hub, token)
+    _be_prompt()
     url = address(host, listener.getsockname()[1])
     if (warning := exposure(host)) is not None:
         print(warning, file=sys.stderr)
@@ -154,6 +158,15 @@ def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises them again after its end; ours is still to come
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _be_prompt() -> None:
+    """Short turns for each thread, so that a heartbeat does not wait for a page; and no search of what stays for ever
+    for garbage, which took longer than most requests."""
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
 
 
 def load_admin_token(path: Path) -> str:
