@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 # Tests and trials run side by side: one thread each, or they fight over the cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo check test test-all bench-measure bench-objective format clean
+.PHONY: help demo check test test-all bench-measure bench-objective bench-hub format clean
 help:                ## tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | column -t -s "$$(printf '\t')"
 
@@ -33,6 +33,9 @@ bench-measure: $(VENV)/.dev  ## how repeatable latency ratios are on this host
 
 bench-objective: $(VENV)/.dev  ## how formulas of the score fare in a search
 	$(PYTEST) -m bench -s tests/bench/test_objective_search.py
+
+bench-hub: $(VENV)/.dev  ## the hub under load, on a large folder, and beside MLflow; writes docs/results/hub.*
+	$(PYTEST) -m bench -s tests/bench/test_hub_bench.py
 
 format: $(VENV)/.dev ## put the code in its usual form
 	$(BIN)/ruff check --fix .

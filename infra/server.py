@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import hmac
 import json
 import os
@@ -42,6 +43,8 @@ from infra.wire import routes as wire
 from infra.wire.http import endpoint, error_response, parse_json
 
 REAP_EVERY_S = 2.0
+SWITCH_S = 0.001  # for how long a thread may compute while another one waits
+GC_THRESHOLD = (20_000, 10, 50)
 
 
 def create_app(hub: Hub, admin_token: str, front: Front | None = None) -> Starlette:
@@ -170,6 +173,7 @@ def _serve(
     token_file = admin_token_file or data / "admin_token"
     token = load_admin_token(token_file)
     app = create_app(hub, token, front)
+    _be_prompt()
     port = listener.getsockname()[1]
     url = address(host, port, front.scheme)
     _check_keys(hub, host)
@@ -219,6 +223,15 @@ def _serve(
     server.run(sockets=[listener])
     if refused:
         raise StartupError(f"data folder: the hub cannot start: {refused[0]}") from refused[0]
+
+
+def _be_prompt() -> None:
+    """Short turns for each thread, so that a heartbeat does not wait for a page; and no search of what stays for ever
+    for garbage, which took longer than most requests."""
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
 
 
 def load_admin_token(path: Path) -> str:

@@ -77,6 +77,12 @@ class HubProcess:
         self.api_key = told["api_key"] or self.api_key
         self._port = int(self.url.rsplit(":", 1)[1])
 
+    @property
+    def pid(self) -> int:
+        """The hub's process id."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> int:
         """Ask the hub to end; its exit code."""
         return self._end(signal.SIGTERM)

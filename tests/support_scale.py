@@ -3,9 +3,10 @@
 import json
 import random
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 
 from infra.hub.auth import Auth, load_secret
-from infra.hub.store import Connection, Store, execute, execute_each, insert, many, scalar
+from infra.hub.store import Connection, Store, execute, execute_each, insert, scalar
 
 CHUNK = 1000  # runs to a transaction
 START = 1_800_000_000.0
@@ -50,10 +51,10 @@ _CLIENT = {
     }
 }
 _RUN = """
-INSERT INTO run (project_id, name, sweep_id, agent_id, user_id, state, display_name, config, summary, args, why, host,
-                 program, exit_code, created_at, issued_at, started_at, heartbeat_at, finished_at)
-VALUES (:project_id, :name, :sweep_id, :agent_id, :user_id, 'finished', :display_name, :config, :summary, :args, :why,
-        'workbench', 'train.py', 0, :at, :at, :at, :end, :end)
+INSERT INTO run (project_id, name, sweep_id, agent_id, user_id, state, display_name, config, client_config, summary,
+                 args, why, host, program, exit_code, created_at, issued_at, started_at, heartbeat_at, finished_at)
+VALUES (:project_id, :name, :sweep_id, :agent_id, :user_id, 'finished', :display_name, :config, :client_config,
+        :summary, :args, :why, 'workbench', 'train.py', 0, :at, :at, :at, :end, :end)
 """
 _LINES = """
 WITH RECURSIVE step (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM step WHERE n + 1 < :rows)
@@ -66,16 +67,24 @@ ORDER BY run.id, n
 """
 
 
-def fill(store: Store, project: str, sweeps: Sequence[int], rows: int, state: str = "FINISHED") -> list[str]:
+def fill(
+    store: Store,
+    project: str,
+    sweeps: Sequence[int],
+    rows: int,
+    state: str = "FINISHED",
+    methods: Sequence[str] = ("bayes",),
+) -> list[str]:
     """A project of the user `local` with one sweep of each size, its runs finished with `rows` rows of history each.
 
-    Returns the sweeps' names.
+    The sweeps take turns with the methods. Returns their names.
     """
     Auth(store, load_secret(store.folder)).ensure_first_user()
     names = [f"{project}{number:03d}" for number in range(len(sweeps))]
     project_id = store.write(lambda c: _project(c, project))
-    for name, size in zip(names, sweeps, strict=True):
-        sweep_id, agent_id = store.write(lambda c, name=name: _sweep(c, project_id, name, state))
+    for name, size, method in zip(names, sweeps, cycle(methods)):
+        file = SWEEP.replace("bayes", method)
+        sweep_id, agent_id = store.write(lambda c, name=name, file=file: _sweep(c, project_id, name, state, file))
         for first in range(0, size, CHUNK):
             numbers = range(first, min(first + CHUNK, size))
             store.write(lambda c, s=sweep_id, a=agent_id, n=numbers: _runs(c, project_id, s, a, n, rows))
@@ -87,14 +96,14 @@ def _project(connection: Connection, name: str) -> int:
     return insert(connection, "project", entity="local", name=name, user_id=user, created_at=START)
 
 
-def _sweep(connection: Connection, project_id: int, name: str, state: str) -> tuple[int, int]:
+def _sweep(connection: Connection, project_id: int, name: str, state: str, file: str) -> tuple[int, int]:
     times = {"user_id": 1, "created_at": START}
     found = insert(
         connection,
         "sweep",
         project_id=project_id,
         name=name,
-        config_yaml=SWEEP,
+        config_yaml=file,
         state=state,
         updated_at=START,
         **times,
@@ -111,8 +120,7 @@ def _runs(connection: Connection, project_id: int, sweep_id: int, agent_id: int,
     execute_each(connection, _RUN, [{**common, **run} for run in _described(sweep_id, numbers)])
     high = scalar(connection, "SELECT MAX(id) FROM run")
     execute(connection, _LINES, rows=rows, start=START, low=before + 1, high=high)
-    if "history_lines" in {row["name"] for row in many(connection, "SELECT name FROM pragma_table_info('run')")}:
-        execute(connection, "UPDATE run SET history_lines = :rows WHERE id > :before", rows=rows, before=before)
+    execute(connection, "UPDATE run SET history_lines = :rows WHERE id > :before", rows=rows, before=before)
 
 
 def _described(sweep_id: int, numbers: range) -> Iterator[dict[str, object]]:
@@ -134,7 +142,8 @@ def _described(sweep_id: int, numbers: range) -> Iterator[dict[str, object]]:
         yield {
             "name": f"s{sweep_id}r{number:05d}",
             "display_name": f"trial-{number + 1}",
-            "config": json.dumps({**{key: {"value": value} for key, value in args.items()}, "_wandb": _CLIENT}),
+            "config": json.dumps({key: {"value": value} for key, value in args.items()}),
+            "client_config": json.dumps(_CLIENT),
             "summary": json.dumps(summary),
             "args": json.dumps(args),
             "why": json.dumps({"kind": "explore", "value": {"expected": loss, "lo": loss - 0.1, "hi": loss + 0.1}}),

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from infra.dashboard.text import flat, number, points, ratio
 from infra.hub.rows import RunRow, SweepRow
+from infra.hub.states import ENDED_STATES
 from objective.errors import BadInput
 from objective.goal import Goal
 from objective.space import GroupSpec, Space
@@ -15,7 +16,6 @@ from objective.space import GroupSpec, Space
 KINDS = ("dense", "uniform", "greedy", "exploit", "explore", "warm", "random", "grid")
 ANSWERED = frozenset({"scored", "finished"})
 QUIET_REASONS = frozenset({"kind", "acquisition"})
-ENDED = frozenset({"finished", "failed", "killed", "crashed"})
 
 LONGEST_LADDER = 4096  # rungs; no layer has more channels than that on any grid
 
@@ -62,7 +62,12 @@ class Trial:
     number: int
     row: RunRow
     asked: Question
-    kind: str
+    told_kind: str | None = None
+
+    @cached_property
+    def kind(self) -> str:
+        """Which sort of trial it is."""
+        return kind(_why(self.row)) if self.told_kind is None else self.told_kind
 
     @property
     def name(self) -> str:
@@ -139,7 +144,7 @@ class Trial:
     @property
     def ended(self) -> bool:
         """Whether the run will say no more."""
-        return self.state in ENDED
+        return self.row.state in ENDED_STATES
 
     @property
     def measured(self) -> bool:
@@ -182,12 +187,13 @@ def trials(rows: Sequence[RunRow], asked: Question) -> tuple[Trial, ...]:
         return found
     full = widths(found)
     ladder = uniform_ladder(full, [one.kept for one in found])
-    return tuple(replace(one, kind=warm_kind(one.kept, full, ladder)) if one.kind == "warm" else one for one in found)
+    told = ((one, warm_kind(one.kept, full, ladder) if one.kind == "warm" else None) for one in found)
+    return tuple(replace(one, told_kind=warm) if warm else one for one, warm in told)
 
 
 def trial(row: RunRow, index: int, asked: Question) -> Trial:
     """One run in the vocabulary of a trial."""
-    return Trial(index, row, asked, kind(_why(row)))
+    return Trial(index, row, asked)
 
 
 def _why(row: RunRow) -> object:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
@@ -64,7 +64,7 @@ class AgentView:
 
 @dataclass(frozen=True)
 class SweepView:
-    """Everything a sweep's page needs."""
+    """Everything a sweep's page needs; a headline leaves out what is long."""
 
     sweep: SweepRow
     title: str
@@ -72,15 +72,15 @@ class SweepView:
     asked: Question
     aim: str
     progress: Progress
-    trials: tuple[Trial, ...]
     best: Trial | None
     best_within: bool
-    dense: Trial | None
     widths: Mapping[str, int]
-    columns: tuple[str, ...]
-    agents: tuple[AgentView, ...]
-    charts: Mapping[str, Chart]
-    answer: tuple[Line, ...]
+    trials: tuple[Trial, ...] = ()
+    dense: Trial | None = None
+    columns: tuple[str, ...] = ()
+    agents: tuple[AgentView, ...] = ()
+    charts: Mapping[str, Chart] = field(default_factory=dict)
+    answer: tuple[Line, ...] = ()
 
     @property
     def shown(self) -> tuple[Trial, ...]:
@@ -95,16 +95,12 @@ class SweepView:
 
 
 def headline(sweep: SweepRow, runs: Sequence[RunRow]) -> SweepView:
-    """The page of a sweep without what is long in it: for a line in a list."""
-    return replace(sweep_view(sweep, runs), trials=(), charts={}, answer=())
-
-
-def sweep_view(
-    sweep: SweepRow, runs: Sequence[RunRow], agents: Sequence[AgentRow] = (), controls: Sequence[RunRow] = ()
-) -> SweepView:
-    """Rows of one sweep, and of the control runs at its end → its page."""
+    """A sweep without its trials, agents and charts: what a line in a list and its runs' pages need."""
     asked = question(sweep)
-    asked_trials = trials(runs, asked)
+    return _headline(sweep, asked, trials(runs, asked))
+
+
+def _headline(sweep: SweepRow, asked: Question, asked_trials: Sequence[Trial]) -> SweepView:
     best = best_trial(asked_trials, asked)
     return SweepView(
         sweep=sweep,
@@ -113,11 +109,22 @@ def sweep_view(
         asked=asked,
         aim=aim(asked),
         progress=progress(asked_trials, cap(sweep.config)),
-        trials=asked_trials,
         best=best,
         best_within=best is not None and within(best, asked),
-        dense=next((one for one in asked_trials if one.kind == "dense" and one.ms is not None), None),
         widths=widths(asked_trials) if asked.prunes else {},
+    )
+
+
+def sweep_view(
+    sweep: SweepRow, runs: Sequence[RunRow], agents: Sequence[AgentRow] = (), controls: Sequence[RunRow] = ()
+) -> SweepView:
+    """Rows of one sweep, and of the control runs at its end → its page."""
+    asked = question(sweep)
+    asked_trials = trials(runs, asked)
+    return replace(
+        _headline(sweep, asked, asked_trials),
+        trials=asked_trials,
+        dense=next((one for one in asked_trials if one.ms is not None and one.kind == "dense"), None),
         columns=() if asked.prunes else parameter_columns(asked_trials[-SHOWN:]),
         agents=agent_views(agents, runs, asked_trials),
         charts=charts(asked_trials, asked),

@@ -85,8 +85,7 @@ class ControllerProcess:
         self._child = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(), start_new_session=True
         )
-        with contextlib.suppress(OSError):  # heartbeats and rows come first
-            os.setpriority(os.PRIO_PROCESS, self._child.pid, NICE)
+        _stand_back(self._child.pid)
 
     def _exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
         child = self._child
@@ -144,6 +143,13 @@ def _close_input(child: subprocess.Popen[bytes]) -> None:
             child.stdin.close()
     except OSError:  # what was still to be written has no reader any more
         return
+
+
+def _stand_back(pid: int) -> None:
+    """Heartbeats and rows come first. A session of its own is a scheduling group of its own, with its own niceness."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, NICE)
+        Path(f"/proc/{pid}/autogroup").write_text(str(NICE))
 
 
 def _environment() -> dict[str, str]:

@@ -11,6 +11,7 @@ import pytest
 from support_pruning import DENSE, GROUPS, WIDTHS, Problem, kept_of, sweep, sweep_config
 
 from infra.controller import __main__ as process
+from infra.controller import surrogate
 from infra.controller.acquisition import log_expected_improvement, normals, possible
 from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec
 from infra.controller.bayes import BayesSearch
@@ -386,3 +387,34 @@ def test_speed() -> None:
     begun = time.monotonic()
     suggestion(spec, trials)
     assert time.monotonic() - begun < 2
+
+
+def _bowl(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    points = np.random.default_rng(seed).random((count, 3))
+    return points, ((points - 0.5) ** 2).sum(axis=1)
+
+
+def test_hyperparameters_of_many_answers_come_from_a_sample_that_stays() -> None:
+    """With many answers the fit is that of a sample, another answer seldom changes it, and all answers are known."""
+    points, values = _bowl(3 * surrogate.MOST_FITTED, 0)
+    form = surrogate.Form(smooth=((0, 1, 2),))
+    surrogate._fitted.cache_clear()
+    model = surrogate.fit(points, values, form)
+    for count in range(len(points) - 5, len(points)):
+        surrogate.fit(points[:count], values[:count], form)
+    assert surrogate._fitted.cache_info().misses <= 5
+    at, wanted = _bowl(50, 1)
+    mean, _ = model.predict(at)
+    assert np.abs(mean - wanted).max() < 0.05
+    again, _ = surrogate.fit(points[::-1], values[::-1], form).predict(at)
+    assert np.allclose(mean, again, atol=1e-3)
+
+
+def test_of_very_many_answers_the_best_is_always_known() -> None:
+    """A process that cannot know every answer knows the extreme ones."""
+    points, values = _bowl(2 * surrogate.MOST_TOLD, 2)
+    place = int(values.argmin())
+    values[place] = -1.0
+    model = surrogate.fit(points, values, surrogate.Form(smooth=((0, 1, 2),)))
+    mean, _ = model.predict(points[place][None])
+    assert mean[0] < np.median(values) - 0.1

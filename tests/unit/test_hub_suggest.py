@@ -301,3 +301,62 @@ def test_stopped_while_asked() -> None:
     assert failures
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+class SlowChild(ControllerProcess):
+    """Answers numbered points, `pause` seconds for each, and remembers how many it was asked for."""
+
+    def __init__(self, pause: float) -> None:
+        super().__init__()
+        self.pause, self.counts, self.number = pause, list[int](), 0
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def ask(self, request: Any) -> dict[str, Any]:
+        self.counts.append(request["count"])
+        time.sleep(self.pause * request["count"])
+        numbers = range(self.number, self.number + request["count"])
+        self.number += request["count"]
+        given = [{"params": {"a": n}, "config": {"a": n}, "why": {}} for n in numbers]
+        return {"id": request["id"], "suggestions": given, "exhausted": None, "note": None}
+
+
+@pytest.fixture
+def slow(hub: ListHub) -> Iterator[tuple[SlowChild, ProcessSuggester]]:
+    child = SlowChild(0.2)
+    thinking = ProcessSuggester(hub, process=child)
+    thinking.start()
+    yield child, thinking
+    thinking.stop()
+
+
+def test_the_first_suggestions_of_a_slow_controller_do_not_wait_for_the_last(
+    hub: ListHub, slow: tuple[SlowChild, ProcessSuggester]
+) -> None:
+    """A shelf for many idle agents is filled a second's worth at a time, from the first suggestion on."""
+    child, suggester = slow
+    sweep = hub.add({"method": "random", "parameters": {"a": {"min": 0, "max": 10_000}}})
+    hub.idle(sweep, 20)
+    suggester.poke(sweep)
+    wait_for(lambda: sum(child.counts) >= 20)
+    assert child.counts[0] == 1
+    assert max(child.counts) <= 5
+
+
+def test_older_suggestions_fill_the_gap_while_newer_ones_are_made(
+    hub: ListHub, slow: tuple[SlowChild, ProcessSuggester]
+) -> None:
+    """After a new result there is always something to take: the newest first, what was made before it after that."""
+    child, suggester = slow
+    sweep = hub.add({"method": "random", "metric": {"name": "loss"}, "parameters": {"a": {"min": 0, "max": 10_000}}})
+    hub.idle(sweep, 4)
+    run = hub.begin(sweep, taken(suggester, sweep))
+    wait_for(lambda: len(suggester._shelves[sweep].ready) == 4)
+    before = child.number
+    hub.end(sweep, run, loss=1.0)
+    suggester.poke(sweep)
+    wait_for(lambda: child.number > before)
+    wait_for(lambda: suggester._shelves[sweep].ready[0].params["a"] >= before)
+    got = [suggester.take(sweep) for _ in range(3)]
+    assert all(isinstance(each, Suggestion) for each in got)
