@@ -272,8 +272,7 @@ def _reaping(hub: Hub) -> Iterator[None]:
             with contextlib.suppress(Exception):  # a full disk must not end the watch; the next round tries again
                 hub.reap()
                 hub.auth.note_uses()
-            with contextlib.suppress(Exception):
-                hub.search.stop_early()
+            hub.search.watch()
 
     thread = threading.Thread(target=loop, name="hub-reaper", daemon=True)
     thread.start()

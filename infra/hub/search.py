@@ -40,6 +40,7 @@ class Search:
         self._store, self._clock = store, clock
         self._seen: dict[int, tuple[str, dict[int, _Seen]]] = {}
         self._looked_at = -1
+        self._problem = ""
         self._looking = threading.Lock()
 
     def enqueue(self, sweep_id: int, config: Mapping[str, Any], display_name: str | None = None) -> RunRow:
@@ -53,14 +54,25 @@ class Search:
         with self._store.read() as connection:
             return store_rows.prior_runs(connection, sweep_id)
 
+    def watch(self) -> None:
+        """One look of the hub's watch: what goes wrong is told once, and tried again at the next look."""
+        try:
+            self.stop_early()
+            self._problem = ""
+        except Exception as error:  # neither a full disk nor a mistake here may end the watch
+            told, self._problem = self._problem, f"{type(error).__name__}: {error}"
+            if self._problem != told:
+                log.warning("early termination did not look: %s", self._problem)
+
     def stop_early(self) -> list[Stop]:
         """Ask the runs to stop that their sweep's `early_terminate` gives up on; returns them."""
         with self._looking:
-            if self._store.changes.value == self._looked_at:
+            changes = self._store.changes.value
+            if changes == self._looked_at:
                 return []
-            self._looked_at = self._store.changes.value
             with self._store.read() as connection:
                 found = self._look(connection)
+            self._looked_at = changes
         if found:
             self._store.write(lambda c: self._stop(c, found))
         return [stop for _, stops in found for stop in stops]

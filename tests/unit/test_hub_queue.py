@@ -13,6 +13,7 @@ from infra.controller.parameters import parse
 from infra.hub.errors import Conflict, Invalid
 from infra.hub.rows import RunRow, RunState, SweepRow, SweepState
 from infra.hub.runs import RunChange, StreamPost
+from infra.hub.search import metric_in
 from infra.hub.service import Hub
 from infra.hub.store_lines import Stream
 from infra.hub.suggest_input import prior_trials
@@ -279,6 +280,15 @@ def test_a_sweep_of_the_hub_has_no_local_controller(hub: Hub) -> None:
         schedule(hub, make_sweep(hub), "one", {})
 
 
+def test_the_log_of_a_scheduler_ends_with_its_silence(hub: Hub, clock: Clock) -> None:
+    """The client never ends the run that holds it, so it counts as finished, not as crashed."""
+    sweep = make_sweep(hub, SCHEDULED)
+    start(hub, f"controller-{sweep.name}")
+    clock.pass_by(hub.timing.run_silence + 1)
+    assert hub.reap() == 1
+    assert found(hub, f"controller-{sweep.name}").state is RunState.FINISHED
+
+
 # Prior runs
 
 
@@ -360,6 +370,51 @@ def test_only_what_the_hub_was_asked_to_stop_is_stopped(hub: Hub, text: str) -> 
         start(hub, name)
         log(hub, name, [value] * 3)
     assert hub.search.stop_early() == []
+
+
+def test_a_look_that_fails_is_told_once(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The watch goes on after any failure, and does not fill the log with it."""
+    sweep = make_sweep(hub, EARLY)
+    names = race(hub, sweep, {"good": [1.0, 0.5], "bad": [2.0, 2.0]})
+    with monkeypatch.context() as broken:
+        broken.setattr("infra.hub.search.to_stop", lambda *_args, **_more: 1 / 0)
+        hub.search.watch()
+        hub.search.watch()
+    assert [record.message for record in caplog.records] == [
+        "early termination did not look: ZeroDivisionError: division by zero"
+    ]
+    hub.search.watch()
+    assert found(hub, names["bad"]).stop_requested_at is not None
+
+
+@pytest.mark.parametrize(
+    ("row", "value"),
+    [
+        ({"val": {"loss": 2}}, 2.0),
+        ({"val.loss": 3.5}, 3.5),
+        ({"val.loss": "Infinity"}, float("inf")),
+        ({"val": 3}, None),
+        ({"val.loss": True}, None),
+        ({"val.loss": "low"}, None),
+        ({}, None),
+    ],
+)
+def test_a_metric_is_found_plain_or_nested(row: dict[str, Any], value: float | None) -> None:
+    """A name with dots is a key as it is, or a path; what is no number is not the metric."""
+    assert metric_in(row, "val.loss") == value
+
+
+def test_a_metric_that_json_escapes_is_found(hub: Hub) -> None:
+    """Whatever the metric is called, its rows are read."""
+    sweep = make_sweep(hub, EARLY.replace("name: loss", 'name: "Verlust \u00fc"'))
+    for value in (1.0, 2.0):
+        name = claimed(hub, make_agent(hub, sweep))
+        start(hub, name)
+        lines = [json.dumps({"Verlust \u00fc": value})] * 2
+        hub.stream("local", "demo", name, StreamPost({Stream.HISTORY: (0, lines)}))
+    assert len(hub.search.stop_early()) == 1
 
 
 def test_a_run_started_again_is_free(hub: Hub) -> None:

@@ -222,6 +222,31 @@ def test_paused_sweep_rests(hub: ListHub, suggester: ProcessSuggester) -> None:
     taken(suggester, sweep)
 
 
+def test_sweeps_that_others_search_rest(hub: ListHub, suggester: ProcessSuggester) -> None:
+    """Nothing is suggested for a sweep with a local controller, a scheduler or a queue alone."""
+    others = [
+        hub.add(grid_config(**more))
+        for more in ({"controller": {"type": "local"}}, {"scheduler": {"engine": "optuna"}}, {"method": "custom"})
+    ]
+    for sweep in others:
+        suggester.poke(sweep)
+    taken(suggester, hub.add(grid_config()))
+    assert not any(ready(suggester, sweep) or suggester.problem(sweep) for sweep in others)
+
+
+def test_prior_runs_are_known_and_do_not_count(hub: ListHub) -> None:
+    """A grid does not repeat what was run before, and its run_cap is for new runs alone."""
+    before = [run_row(9, {"a": 2}, RunState.FINISHED, {"loss": 1.0})]
+    thinking = ProcessSuggester(hub, prior=lambda _sweep: before)
+    sweep = hub.add(grid_config(run_cap=2))
+    thinking.start()
+    try:
+        runs = [hub.begin(sweep, taken(thinking, sweep)) for _ in range(2)]
+        assert [run.config["a"] for run in runs] == [1, 3]
+    finally:
+        thinking.stop()
+
+
 def test_profile_is_used_and_its_lack_told(hub: ListHub) -> None:
     """With a profile the first suggestions are its warm points; without it the search goes on and says so."""
     profile = Problem.seeded(1).profile()
