@@ -23,11 +23,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from infra.hub.errors import HubError
+from infra.hub.errors import HubError, Invalid
 from infra.hub.rows import UserRow
 from infra.hub.service import Hub
 from infra.wire.filters import snake
 from infra.wire.http import authenticate, endpoint, parse_json
+from infra.wire.open_inputs import RULES, known_variables, without_unknown
 
 log = logging.getLogger(__name__)
 Resolvers = Mapping[str, Mapping[str, Callable[..., Any]]]
@@ -79,7 +80,8 @@ class Executor:
             document = gql.parse(query, max_tokens=MAX_TOKENS)
         except gql.GraphQLError as error:
             return (error,)
-        return tuple(gql.validate(self._schema, document)) or document
+        document = without_unknown(self._schema, document)
+        return tuple(gql.validate(self._schema, document, RULES)) or document
 
     def run(
         self, query: str, variables: Mapping[str, Any], operation: str | None, context: Context
@@ -92,7 +94,7 @@ class Executor:
             self._schema,
             document,
             context_value=context,
-            variable_values=dict(variables),
+            variable_values=known_variables(self._schema, document, variables),
             operation_name=operation or None,  # the client sends "" for none
             field_resolver=_attribute,
         )
@@ -109,6 +111,8 @@ def routes(hub: Hub, executor: Executor) -> list[BaseRoute]:
         context = Context(hub, authenticate(request, hub), str(request.base_url).rstrip("/"))
         asked = parse_json(body)
         query, variables = str(asked.get("query", "")), asked.get("variables") or {}
+        if not isinstance(variables, Mapping):
+            raise Invalid(f"variables: got {type(variables).__name__}; send a JSON object")
         started = time.perf_counter()
         answer, status = executor.run(query, variables, asked.get("operationName"), context)
         if noisy:

@@ -77,7 +77,10 @@ def _change(given: dict[str, Any]) -> RunChange:
 
 
 def _delete(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
-    info.context.hub.delete_run(decode("Run", input["id"]))
+    hub, run_id = info.context.hub, decode("Run", input["id"])
+    if input.get("deleteArtifacts"):
+        hub.artifacts.delete_outputs(run_id)
+    hub.delete_run(run_id)
     return {"success": True}
 
 

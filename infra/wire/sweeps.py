@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from infra.hub.metrics import metric_value
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow
 from infra.hub.sweeps import SweepChange, warnings
 from infra.wire import filters, paging
@@ -80,11 +81,10 @@ def _best_loss(sweep: SweepRow, info: Info) -> float | None:
     metric = sweep.config.get("metric")
     if not isinstance(metric, dict) or "name" not in metric:
         return None
-    key = f"summary_metrics.{metric['name']}"
-    found = [filters.column(run, key) for run in info.context.hub.sweep_runs(sweep.id)]
-    numbers = [value for value in found if isinstance(value, int | float) and math.isfinite(value)]
-    best = max if metric.get("goal") == "maximize" else min
-    return best(numbers, default=None)
+    name, maximise = str(metric["name"]), metric.get("goal") == "maximize"
+    found = [metric_value(run.summary, name, maximise) for run in info.context.hub.sweep_runs(sweep.id)]
+    numbers = [value for value in found if value is not None and math.isfinite(value)]
+    return (max if maximise else min)(numbers, default=None)
 
 
 def _agent(sweep: SweepRow, info: Info, agentName: str) -> AgentRow | None:  # noqa: N803
