@@ -9,6 +9,8 @@ from typing import Any
 
 from infra.hub.store import Connection, execute_each, many, scalar
 
+_STEP_LIMIT = 1 << 62  # what the database can hold; NaN is not below it
+
 
 class Stream(StrEnum):
     """The three logs of a run that grow by lines."""
@@ -81,4 +83,4 @@ def parse(text: str) -> dict[str, Any]:
 
 def _step(text: str) -> int | None:
     step = parse(text).get("_step")
-    return int(step) if isinstance(step, int | float) else None
+    return int(step) if isinstance(step, int | float) and abs(step) < _STEP_LIMIT else None

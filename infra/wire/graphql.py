@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import graphql as gql
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from infra.hub.errors import HubError, Invalid
@@ -33,6 +33,7 @@ from infra.wire.open_inputs import RULES, known_variables, without_unknown
 log = logging.getLogger(__name__)
 Resolvers = Mapping[str, Mapping[str, Callable[..., Any]]]
 MAX_TOKENS = 10_000
+UNKNOWN = "(docs/wire.md lists what this server does)"
 INTERNAL = "the hub failed on this operation; its log says why"
 
 
@@ -89,7 +90,8 @@ class Executor:
         """The answer and its HTTP status: 400 for what the schema rejects, the error's own for what the hub refuses."""
         document = self._document(query)
         if isinstance(document, tuple):
-            return {"errors": [{"message": error.message} for error in document]}, 400
+            told = [error.message for error in document]
+            return {"errors": [{"message": text} for text in [f"{told[0]} {UNKNOWN}", *told[1:]]]}, 400
         result = gql.execute_sync(
             self._schema,
             document,
@@ -117,7 +119,8 @@ def routes(hub: Hub, executor: Executor) -> list[BaseRoute]:
         answer, status = executor.run(query, variables, asked.get("operationName"), context)
         if noisy:
             _log_operation(query, variables, answer, status, time.perf_counter() - started)
-        return JSONResponse(answer, status)
+        content = json.dumps(answer, allow_nan=False)  # in ASCII: a logged row may hold what UTF-8 cannot
+        return Response(content, status, media_type="application/json")
 
     return [Route("/graphql", endpoint(serve), methods=["POST"])]
 
@@ -166,7 +169,14 @@ def _json_text(value: Any) -> str:
 
 
 def _int64(value: Any) -> int:
+    """A whole number of 64 bits, which may come as text."""
+    if isinstance(value, bool) or not _WHOLE.fullmatch(str(value)) or not -_LIMIT <= int(value) < _LIMIT:
+        raise gql.GraphQLError(f"Int64: got {str(value)[:40]!r}; send a whole number of 64 bits")
     return int(value)
+
+
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_LIMIT = 1 << 63
 
 
 @dataclass(frozen=True)

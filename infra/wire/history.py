@@ -48,6 +48,12 @@ def sampled(run: RunRow, info: Info, specs: Sequence[str]) -> list[list[dict[str
     return [_sample(rows, spec) for spec in wanted]
 
 
+def unexported(run: RunRow, info: Info, liveKeys: Sequence[str]) -> dict[str, Any]:  # noqa: N803
+    """W&B's history as files of columns: none here. From the first live row on, the client reads pages."""
+    first = [parse(text) for text in info.context.hub.steps(run.id, -END, END, 1)]
+    return {"parquetUrls": [], "liveData": [{key: finite(row[key]) for key in liveKeys if key in row} for row in first]}
+
+
 def keys(run: RunRow, info: Info) -> dict[str, Any] | None:
     """Which keys the history has (as the last row and the summary show) and its last step; None where nothing is."""
     if not run.history_lines:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from infra.hub.service import Hub
 
 log = logging.getLogger(__name__)
 BODY_LIMIT = 64 << 20  # bytes; one file_stream request of the client stays below 16 MiB
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 Handler = Callable[[Request, bytes], Response]
 NO_KEY = "the API key is missing or not known here; use the one the hub printed (WANDB_API_KEY or `wandb login`)"
@@ -65,7 +67,13 @@ def parse_json(body: bytes) -> dict[str, Any]:
         raise Invalid(f"body: not JSON ({error})") from error
     if not isinstance(value, dict):
         raise Invalid(f"body: got {type(value).__name__}; send a JSON object")
-    return value
+    return _encodable(value) if _HALF.search(body) else value
+
+
+def _encodable(value: dict[str, Any]) -> dict[str, Any]:
+    """The value with halves of surrogate pairs, which JSON can hold and a database cannot, as question marks."""
+    whole: dict[str, Any] = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+    return whole
 
 
 async def _body(request: Request) -> bytes:

@@ -13,6 +13,7 @@ from infra.wire.ids import encode
 
 # Features of W&B's server that are served here, added by the modules that serve them; the client asks before use.
 FEATURES: set[str] = set()
+NEWEST_CLIENT = "0.31.0"  # that was tried; older clients read from it what the server understands
 
 
 def _viewer(_root: object, info: Info) -> UserRow:
@@ -20,7 +21,8 @@ def _viewer(_root: object, info: Info) -> UserRow:
 
 
 def _server_info(_root: object, _info: Info) -> dict[str, Any]:
-    return {"features": [{"name": name, "isEnabled": True} for name in sorted(FEATURES)]}
+    features = [{"name": name, "isEnabled": True} for name in sorted(FEATURES)]
+    return {"features": features, "cliVersionInfo": {"max_cli_version": NEWEST_CLIENT}}
 
 
 def _entity(_root: object, info: Info, name: str | None = None) -> dict[str, Any]:
@@ -149,6 +151,7 @@ RESOLVERS: Resolvers = {
         "runCount": _run_count,
         "sweep": _sweep,
         "sweeps": _sweeps,
+        "allViews": lambda _project, _info, **_page: paging.connection([]),
         "totalSweeps": lambda project, info: len(info.context.hub.sweeps(project.entity, project.name)),
     },
 }

@@ -40,7 +40,7 @@ def test_unknown_fields_of_a_variable_are_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "variables", "word"),
     [
-        ('mutation { deleteRun(input: {tomorrow: 1}) { success } }', {}, "id"),
+        ("mutation { deleteRun(input: {tomorrow: 1}) { success } }", {}, "id"),
         (BY_VARIABLE, {"input": {"name": 3}}, "String"),
         (BY_VARIABLE, {"input": "text"}, "UpsertModelInput"),
         ("query Q($x: News) { model(name: $x) { name } }", {"x": "y"}, "News"),

@@ -176,7 +176,7 @@ def test_an_upload_for_a_deleted_run_is_refused(client: Client) -> None:
     url = client.upload_url("a.txt")
     run = client.hub.run("local", "demo", "run1")
     assert run is not None
-    client.hub.delete_run(run.id)
+    client.hub.run_edits.delete(run.id, with_artifacts=False)
     assert client.put(url, content=b"a").status_code == 404
 
 
