@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from infra.hub.errors import Invalid
 from infra.hub.runs import StreamPost
 from infra.hub.service import Hub
 from infra.hub.store_lines import Stream, parse
@@ -23,6 +24,7 @@ from infra.wire.http import authenticate, endpoint, parse_json
 log = logging.getLogger(__name__)
 _FILES = {"wandb-history.jsonl": Stream.HISTORY, "wandb-events.jsonl": Stream.EVENTS, "output.log": Stream.CONSOLE}
 _SUMMARY = "wandb-summary.json"
+_LARGEST = 1 << 62
 
 
 def routes(hub: Hub) -> list[BaseRoute]:
@@ -39,19 +41,33 @@ def routes(hub: Hub) -> list[BaseRoute]:
 
 
 def read_post(body: dict[str, Any]) -> StreamPost:
-    """A request's body as the hub takes it; files that are not streamed line by line are passed over."""
+    """A request's body as the hub takes it; files that are not streamed line by line are passed over.
+
+    Raises `Invalid` for what no client sends: numbers or lists that are something else.
+    """
     files = body.get("files") or {}
-    chunks = {name: _chunk(chunk) for name, chunk in files.items() if isinstance(chunk, dict)}
+    if not isinstance(files, dict):
+        raise Invalid(f"files: got {type(files).__name__}; send a JSON object")
+    chunks = {name: _chunk(name, chunk) for name, chunk in files.items() if isinstance(chunk, dict)}
     summary = [parse(line) for line in chunks.get(_SUMMARY, (0, []))[1]]
     return StreamPost(
         lines={_FILES[name]: chunk for name, chunk in chunks.items() if name in _FILES},
         summary=summary[-1] if summary else None,
         preempting=bool(body.get("preempting")),
         complete=bool(body.get("complete")),
-        exit_code=int(body.get("exitcode") or 0),
+        exit_code=_whole("exitcode", body.get("exitcode")),
     )
 
 
-def _chunk(chunk: dict[str, Any]) -> tuple[int, Sequence[str]]:
+def _chunk(name: str, chunk: dict[str, Any]) -> tuple[int, Sequence[str]]:
     content = chunk.get("content") or []
-    return int(chunk.get("offset") or 0), [str(line) for line in content]
+    if not isinstance(content, list):
+        raise Invalid(f"files.{name[:80]}.content: got {type(content).__name__}; send a list of lines")
+    return _whole(f"files.{name[:80]}.offset", chunk.get("offset")), [str(line) for line in content]
+
+
+def _whole(field: str, value: Any) -> int:
+    """A whole number; none is 0."""
+    if value is not None and not (isinstance(value, int) and -_LARGEST <= value < _LARGEST):
+        raise Invalid(f"{field}: got {str(value)[:40]!r}; send a whole number")
+    return value or 0
