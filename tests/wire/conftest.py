@@ -6,16 +6,16 @@ from support_needs import insist
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that uses `client`, itself or by a fixture, is one test per client; `@pytest.mark.both` is the sample."""
-    if "client" in metafunc.fixturenames:
+    """A test that uses `wandb_client`, itself or by a fixture, is one per client; `@pytest.mark.both` is the sample."""
+    if "wandb_client" in metafunc.fixturenames:
         sampled = metafunc.definition.get_closest_marker("both") is not None
         marks = [pytest.mark.older_client, *([] if sampled else [pytest.mark.slow])]
         clients = [pytest.param(CURRENT, id="current"), pytest.param(OLDER, id="older", marks=marks)]
-        metafunc.parametrize("client", clients, indirect=True, scope="module")
+        metafunc.parametrize("wandb_client", clients, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
-def client(request: pytest.FixtureRequest) -> Client:
+def wandb_client(request: pytest.FixtureRequest) -> Client:
     """The client under test."""
     found: Client = request.param
     if found is OLDER:

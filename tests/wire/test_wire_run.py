@@ -141,8 +141,8 @@ print(json.dumps(out))
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory, client: Client) -> Iterator[HubProcess]:
-    with HubProcess(tmp_path_factory.mktemp("runs"), client=client) as hub:
+def hub(tmp_path_factory: pytest.TempPathFactory, wandb_client: Client) -> Iterator[HubProcess]:
+    with HubProcess(tmp_path_factory.mktemp("runs"), client=wandb_client) as hub:
         yield hub
 
 
@@ -169,6 +169,7 @@ def test_a_run_reads_back_as_it_was_logged(read: dict[str, Any], hub: HubProcess
     assert run["summary"]["loss"] == 0.2
     assert run["summary"]["top1"] == {"max": 0.9}
     assert "hello from the run" in run["console"]
+    assert "alert of run local/lab/whole, WARN: 'too hot'" in (hub.folder / "hub.log").read_text()
     assert read.get("console", [["hello from the run"]] * 2) == [["hello from the run"]] * 2
 
 
