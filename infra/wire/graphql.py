@@ -69,6 +69,12 @@ def build_schema(*tables: Resolvers) -> gql.GraphQLSchema:
     return schema
 
 
+def descriptions(schema: gql.GraphQLSchema, type_name: str) -> dict[str, str]:
+    """A type's described fields by name, in the schema's order."""
+    fields: Mapping[str, gql.GraphQLField] = schema.type_map[type_name].fields  # type: ignore[attr-defined]
+    return {name: field.description for name, field in fields.items() if field.description}
+
+
 class Executor:
     """Runs operations against one schema; parsed and validated documents are kept, for clients repeat theirs."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import UTC, datetime
 from typing import Any
 
+from infra.hub.errors import Missing
 from infra.hub.metrics import metric_value
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow
 from infra.hub.sweeps import SweepChange, warnings
@@ -56,8 +58,19 @@ def _heartbeat(_root: object, info: Info, input: dict[str, Any]) -> dict[str, An
     listed = load_object("runState", input.get("runState")) or {}
     alive = {name for name, running in listed.items() if running}
     hub, agent_id = info.context.hub, decode("Agent", input["id"])
-    command = hub.heartbeat(agent_id, alive)
-    return {"agent": hub.agent_by_id(agent_id), "commands": json.dumps([command] if command else [])}
+    try:
+        command = hub.heartbeat(agent_id, alive)
+        return {"agent": hub.agent_by_id(agent_id), "commands": json.dumps([command] if command else [])}
+    except Missing:
+        if not alive:
+            raise
+    # Its sweep was deleted. Older clients kill their run at a 404, so that waits until there is none.
+    return {"agent": _forgotten(agent_id), "commands": "[]"}
+
+
+def _forgotten(agent_id: int) -> AgentRow:
+    now = datetime.now(UTC)
+    return AgentRow(agent_id, "", "", "", "FINISHED", now, now, None)
 
 
 def _runs(

@@ -12,7 +12,7 @@ from infra.wire.graphql import Context, Info, Resolvers
 from infra.wire.ids import encode
 
 # Features of W&B's server that are served here, added by the modules that serve them; the client asks before use.
-FEATURES: set[str] = set()
+FEATURES: set[str] = {"SWEEPS_QUERY_FILTERING"}
 NEWEST_CLIENT = "0.31.0"  # that was tried; older clients read from it what the server understands
 
 
@@ -110,9 +110,19 @@ def _sweeps(
     info: Info,
     first: int | None = None,
     after: str | None = None,
-    **_unused: object,
+    filters: str | None = None,
 ) -> dict[str, Any]:
-    return paging.connection(info.context.hub.sweeps(root.entity, root.name), first, after)
+    return paging.connection(_select_sweeps(info.context, root, filters), first, after)
+
+
+def _select_sweeps(known: Context, project: ProjectRow, document: str | None) -> list[SweepRow]:
+    matches = filters.matcher(filters.parse(document), _sweep_column)
+    return [sweep for sweep in known.hub.sweeps(project.entity, project.name) if matches(sweep)]
+
+
+def _sweep_column(sweep: SweepRow, name: str) -> Any:
+    """What sweeps are selected by: name, state, display_name, method, description, user, created_at, updated_at."""
+    return sweep.config.get("method") if name == "method" else getattr(sweep, filters.snake(name), None)
 
 
 RESOLVERS: Resolvers = {

@@ -49,6 +49,19 @@ def test_history_is_the_same_however_often_it_is_sent(data: st.DataObject) -> No
         assert [row["x"] for row in hub.history(run_id, after_line=1)] == list(range(1, len(rows)))
 
 
+def test_a_history_sent_again_after_itself_is_stored_once(hub: Hub) -> None:
+    """`wandb sync` of a run that is here in part appends its whole history: what is here stays, what is new is added."""
+    run_id = begin(hub)
+    rows = [f'{{"_step": {n}, "x": {n or "NaN"}}}' for n in range(6)]
+    say(hub, StreamPost(lines={Stream.HISTORY: (0, rows[:4])}))
+    again = [f'{{"x": {n or "NaN"}, "_step": {n}}}' for n in range(6)]
+    for _ in range(2):
+        say(hub, StreamPost(lines={Stream.HISTORY: (4, again)}))
+    assert hub.lines(run_id, Stream.HISTORY) == [*rows[:4], *again[4:]]
+    say(hub, StreamPost(lines={Stream.HISTORY: (10, ['{"_step": 0, "x": 7}'])}))  # a run begun anew under its id
+    assert [row["x"] for row in hub.history(run_id)][-1] == 7
+
+
 def test_console_lines_may_be_rewritten(hub: Hub) -> None:
     """A progress bar rewrites an earlier line; the later text stands."""
     run_id = begin(hub)

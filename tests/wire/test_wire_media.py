@@ -46,7 +46,7 @@ def shown(output: str) -> dict[str, Any]:
 
 @pytest.mark.both
 def test_a_run_s_files_through_the_client(tmp_path: Path, wandb_client: Client) -> None:
-    """Media and saved files are listed, selected, downloaded, added to, and deleted with `wandb.Api`; tables are read."""
+    """Media and saved files are listed, selected, downloaded, added to and deleted; tables keep their media."""
     with HubProcess(tmp_path, client=wandb_client) as hub:
         said = shown(hub.python(CODE))
     standard = {"config.yaml", "note.md", "requirements.txt", "wandb-metadata.json", "wandb-summary.json"}
