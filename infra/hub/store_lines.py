@@ -31,10 +31,9 @@ def put(connection: Connection, run_id: int, stream: Stream, offset: int, lines:
     ON CONFLICT DO UPDATE SET step = excluded.step, text = excluded.text
     """
     common = {"run_id": run_id, "stream": stream.value}
-    if stream is not Stream.HISTORY:
-        rows = [(number, text, None) for number, text in enumerate(lines, offset)]
-    else:
-        rows = _unrepeated(connection, run_id, [(n, text, _step(text)) for n, text in enumerate(lines, offset)])
+    history = stream is Stream.HISTORY
+    rows: list[_Numbered] = [(n, text, _step(text) if history else None) for n, text in enumerate(lines, offset)]
+    rows = _unrepeated(connection, run_id, rows) if history else rows
     execute_each(connection, sql, [{**common, "number": n, "text": text, "step": step} for n, text, step in rows])
 
 

@@ -122,7 +122,10 @@ def _select_sweeps(known: Context, project: ProjectRow, document: str | None) ->
 
 def _sweep_column(sweep: SweepRow, name: str) -> Any:
     """What sweeps are selected by: name, state, display_name, method, description, user, created_at, updated_at."""
-    return sweep.config.get("method") if name == "method" else getattr(sweep, filters.snake(name), None)
+    column = filters.snake(name)
+    if column == "display_name":
+        return sweep.display_name or sweep.config.get("name")
+    return sweep.config.get("method") if column == "method" else getattr(sweep, column, None)
 
 
 RESOLVERS: Resolvers = {

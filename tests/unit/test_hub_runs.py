@@ -50,7 +50,7 @@ def test_history_is_the_same_however_often_it_is_sent(data: st.DataObject) -> No
 
 
 def test_a_history_sent_again_after_itself_is_stored_once(hub: Hub) -> None:
-    """`wandb sync` of a run that is here in part appends its whole history: what is here stays, what is new is added."""
+    """`wandb sync` of a run that is here in part appends its whole history: what is new alone is added."""
     run_id = begin(hub)
     rows = [f'{{"_step": {n}, "x": {n or "NaN"}}}' for n in range(6)]
     say(hub, StreamPost(lines={Stream.HISTORY: (0, rows[:4])}))

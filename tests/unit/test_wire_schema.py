@@ -48,7 +48,15 @@ def python_operations(folder: Path) -> dict[str, str]:
             if named := NAMED.match(text):
                 found[named[1]] = text
     # A text that is put together at run time cannot be read here.
-    return {name: text for name, text in found.items() if "{}" not in text and text.count("{") == text.count("}")}
+    return {name: text for name, text in found.items() if whole(text)}
+
+
+def whole(text: str) -> bool:
+    """Whether the text is an operation as it is sent, with all its fragments."""
+    spread = set(re.findall(r"\.\.\. ?([A-Z]\w+)", text))
+    return (
+        "{}" not in text and text.count("{") == text.count("}") and spread <= set(re.findall(r"fragment (\w+)", text))
+    )
 
 
 def operations(folder: Path) -> dict[str, str]:

@@ -262,10 +262,10 @@ print(json.dumps({{
     assert told["state"] == "FINISHED"
     assert told["runs"] == ["good", "killed", "preempted", "unstarted"]
     assert (told["best"], told["of"]) == ("good", driven.sweeps["kinds"])
-    text = 'query S($f: JSONString) {project(name: "lab") {sweeps(filters: $f) {edges {node {displayName}}}}}'
-    asked = json.dumps({"state": "CANCELED", "method": "grid", "createdAt": {"$gt": "2020-01-01"}})
+    text = 'query S($f: JSONString) {project(name: "lab") {sweeps(filters: $f) {edges {node {name}}}}}'
+    asked = json.dumps({"state": "CANCELED", "method": "grid", "displayName": {"$regex": "^the"}})
     found = driven.hub.query(text, f=asked)["project"]["sweeps"]["edges"]
-    assert [edge["node"]["displayName"] for edge in found] == ["the endless"]
+    assert [edge["node"]["name"] for edge in found] == [driven.sweeps["endless"]]
     assert told["top"] == 9.0
     assert not told["agents"] or (len(told["agents"]), sum(told["agents"])) == (2, 4)  # older clients list none
     assert {"the kinds", "the endless"} <= set(told["listed"])
