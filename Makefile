@@ -1,6 +1,7 @@
 # The whole interface for users and developers; CI runs the same. `make` alone tells what there is.
 PYTHON ?= python3
 VENV := .venv
+OLDER := .venv-wandb-older
 BIN := $(VENV)/bin
 SWEEP ?= sweep.yaml
 AGENTS ?= 2
@@ -22,10 +23,10 @@ check: $(VENV)/.dev  ## lint, types, import rules, docs
 	$(BIN)/lint-imports --no-cache
 	$(PYTEST) -q tests/unit/test_docs.py
 
-test: $(VENV)/.dev   ## all tests but the long ones
+test: $(VENV)/.dev $(OLDER)/.ready   ## all tests but the long ones
 	$(PYTEST)
 
-test-all: $(VENV)/.dev  ## all tests, the long ones too
+test-all: $(VENV)/.dev $(OLDER)/.ready  ## all tests, the long ones too
 	$(PYTEST) -m "not bench"
 
 bench-measure: $(VENV)/.dev  ## how repeatable latency ratios are on this host
@@ -59,3 +60,10 @@ $(VENV)/.dev: setup.cfg | $(VENV)/bin/python
 	@echo "Installing prunefleet, its packages and the developers' tools into $(VENV) (some minutes the first time)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+# An older wandb client, for the wire tests alone.
+$(OLDER)/.ready: tests/wandb-older.txt | $(VENV)/bin/python
+	@echo "Installing an older wandb client into $(OLDER) for the wire tests"
+	$(BIN)/python -m venv $(OLDER)
+	$(OLDER)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/wandb-older.txt
+	@touch $@

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
+from support_clients import CURRENT, Client
 from support_wait import wait_for
 
 from infra.cli import main
@@ -38,10 +39,20 @@ parameters:
 
 
 class HubProcess:
-    """`python -m infra.server` on a free port of 127.0.0.1, in `folder/hub`; a context manager."""
+    """`python -m infra.server` on a free port of 127.0.0.1, in `folder/hub`; a context manager.
 
-    def __init__(self, folder: Path, timing: Mapping[str, float] | None = None, options: Sequence[str] = ()) -> None:
+    What runs in its environment uses `client`, whichever wandb the hub's own Python has.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        timing: Mapping[str, float] | None = None,
+        options: Sequence[str] = (),
+        client: Client = CURRENT,
+    ) -> None:
         self.folder = folder
+        self.client = client
         self._options = list(options)
         self._timing = dict(timing or {})
         self._port = 0
@@ -116,7 +127,7 @@ class HubProcess:
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": self.api_key,
             "WANDB_ERROR_REPORTING": "false",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "PATH": f"{self.client.python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }
         return kept | {key: str(value) for key, value in own.items()} | more
 
@@ -144,7 +155,15 @@ class HubProcess:
 
     def python(self, code: str, check: bool = True, **env: str) -> str:
         """The output of a Python program in the hub's environment."""
-        return self.run(sys.executable, "-c", code, check=check, **env)
+        return self.run(str(self.client.python), "-c", code, check=check, **env)
+
+    def wandb(self, *argv: str, check: bool = True, **env: str) -> str:
+        """The output of a `wandb` command."""
+        return self.run(str(self.client.python), "-m", "wandb", *argv, check=check, **env)
+
+    def agent(self, sweep: str, **env: str) -> subprocess.Popen[str]:
+        """A `wandb agent` of the sweep at entity/project/id."""
+        return self.popen(str(self.client.python), "-m", "wandb", "agent", sweep, **env)
 
     def query(self, text: str, **variables: Any) -> Any:
         """The data that a GraphQL operation answers; an AssertionError where it fails."""

@@ -157,10 +157,6 @@ class Artifacts:
         """Forget a version."""
         return self._store.write(lambda c: artifact_edit.delete(c, artifact_id, with_aliases=with_aliases))
 
-    def delete_outputs(self, run_id: int) -> None:
-        """Forget all that a run has logged, whatever points to it: for a run deleted with its artifacts."""
-        self._store.write(lambda c: artifact_edit.delete_outputs(c, run_id))
-
     def add_aliases(self, artifact_id: int, target: CollectionRow, names: Sequence[str]) -> None:
         """Let names of a collection point to an artifact."""
         self._store.write(lambda c: artifact_edit.add_aliases(c, artifact_id, target, names))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.hub import store_rows
-from infra.hub.errors import Conflict
+from infra.hub.errors import Conflict, Invalid
 from infra.hub.rows import RunRow, RunState, SweepRow, SweepState
 from infra.hub.states import ENDED_STATES, LIVE_STATES, QUEUED_STATES, RunEvent, after, ending, may_become
 from infra.hub.store import Connection, update
@@ -71,6 +71,24 @@ def request_stop(connection: Connection, run: RunRow, now: float, reason: str | 
         update(connection, "run", run.id, stop_requested_at=now, stop_reason=reason)
 
 
+def set_run_state(connection: Connection, run: RunRow, wanted: str, now: float) -> RunState:
+    """What `wandb.Api().run(…).update_state` may do to a run without a sweep: make it wait again, or give it up.
+
+    Raises `Invalid` for another state than pending or failed, `Conflict` where the table forbids it.
+    """
+    event = _BY_USER.get(wanted)
+    if event is None:
+        raise Invalid(f"state: got {wanted[:40]!r}; a run can be set to {' or '.join(_BY_USER)}")
+    if run.sweep is not None:
+        raise Conflict(f"state: run {run.name} belongs to a sweep, which alone moves it; stop the run instead")
+    if wanted not in (run.state, after(run.state, event)):
+        raise Conflict(f"state: run {run.name} is {run.state} and cannot become {wanted}")
+    return happen(connection, run, event, now)
+
+
+_BY_USER = {"pending": RunEvent.RESET, "failed": RunEvent.FAILED}
+
+
 def set_sweep_state(connection: Connection, sweep: SweepRow, wanted: SweepState, now: float) -> None:
     """Move the sweep; cancelling stops its runs, finishing those that no agent was given yet.
 
@@ -90,6 +108,8 @@ def set_sweep_state(connection: Connection, sweep: SweepRow, wanted: SweepState,
 
 
 def _consequences(run: RunRow, state: RunState, event: RunEvent, now: float) -> dict[str, Any]:
+    if event is RunEvent.RESET:
+        return {"issued_at": None, "finished_at": None, "exit_code": None, "stop_requested_at": None}
     if state is RunState.PENDING:
         return {"retries": run.retries + 1, "issued_at": now, **_FREE}
     if state is RunState.RUNNING:

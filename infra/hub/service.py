@@ -23,6 +23,7 @@ from infra.hub.lifecycle import Timing
 from infra.hub.limits import Limits, Turnstile
 from infra.hub.listing import Listing
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, SweepState, UserRow
+from infra.hub.run_edits import RunEdits
 from infra.hub.runs import RunChange, StreamPost
 from infra.hub.search import Search
 from infra.hub.store import Connection, Store
@@ -76,6 +77,7 @@ class Hub:
         self.artifacts = Artifacts(store, self.files.blobs, clock)
         self.listing = Listing(store)
         self.search = Search(store, clock)
+        self.run_edits = RunEdits(store, clock)
         self.started_at = clock()
 
     # Reads
@@ -249,10 +251,6 @@ class Hub:
         """Ask a run to stop."""
         self.store.write(lambda c: lifecycle.request_stop(c, runs.reread(c, run_id), self.clock()))
         return self.run_by_id(run_id)
-
-    def delete_run(self, run_id: int) -> RunRow:
-        """Forget a run and all it logged; returns what it was."""
-        return self.store.write(lambda c: runs.delete(c, run_id))
 
     def create_sweep(self, user: UserRow, change: SweepChange) -> SweepRow:
         """A new sweep, PENDING."""

@@ -20,6 +20,7 @@ class RunEvent(StrEnum):
 
     ISSUED = "issued"
     STARTED = "started"
+    RESET = "reset"
     STREAMED = "streamed"
     PREEMPTING = "preempting"
     COMPLETED = "completed"
@@ -34,6 +35,7 @@ EVENT_MEANING: Mapping[RunEvent, str] = MappingProxyType(
     {
         RunEvent.ISSUED: "an agent is told to run it",
         RunEvent.STARTED: "`wandb.init` in a process",
+        RunEvent.RESET: "`update_state('pending')`: a run without a sweep waits for its user to start it again",
         RunEvent.STREAMED: "rows, console lines or a sign of life arrive",
         RunEvent.PREEMPTING: "`mark_preempting()`",
         RunEvent.COMPLETED: "ended with exit code 0",
@@ -73,24 +75,30 @@ RUN_TABLE: Mapping[RunState, Mapping[RunEvent, RunState]] = MappingProxyType(
             RunEvent.REQUEUED: RunState.PREEMPTED,
             RunEvent.GAVE_UP: RunState.FAILED,
         },
-        RunState.RUNNING: {RunEvent.PREEMPTING: RunState.PREEMPTING, **_ENDINGS},
+        RunState.RUNNING: {
+            RunEvent.RESET: RunState.PENDING,
+            RunEvent.PREEMPTING: RunState.PREEMPTING,
+            **_ENDINGS,
+        },
         RunState.PREEMPTING: {**_ENDINGS, RunEvent.LOST: RunState.PREEMPTED},
         RunState.PREEMPTED: {
             RunEvent.ISSUED: RunState.PENDING,
             RunEvent.STARTED: RunState.RUNNING,
+            RunEvent.RESET: RunState.PENDING,
             RunEvent.STREAMED: RunState.RUNNING,
             RunEvent.COMPLETED: RunState.FINISHED,  # it was only thought lost
             RunEvent.STOPPED: RunState.KILLED,
         },
         RunState.CRASHED: {
             RunEvent.STARTED: RunState.RUNNING,
+            RunEvent.RESET: RunState.PENDING,
             RunEvent.STREAMED: RunState.RUNNING,
             RunEvent.COMPLETED: RunState.FINISHED,
             RunEvent.FAILED: RunState.FAILED,
         },
-        # What has ended stays as it is, unless its user starts it again with `wandb.init(id=…)`.
+        # What has ended stays as it is, unless its user starts it again with `wandb.init(id=…)` or is about to.
         RunState.FINISHED: {RunEvent.STARTED: RunState.RUNNING},
-        RunState.FAILED: {RunEvent.STARTED: RunState.RUNNING},
+        RunState.FAILED: {RunEvent.STARTED: RunState.RUNNING, RunEvent.RESET: RunState.PENDING},
         RunState.KILLED: {RunEvent.STARTED: RunState.RUNNING},
     }
 )

@@ -9,6 +9,8 @@ from typing import Any
 
 from infra.hub.store import Connection, execute, execute_each, many, scalar
 
+_STEP_LIMIT = 1 << 62  # what the database can hold; NaN is not below it
+
 
 class Stream(StrEnum):
     """The three logs of a run that grow by lines."""
@@ -19,18 +21,48 @@ class Stream(StrEnum):
 
 
 def put(connection: Connection, run_id: int, stream: Stream, offset: int, lines: Sequence[str]) -> None:
-    """Store `lines` from line number `offset` on; a line sent twice is stored once, the later text wins."""
+    """Store `lines` from line number `offset` on; a line sent twice is stored once, the later text wins.
+
+    A row of history that stands at an earlier line already is passed over: `wandb sync` of a run whose history is here
+    in part sends all of it once more, after what is here.
+    """
     sql = """
     INSERT INTO line (run_id, stream, number, step, text) VALUES (:run_id, :stream, :number, :step, :text)
     ON CONFLICT DO UPDATE SET step = excluded.step, text = excluded.text
     """
     common = {"run_id": run_id, "stream": stream.value}
-    steps = [_step(text) if stream is Stream.HISTORY else None for text in lines]
-    numbered = enumerate(zip(lines, steps, strict=True), offset)
-    execute_each(connection, sql, [{**common, "number": n, "text": text, "step": step} for n, (text, step) in numbered])
-    if stream is Stream.HISTORY:
+    history = stream is Stream.HISTORY
+    rows: list[_Numbered] = [(n, text, _step(text) if history else None) for n, text in enumerate(lines, offset)]
+    rows = _unrepeated(connection, run_id, rows) if history else rows
+    execute_each(connection, sql, [{**common, "number": n, "text": text, "step": step} for n, text, step in rows])
+    if history and rows:
         sql = "UPDATE run SET history_lines = :end WHERE id = :run_id AND history_lines < :end"
-        execute(connection, sql, run_id=run_id, end=offset + len(lines))
+        execute(connection, sql, run_id=run_id, end=rows[-1][0] + 1)
+
+
+_Numbered = tuple[int, str, int | None]
+
+
+def _unrepeated(connection: Connection, run_id: int, rows: list[_Numbered]) -> list[_Numbered]:
+    """The rows that stand at no line before the first of them. Where steps grow, as they do, one look says all do."""
+    if not rows:
+        return rows
+    sql = "SELECT number, step, text FROM line WHERE run_id = :run_id AND stream = 'history' AND number < :number"
+    known = {"run_id": run_id, "number": rows[0][0]}
+    before = many(connection, sql + " ORDER BY number DESC LIMIT 1", **known)
+    first = rows[0][2]
+    if not before or first is None or before[0]["step"] is None or before[0]["step"] < first:
+        return rows
+    stored = {
+        (row["step"], _canonical(row["text"]))
+        for row in many(connection, sql + " AND step >= :step", step=first, **known)
+    }
+    return [row for row in rows if (row[2], _canonical(row[1])) not in stored]
+
+
+def _canonical(text: str) -> str:
+    """A row in one writing: the client orders its keys anew each time."""
+    return json.dumps(parse(text), sort_keys=True)
 
 
 def count(connection: Connection, run_id: int, stream: Stream) -> int:
@@ -94,4 +126,4 @@ def parse(text: str) -> dict[str, Any]:
 
 def _step(text: str) -> int | None:
     step = parse(text).get("_step")
-    return int(step) if isinstance(step, int | float) else None
+    return int(step) if isinstance(step, int | float) and abs(step) < _STEP_LIMIT else None

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from infra.controller.base import StoredTrial
 from infra.controller.parameters import ParameterSpace
+from infra.hub.metrics import metric_value
 from infra.hub.rows import ProjectRow, RunRow, SweepRow
 from infra.hub.states import ENDED_STATES
 from objective.errors import BadInput
@@ -59,7 +60,7 @@ def stored_trial(run: RunRow, sweep: SweepRow, space: ParameterSpace) -> StoredT
         name=run.name,
         params=space.read(run.config),
         state=run.state.value,
-        value=_value(summary, str(metric.get("name", "")), metric.get("goal") == "maximize"),
+        value=metric_value(summary, str(metric.get("name", "")), metric.get("goal") == "maximize"),
         drop=summary.get("metric_drop"),
         latency_ratio=summary.get("latency_ratio"),
         outcome=summary.get("outcome"),
@@ -103,20 +104,3 @@ def _newest(hub: Hub, sweep: SweepRow) -> str:
 def _constant(parameters: object, name: str) -> object:
     block = parameters.get(name) if isinstance(parameters, Mapping) else None
     return block.get("value") if isinstance(block, Mapping) else None
-
-
-def _value(summary: Mapping[str, Any], name: str, maximise: bool) -> float | None:
-    """The metric in a summary: plain, nested by dots, or one of several aggregates that `define_metric` asked for."""
-    found: Any = summary.get(name)
-    if found is None:
-        found = _nested(summary, name.split("."))
-    if isinstance(found, Mapping):
-        found = next((found[key] for key in ("max" if maximise else "min", "best", "last") if key in found), None)
-    return found if isinstance(found, int | float) else None
-
-
-def _nested(summary: Mapping[str, Any], path: list[str]) -> Any:
-    place: Any = summary
-    for part in path:
-        place = place.get(part) if isinstance(place, Mapping) else None
-    return place

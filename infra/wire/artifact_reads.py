@@ -118,9 +118,14 @@ def _membership_in(owner: CollectionRow, info: Info, aliasName: str) -> Membersh
     return info.context.hub.artifacts.membership_in(owner, aliasName)
 
 
-def _artifact_named(root: ProjectRow, info: Info, name: str) -> ArtifactRow | None:
+def _artifact_named(root: ProjectRow, info: Info, name: str, **_tracking: object) -> ArtifactRow | None:
     found = _membership(root, info, name)
     return info.context.hub.artifacts.artifact(found.artifact_id) if found else None
+
+
+def _artifact_of_type(root: TypeRow, info: Info, name: str) -> ArtifactRow | None:
+    found = _artifact_named(root.project, info, name)
+    return found if found and found.collection.type == root.name else None
 
 
 def _collection_named(root: ProjectRow | TypeRow, info: Info, name: str) -> CollectionRow | None:
@@ -210,6 +215,7 @@ RESOLVERS: Resolvers = {
     },
     "ArtifactType": {
         "id": lambda row, _info: encode("ArtifactType", row.id),
+        "artifact": _artifact_of_type,
         "artifactCollection": _collection_named,
         "artifactCollections": _collections,
     },

@@ -30,6 +30,7 @@ MD5 = "MANIFEST_MD5"
 FEATURES.update(
     (
         "ARTIFACT_COLLECTIONS_FILTERING_SORTING",
+        "ARTIFACT_COLLECTION_MEMBERSHIP_FILE_DOWNLOAD_HANDLER",
         "ARTIFACT_DIGEST_ALGORITHM",
         "ARTIFACT_MEMBERSHIP_IN_LINK_ARTIFACT_RESPONSE",
         "ARTIFACT_TAGS",
@@ -40,17 +41,27 @@ FEATURES.update(
 
 
 def routes(hub: Hub) -> list[BaseRoute]:
-    """`GET /artifactsV2/{region}/{entity}/{project}/{collection}/[{artifact}/]{birth artifact}/{md5 hex}/{name}`."""
+    """`GET /artifactsV2/{region}/{entity}/{project}/{collection}/[{artifact}/]{birth artifact}/{md5 hex}/{name}`.
+
+    Older clients may leave out project, collection and name.
+    """
 
     async def entry(request: Request) -> Response:
         user = authenticate(request, hub)
-        parts: list[str] = ["", *request.path_params["place"].split("/")]
-        *place, digest, name = parts
-        file = await run_in_threadpool(find_entry, hub, user, place[5:], digest)
+        *ids, digest, name = place_of(request.path_params["place"])
+        file = await run_in_threadpool(find_entry, hub, user, ids, digest)
         assert file.sha256 is not None  # files are found by content that is here
         return send(hub, file.sha256, name)
 
     return [Route("/artifactsV2/{place:path}", guarded(entry), methods=["GET"])]
+
+
+def place_of(path: str) -> list[str]:
+    """Artifact ids, MD5 and name of an entry, from its address. Raises `Missing`."""
+    parts = path.split("/")
+    if len(parts) < 4:
+        raise Missing(f"artifact file: {path[:200]!r} is no address of one")
+    return [*parts[2:], parts[-1]] if len(parts) == 4 else parts[4:]
 
 
 def find_entry(hub: Hub, user: UserRow, artifact_ids: Sequence[str], digest: str) -> FileRow:

@@ -58,11 +58,14 @@ def inflated(body: bytes, limit: int) -> bytes:
 
 
 def read_post(body: dict[str, Any]) -> StreamPost:
-    """A request's body as the hub takes it; files that are not streamed line by line are passed over."""
+    """A request's body as the hub takes it; files that are not streamed line by line are passed over.
+
+    Raises `Invalid` for what no client sends: numbers or lists that are something else.
+    """
     files = body.get("files") or {}
     if not isinstance(files, dict):
-        raise Invalid(f"files: got {type(files).__name__}; send an object")
-    chunks = {name: _chunk(chunk) for name, chunk in files.items() if isinstance(chunk, dict)}
+        raise Invalid(f"files: got {type(files).__name__}; send a JSON object")
+    chunks = {name: _chunk(name, chunk) for name, chunk in files.items() if isinstance(chunk, dict)}
     summary = [parse(line) for line in chunks.get(_SUMMARY, (0, []))[1]]
     return StreamPost(
         lines={_FILES[name]: chunk for name, chunk in chunks.items() if name in _FILES},
@@ -73,15 +76,16 @@ def read_post(body: dict[str, Any]) -> StreamPost:
     )
 
 
-def _chunk(chunk: dict[str, Any]) -> tuple[int, Sequence[str]]:
+def _chunk(name: str, chunk: dict[str, Any]) -> tuple[int, Sequence[str]]:
     content = chunk.get("content") or []
     if not isinstance(content, list):
-        raise Invalid(f"content: got {type(content).__name__}; send a list of lines")
-    return max(0, _whole("offset", chunk.get("offset"))), [str(line) for line in content]
+        raise Invalid(f"files.{name[:80]}.content: got {type(content).__name__}; send a list of lines")
+    offset = _whole(f"files.{name[:80]}.offset", chunk.get("offset"))
+    return max(0, offset), [str(line) for line in content]
 
 
 def _whole(field: str, value: object) -> int:
-    """A number that the database can hold. Raises `Invalid`."""
+    """A number that the database can hold; none is 0. Raises `Invalid`."""
     if value is None:
         return 0
     if not isinstance(value, int | float) or not -_MOST <= value <= _MOST:

@@ -1,7 +1,7 @@
 """W&B's filters (MongoDB's operators over columns) and orders, applied to rows. Pure.
 
 `read(row, name)` gives a row's column; for runs that is `column`, with name, state, sweep, display_name, tags, group,
-job_type, host, user, notes, created_at, updated_at, heartbeat_at, `config.X` (also `config.X.value`) and
+job_type, host, user, notes, created_at, updated_at, heartbeat_at, duration, `config.X` (also `config.X.value`) and
 `summary_metrics.X`, with further dots for nested values. Camel case is understood.
 """
 
@@ -17,6 +17,7 @@ from operator import ge, gt, le, lt
 from typing import Any, TypeVar
 
 from infra.hub.errors import Invalid
+from infra.hub.metrics import aggregated
 from infra.hub.rows import RunRow
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ _COLUMNS: Mapping[str, Callable[[RunRow], Any]] = {
     "created_at": lambda run: run.created_at,
     "updated_at": lambda run: run.heartbeat_at or run.created_at,
     "heartbeat_at": lambda run: run.heartbeat_at,
+    "duration": lambda run: _seconds(run),
 }
 
 
@@ -109,13 +111,14 @@ def matcher(document: Mapping[str, Any], read: Read = column) -> Test:
 def order(rows: Iterable[T], text: str | None, read: Read = column) -> list[T]:
     """Rows sorted by `+created_at`, `-summary_metrics.loss` or several of these, comma separated; `+` is the default.
 
-    Rows that lack the key come last, whichever the direction.
+    Rows that lack the key come last, whichever the direction. A metric that `define_metric(summary=…)` aggregates
+    counts by its extremum in that direction.
     """
     found = list(rows)
     for term in reversed([part.strip() for part in (text or "").split(",") if part.strip()]):
         descending, name = term.startswith("-"), term.lstrip("+-")
         have = [row for row in found if read(row, name) is not None]
-        have.sort(key=lambda row: _rank(read(row, name)), reverse=descending)
+        have.sort(key=lambda row: _rank(aggregated(read(row, name), descending)), reverse=descending)
         found = have + [row for row in found if read(row, name) is None]
     return found
 
@@ -138,18 +141,28 @@ def _texts(value: Any) -> list[str] | None:
 
 
 def _clause(key: str, value: Any, read: Read) -> Test:
-    if key in ("$and", "$or"):
-        if not isinstance(value, list):
-            raise Invalid(f"filters: {key} got {type(value).__name__}; give it a list")
-        parts = [matcher(part, read) for part in value]
+    if key in ("$and", "$or", "$nor"):
+        parts = [_nested(key, part, read) for part in _list(key, value)]
         join = all if key == "$and" else any
-        return lambda row: join(part(row) for part in parts)
+        return _negate(lambda row: join(part(row) for part in parts), key == "$nor")
     if key == "$not":
-        return _negate(matcher(value, read), True)
+        return _negate(_nested(key, value, read), True)
     if key.startswith("$"):
-        raise Invalid(f"filters: got {key!r}; at this place use $and, $or, $not or a column")
+        raise Invalid(f"filters: got {key!r}; at this place use $and, $or, $nor, $not or a column")
     test = _test(value)
     return lambda row: test(read(row, key))
+
+
+def _nested(key: str, value: Any, read: Read) -> Test:
+    if not isinstance(value, Mapping):
+        raise Invalid(f"filters: {key} got {type(value).__name__}; give it a JSON object")
+    return matcher(value, read)
+
+
+def _list(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise Invalid(f"filters: {name} got {type(value).__name__}; give it a list")
+    return value
 
 
 def _test(wanted: Any) -> Test:
@@ -161,9 +174,7 @@ def _test(wanted: Any) -> Test:
 
 def _operator(name: str, operand: Any) -> Test:
     if name in ("$in", "$nin"):
-        if not isinstance(operand, list):
-            raise Invalid(f"filters: {name} got {type(operand).__name__}; give it a list")
-        found = [_equals(each) for each in operand]
+        found = [_equals(each) for each in _list(name, operand)]
         return _negate(lambda value: any(test(value) for test in found), name == "$nin")
     if name == "$not":
         return _negate(_test(operand), True)
@@ -235,6 +246,12 @@ def _walk(value: Any, parts: Sequence[str]) -> Any:
             if key in value:
                 return _walk(value[key], parts[count:])
     return _walk(value, parts[1:]) if parts[0] == "value" else None
+
+
+def _seconds(run: RunRow) -> float | None:
+    """How long a run has taken, or takes so far; None before its start."""
+    end = run.finished_at or run.heartbeat_at
+    return (end - run.started_at).total_seconds() if run.started_at and end else None
 
 
 def _rank(value: Any) -> tuple[int, Any]:

@@ -29,6 +29,7 @@ from infra.hub.rows import UserRow
 from infra.hub.service import Hub
 from infra.wire.filters import snake
 from infra.wire.http import Json, authenticate, endpoint, parse_json
+from infra.wire.open_inputs import RULES, known_variables, without_unknown
 from infra.wire.refusals import reason
 from infra.wire.weight import check_items, check_text, check_values
 
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 Resolvers = Mapping[str, Mapping[str, Callable[..., Any]]]
 MAX_TOKENS = 10_000
 _SIGNED = re.compile(r"/(upload|download)/[\w.-]+")
+UNKNOWN = "(docs/wire.md lists what this server does)"
 INTERNAL = "the hub failed on this operation; its log says why"
 
 
@@ -74,6 +76,12 @@ def build_schema(*tables: Resolvers) -> gql.GraphQLSchema:
     return schema
 
 
+def descriptions(schema: gql.GraphQLSchema, type_name: str) -> dict[str, str]:
+    """A type's described fields by name, in the schema's order."""
+    fields: Mapping[str, gql.GraphQLField] = schema.type_map[type_name].fields  # type: ignore[attr-defined]
+    return {name: field.description for name, field in fields.items() if field.description}
+
+
 class Executor:
     """Runs operations against one schema; parsed and validated documents are kept, for clients repeat theirs."""
 
@@ -87,7 +95,8 @@ class Executor:
         except gql.GraphQLError as error:
             return (error,)
         check_text(document)  # before it is validated, which takes long for what is long
-        return tuple(gql.validate(self._schema, document)) or document
+        document = without_unknown(self._schema, document)
+        return tuple(gql.validate(self._schema, document, RULES)) or document
 
     def run(
         self, query: str, variables: Mapping[str, Any], operation: str | None, context: Context
@@ -99,14 +108,14 @@ class Executor:
         document = self._document(query)
         if isinstance(document, tuple):
             found = [error.message for error in document]
-            why = reason(found)
-            return {"errors": [{"message": text} for text in ([why] if why else found)]}, 400
+            told = [why] if (why := reason(found)) else [f"{found[0]} {UNKNOWN}", *found[1:]]
+            return {"errors": [{"message": text} for text in told]}, 400
         check_values(document, variables)
         result = gql.execute_sync(
             self._schema,
             document,
             context_value=context,
-            variable_values=dict(variables),
+            variable_values=known_variables(self._schema, document, variables),
             operation_name=operation or None,  # the client sends "" for none
             field_resolver=_attribute,
         )
@@ -124,7 +133,7 @@ def routes(hub: Hub, executor: Executor) -> list[BaseRoute]:
         asked = parse_json(body)
         query, variables = str(asked.get("query", "")), asked.get("variables") or {}
         if not isinstance(variables, dict):
-            raise Invalid(f"variables: got {type(variables).__name__}; send an object")
+            raise Invalid(f"variables: got {type(variables).__name__}; send a JSON object")
         check_items(variables)
         started = time.perf_counter()
         answer, status = executor.run(query, variables, asked.get("operationName"), context)
@@ -187,7 +196,14 @@ def _json_text(value: Any) -> str:
 
 
 def _int64(value: Any) -> int:
+    """A whole number of 64 bits, which may come as text."""
+    if isinstance(value, bool) or not _WHOLE.fullmatch(str(value)) or not -_LIMIT <= int(value) < _LIMIT:
+        raise gql.GraphQLError(f"Int64: got {str(value)[:40]!r}; send a whole number of 64 bits")
     return int(value)
+
+
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_LIMIT = 1 << 63
 
 
 @dataclass(frozen=True)

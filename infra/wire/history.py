@@ -40,12 +40,22 @@ def events(run: RunRow, info: Info, samples: int | None = None) -> list[str]:
 
 
 def sampled(run: RunRow, info: Info, specs: Sequence[str]) -> list[list[dict[str, Any]]]:
-    """For each spec `{keys, samples, minStep, maxStep}` the rows that have all its keys, with these keys alone."""
+    """For each spec `{keys, samples, minStep, maxStep}` the rows that have all its keys, with these keys alone.
+
+    Clients page with it, and do not agree whether maxStep belongs to a page: newer ones mean so, and ask for as many
+    samples as that page has steps; older ones mean the step after the page.
+    """
     wanted = [_spec(text) for text in specs]
     if not any(spec.get("keys") for spec in wanted):
         return [[] for _ in wanted]
     rows = [parse(text) for text in info.context.hub.lines(run.id, Stream.HISTORY)]
     return [_sample(rows, spec) for spec in wanted]
+
+
+def unexported(run: RunRow, info: Info, liveKeys: Sequence[str]) -> dict[str, Any]:  # noqa: N803
+    """W&B's history as files of columns: none here. From the first live row on, the client reads pages."""
+    first = [parse(text) for text in info.context.hub.steps(run.id, -END, END, 1)]
+    return {"parquetUrls": [], "liveData": [{key: finite(row[key]) for key in liveKeys if key in row} for row in first]}
 
 
 def keys(run: RunRow, info: Info) -> dict[str, Any] | None:
@@ -114,17 +124,26 @@ def finite(value: Any) -> Any:
 
 
 def _sample(rows: Sequence[dict[str, Any]], spec: dict[str, Any]) -> list[dict[str, Any]]:
-    keys, low, high = spec.get("keys") or [], spec.get("minStep"), spec.get("maxStep")
+    keys = spec.get("keys") or []
+    low, high, samples = (_whole(spec, name) for name in ("minStep", "maxStep", "samples"))
     if not keys:
         return []
-    fit = [row for row in rows if all(key in row for key in keys) and _within(row.get("_step"), low, high)]
-    return [{key: finite(row[key]) for key in keys} for row in spread(fit, int(spec.get("samples") or SAMPLES))]
+    end = high + 1 if high is not None and samples == high - (low or 0) + 1 else high
+    fit = [row for row in rows if all(key in row for key in keys) and _within(row.get("_step"), low, end)]
+    return [{key: finite(row[key]) for key in keys} for row in spread(fit, samples or SAMPLES)]
 
 
-def _within(step: Any, low: Any, high: Any) -> bool:
-    if low is None and high is None:
+def _within(step: Any, low: int | None, end: int | None) -> bool:
+    if low is None and end is None:
         return True
-    return isinstance(step, int | float) and (low is None or step >= low) and (high is None or step <= high)
+    return isinstance(step, int | float) and (low is None or step >= low) and (end is None or step < end)
+
+
+def _whole(spec: dict[str, Any], name: str) -> int | None:
+    value = spec.get(name)
+    if value is not None and not isinstance(value, int):
+        raise Invalid(f"specs: {name} got {type(value).__name__}; send a whole number")
+    return value
 
 
 def _spec(text: str) -> dict[str, Any]:
@@ -134,6 +153,8 @@ def _spec(text: str) -> dict[str, Any]:
         raise Invalid(f"specs: not JSON ({error})") from error
     if not isinstance(spec, dict):
         raise Invalid(f"specs: got {type(spec).__name__}; send JSON objects")
+    if not isinstance(keys := spec.get("keys") or [], list) or not all(isinstance(key, str) for key in keys):
+        raise Invalid("specs: keys got something else; send a list of texts")
     return spec
 
 

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from infra.hub.service import Hub
 
 log = logging.getLogger(__name__)
 BODY_LIMIT = 64 << 20  # bytes; one file_stream request of the client stays below 16 MiB
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 Handler = Callable[[Request, bytes], Response]
 INTERNAL = "the hub failed on this request; its log says why"
@@ -83,7 +85,13 @@ def parse_json(body: bytes) -> dict[str, Any]:
         _check_text(value)
     if not isinstance(value, dict):
         raise Invalid(f"body: got {type(value).__name__}; send a JSON object")
-    return value
+    return _encodable(value) if _HALF.search(body) else value
+
+
+def _encodable(value: dict[str, Any]) -> dict[str, Any]:
+    """The value with halves of surrogate pairs, which JSON can hold and a database cannot, as question marks."""
+    whole: dict[str, Any] = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+    return whole
 
 
 def _check_text(value: object) -> None:

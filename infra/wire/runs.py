@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 from infra.hub.errors import Denied, Invalid, Missing
@@ -13,6 +15,8 @@ from infra.wire import history
 from infra.wire.doors import find_project, find_run, owned
 from infra.wire.graphql import Info, Resolvers
 from infra.wire.ids import encode
+
+log = logging.getLogger(__name__)
 
 
 def project_of(run: RunRow, info: Info) -> ProjectRow:
@@ -38,11 +42,20 @@ def load_object(field: str, text: str | None) -> dict[str, Any] | None:
 
 def _upsert(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
     hub, change = info.context.hub, _change(input)
+    _refuse_fork(change.config)
     run_id = owned(info, "Run", input["id"]) if input.get("id") else None
     if run_id is not None and not change.name:  # `wandb.Api().run(…).update()`
         return {"bucket": hub.revise_run(run_id, change), "inserted": False}
     run, inserted = hub.begin_run(info.context.user, change, run_id)
     return {"bucket": run, "inserted": inserted}
+
+
+def _refuse_fork(config: Mapping[str, Any] | None) -> None:
+    """A fork is told by the configuration alone: without its parent's history the run would be half a run."""
+    internal = (config or {}).get("_wandb")
+    value = internal.get("value") if isinstance(internal, Mapping) else None
+    if isinstance(value, Mapping) and value.get("branch_point"):
+        raise Denied("fork_from: forking a run is not served by this server; start a new run, or resume the old one")
 
 
 def _change(given: dict[str, Any]) -> RunChange:
@@ -67,12 +80,18 @@ def _change(given: dict[str, Any]) -> RunChange:
 
 
 def _delete(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
-    info.context.hub.delete_run(owned(info, "Run", input["id"]))
+    with_artifacts = input.get("deleteArtifacts") is True
+    info.context.hub.run_edits.delete(owned(info, "Run", input["id"]), with_artifacts=with_artifacts)
     return {"success": True}
 
 
 def _stop(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
     info.context.hub.stop_run(owned(info, "Run", input["id"]))
+    return {"success": True}
+
+
+def _set_state(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
+    info.context.hub.run_edits.set_state(owned(info, "Run", input["id"]), input["state"])
     return {"success": True}
 
 
@@ -84,7 +103,10 @@ def _refuse(what: str) -> Any:
 
 
 def _alert(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
-    find_run(info, input["entityName"], input["projectName"], input["runName"])
+    run = find_run(info, input["entityName"], input["projectName"], input["runName"])
+    title, text, severity = input["title"], input["text"], input.get("severity") or "INFO"
+    info.context.hub.run_edits.alert(run.id, title, text, severity)
+    log.warning("alert of run %s/%s/%s, %s: %r", run.entity, run.project, run.name, severity, title[:200])
     return {"success": True}
 
 
@@ -104,7 +126,7 @@ RESOLVERS: Resolvers = {
         "upsertBucket": _upsert,
         "deleteRun": _delete,
         "stopRun": _stop,
-        "updateRunState": _refuse("setting a run's state"),
+        "updateRunState": _set_state,
         "rewindRun": _refuse("rewinding or forking a run"),
         "notifyScriptableRunAlert": _alert,
     },
@@ -138,7 +160,7 @@ RESOLVERS: Resolvers = {
         "history": history.page,
         "events": history.events,
         "sampledHistory": history.sampled,
-        "parquetHistory": lambda _run, _info, **_keys: {"parquetUrls": [], "liveData": []},
+        "parquetHistory": history.unexported,
         "logLines": history.log_lines,
     },
 }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from infra.hub.errors import Invalid
+from infra.hub.errors import Invalid, Missing
+from infra.hub.metrics import metric_value
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, SweepState
 from infra.hub.sweep_config import controller_run, is_full, is_scheduled, warnings
 from infra.hub.sweeps import SweepChange
@@ -15,7 +17,7 @@ from infra.wire import filters, paging
 from infra.wire.doors import find_project, owned
 from infra.wire.given import Given, taking
 from infra.wire.graphql import Info, Resolvers
-from infra.wire.ids import encode
+from infra.wire.ids import decode, encode
 from infra.wire.runs import load_object
 from infra.wire.users import FEATURES, select
 
@@ -86,9 +88,21 @@ def _create_agent(_root: object, info: Info, input: dict[str, Any]) -> dict[str,
 def _heartbeat(_root: object, info: Info, input: dict[str, Any]) -> dict[str, Any]:
     listed = load_object("runState", input.get("runState")) or {}
     alive = {name for name, running in listed.items() if running}
-    hub, agent_id = info.context.hub, owned(info, "Agent", input["id"])
-    command = hub.heartbeat(agent_id, alive)
-    return {"agent": hub.agent_by_id(agent_id), "commands": json.dumps([command] if command else [])}
+    hub, number = info.context.hub, input["id"]
+    try:
+        agent_id = owned(info, "Agent", number)
+        command = hub.heartbeat(agent_id, alive)
+        return {"agent": hub.agent_by_id(agent_id), "commands": json.dumps([command] if command else [])}
+    except Missing:
+        if not alive:
+            raise
+    # Its sweep was deleted. Older clients kill their run at a 404, so that waits until there is none.
+    return {"agent": _forgotten(decode("Agent", number)), "commands": "[]"}
+
+
+def _forgotten(agent_id: int) -> AgentRow:
+    now = datetime.now(UTC)
+    return AgentRow(agent_id, "", "", "", "FINISHED", now, now, None)
 
 
 def _state(sweep: SweepRow, info: Info) -> str:
@@ -121,14 +135,14 @@ def _best_loss(sweep: SweepRow, info: Info) -> float | None:
     metric = sweep.config.get("metric")
     if not isinstance(metric, dict) or "name" not in metric:
         return None
-    key, best = f"summary_metrics.{metric['name']}", max if metric.get("goal") == "maximize" else min
+    name, maximise = str(metric["name"]), metric.get("goal") == "maximize"
+    best = max if maximise else min
 
     def among(runs: Sequence[RunRow]) -> float | None:
-        found = [filters.column(run, key) for run in runs]
-        numbers = [value for value in found if isinstance(value, int | float) and math.isfinite(value)]
-        return best(numbers, default=None)
+        found = [metric_value(run.summary, name, maximise) for run in runs]
+        return best((value for value in found if value is not None and math.isfinite(value)), default=None)
 
-    return info.context.hub.listing.derived(sweep.id, ("best", key, best), among)
+    return info.context.hub.listing.derived(sweep.id, ("best", name, maximise), among)
 
 
 def _agent(sweep: SweepRow, info: Info, agentName: str) -> AgentRow | None:  # noqa: N803

@@ -15,7 +15,8 @@ from infra.wire.graphql import Context, Info, Resolvers
 from infra.wire.ids import encode
 
 # Features of W&B's server that are served here, added by the modules that serve them; the client asks before use.
-FEATURES: set[str] = set()
+FEATURES: set[str] = {"SWEEPS_QUERY_FILTERING"}
+NEWEST_CLIENT = "0.31.0"  # that was tried; older clients read from it what the server understands
 
 
 def _viewer(_root: object, info: Info) -> UserRow:
@@ -23,7 +24,8 @@ def _viewer(_root: object, info: Info) -> UserRow:
 
 
 def _server_info(_root: object, _info: Info) -> dict[str, Any]:
-    return {"features": [{"name": name, "isEnabled": True} for name in sorted(FEATURES)]}
+    features = [{"name": name, "isEnabled": True} for name in sorted(FEATURES)]
+    return {"features": features, "cliVersionInfo": {"max_cli_version": NEWEST_CLIENT}}
 
 
 def _entity(_root: object, info: Info, name: str | None = None) -> dict[str, Any] | None:
@@ -108,9 +110,22 @@ def _sweeps(
     info: Info,
     first: int | None = None,
     after: str | None = None,
-    **_unused: object,
+    filters: str | None = None,
 ) -> dict[str, Any]:
-    return paging.connection(info.context.hub.sweeps(root.entity, root.name), first, after)
+    return paging.connection(_select_sweeps(info.context, root, filters), first, after)
+
+
+def _select_sweeps(known: Context, project: ProjectRow, document: str | None) -> list[SweepRow]:
+    matches = filters.matcher(filters.parse(document), _sweep_column)
+    return [sweep for sweep in known.hub.sweeps(project.entity, project.name) if matches(sweep)]
+
+
+def _sweep_column(sweep: SweepRow, name: str) -> Any:
+    """What sweeps are selected by: name, state, display_name, method, description, user, created_at, updated_at."""
+    column = filters.snake(name)
+    if column == "display_name":
+        return sweep.display_name or sweep.config.get("name")
+    return sweep.config.get("method") if column == "method" else getattr(sweep, column, None)
 
 
 RESOLVERS: Resolvers = {
@@ -149,6 +164,7 @@ RESOLVERS: Resolvers = {
         "runCount": _run_count,
         "sweep": _sweep,
         "sweeps": _sweeps,
+        "allViews": lambda _project, _info, **_page: paging.connection([]),
         "totalSweeps": lambda project, info: len(info.context.hub.sweeps(project.entity, project.name)),
     },
 }

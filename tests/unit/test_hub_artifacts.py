@@ -314,7 +314,7 @@ def test_inputs_and_outputs_are_remembered(shelf: Shelf) -> None:
     assert [row.id for row in shelf.artifacts.inputs(user.id)] == [artifact.id]
     assert [row.id for row in shelf.artifacts.outputs(shelf.run.id)] == [artifact.id]
     assert [row.name for row in shelf.artifacts.used_by(artifact.id)] == ["run2"]
-    shelf.hub.delete_run(shelf.run.id)
+    shelf.hub.run_edits.delete(shelf.run.id, with_artifacts=False)
     assert shelf.artifacts.artifact(artifact.id).run_id is None
 
 
@@ -323,7 +323,7 @@ def test_a_run_can_go_with_its_artifacts(shelf: Shelf) -> None:
     shelf.log({"a": b"1"})
     shelf.ask({"a": b"half"})
     other = shelf.log({"a": b"2"}, run=None)
-    shelf.artifacts.delete_outputs(shelf.run.id)
+    shelf.hub.run_edits.delete(shelf.run.id, with_artifacts=True)
     assert [member.artifact_id for member in shelf.artifacts.memberships(other.collection)] == [other.id]
     assert shelf.version("weights:latest") == 1
 

@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support_hub import SWEEP, Clock, first_user, local_hub, make_sweep
+from support_hub import SWEEP, Clock, first_user, local_hub, make_agent, make_sweep
 
-from infra.hub.errors import Invalid, Missing
+from infra.hub.errors import Conflict, Invalid, Missing
 from infra.hub.rows import RunState
 from infra.hub.runs import RunChange, StreamPost
 from infra.hub.service import Hub
@@ -47,6 +47,19 @@ def test_history_is_the_same_however_often_it_is_sent(data: st.DataObject) -> No
         assert hub.lines(run_id, Stream.HISTORY) == rows
         assert hub.run_by_id(run_id).history_lines == len(rows)
         assert [row["x"] for row in hub.history(run_id, after_line=1)] == list(range(1, len(rows)))
+
+
+def test_a_history_sent_again_after_itself_is_stored_once(hub: Hub) -> None:
+    """`wandb sync` of a run that is here in part appends its whole history: what is new alone is added."""
+    run_id = begin(hub)
+    rows = [f'{{"_step": {n}, "x": {n or "NaN"}}}' for n in range(6)]
+    say(hub, StreamPost(lines={Stream.HISTORY: (0, rows[:4])}))
+    again = [f'{{"x": {n or "NaN"}, "_step": {n}}}' for n in range(6)]
+    for _ in range(2):
+        say(hub, StreamPost(lines={Stream.HISTORY: (4, again)}))
+    assert hub.lines(run_id, Stream.HISTORY) == [*rows[:4], *again[4:]]
+    say(hub, StreamPost(lines={Stream.HISTORY: (10, ['{"_step": 0, "x": 7}'])}))  # a run begun anew under its id
+    assert [row["x"] for row in hub.history(run_id)][-1] == 7
 
 
 def test_console_lines_may_be_rewritten(hub: Hub) -> None:
@@ -114,10 +127,51 @@ def test_a_deleted_run_is_gone(hub: Hub) -> None:
     """Deleting forgets the lines too, and the client is told that the run is gone."""
     run_id = begin(hub)
     say(hub, StreamPost(lines={Stream.HISTORY: (0, ["{}"])}))
-    hub.delete_run(run_id)
+    hub.run_edits.delete(run_id, with_artifacts=False)
     assert hub.lines(run_id, Stream.HISTORY) == []
     with pytest.raises(Missing, match="may have been deleted"):
         say(hub, StreamPost())
+
+
+def test_a_run_without_a_sweep_is_set_by_its_user(hub: Hub) -> None:
+    """A crashed or failed run can wait for its user again, for as long as it takes, and a waiting one be given up."""
+    run_id = begin(hub)
+    say(hub, StreamPost(complete=True, exit_code=1))
+    assert hub.run_edits.set_state(run_id, "pending").state is RunState.PENDING
+    hub.clock.pass_by(1e6)
+    assert hub.reap() == 0
+    failed = hub.run_edits.set_state(run_id, "failed")
+    assert failed.state is hub.run_edits.set_state(run_id, "failed").state is RunState.FAILED
+    with pytest.raises(Invalid, match="pending or failed"):
+        hub.run_edits.set_state(run_id, "finished")
+    begin(hub)
+    say(hub, StreamPost(complete=True))
+    with pytest.raises(Conflict, match="finished and cannot become pending"):
+        hub.run_edits.set_state(run_id, "pending")
+
+
+def test_a_sweep_alone_moves_its_runs(hub: Hub) -> None:
+    """A run of a sweep is not set from outside, as on wandb.ai."""
+    sweep = make_sweep(hub)
+    hub.heartbeat(make_agent(hub, sweep), set())
+    (run,) = hub.sweep_runs(sweep.id)
+    with pytest.raises(Conflict, match="belongs to a sweep"):
+        hub.run_edits.set_state(run.id, "failed")
+
+
+def test_alerts_are_kept_with_their_run(hub: Hub) -> None:
+    """What a run alerts its user of is there, newest first, and goes with the run."""
+    run_id = begin(hub)
+    for title in ("first", "second"):
+        hub.run_edits.alert(run_id, title, "text", "WARN")
+    assert [(alert.title, alert.severity) for alert in hub.run_edits.alerts(run_id)] == [
+        ("second", "WARN"),
+        ("first", "WARN"),
+    ]
+    hub.run_edits.delete(run_id, with_artifacts=False)
+    assert hub.run_edits.alerts(run_id) == []
+    with pytest.raises(Missing):
+        hub.run_edits.alert(run_id, "late", "text", "INFO")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "x" * 129, "a\nb", "%2e"])

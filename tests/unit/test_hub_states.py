@@ -31,8 +31,8 @@ def test_every_state_is_live_queued_or_ended() -> None:
 
 @given(st.sampled_from(sorted(ENDED_STATES - {RunState.CRASHED})), st.sampled_from(RunEvent))
 def test_what_has_ended_only_a_new_start_moves(state: RunState, event: RunEvent) -> None:
-    """Finished, failed and killed runs stay so unless their user starts them again."""
-    assert after(state, event) is state or event is RunEvent.STARTED
+    """Finished, failed and killed runs stay so unless their user starts them again, or says that they will."""
+    assert after(state, event) is state or event in (RunEvent.STARTED, RunEvent.RESET)
 
 
 @given(

@@ -34,6 +34,7 @@ def found(document: dict[str, Any]) -> str:
         ({"$and": [{"sweep": "sweep001"}, {"config.lr": {"$gt": 0.1}}]}, "b"),
         ({"$or": [{"name": "a"}, {"name": "c"}]}, "ac"),
         ({"$not": {"name": "a"}}, "bc"),
+        ({"$nor": [{"name": "a"}, {"state": "failed"}]}, "b"),
         ({"config.lr": {"$not": {"$lt": 0.2}}}, "bc"),
         ({"config.lr.value": 0.1}, "a"),
         ({"config.ratio.value.stem": 0.5}, "a"),
@@ -63,7 +64,10 @@ def test_filters_select_as_mongo_does(document: dict[str, Any], expected: str) -
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"$nor": []}, "nor"),
+        ({"$where": []}, "where"),
+        ({"$nor": {}}, "give it a list"),
+        ({"$or": ["a"]}, "give it a JSON object"),
+        ({"$not": 3}, "give it a JSON object"),
         ({"name": {"$where": 1}}, "where"),
         ({"name": {"$in": "a"}}, "give it a list"),
         ({"$or": {}}, "give it a list"),
@@ -104,6 +108,13 @@ def test_orders_may_be_several() -> None:
     runs = [run_row(n, summary={"a": a, "b": b}) for n, (a, b) in enumerate([(1, 1), (0, 5), (1, 2), (0, 6)])]
     assert [run.id for run in order(runs, "summary_metrics.a,-summary_metrics.b")] == [3, 1, 2, 0]
     assert [run.id for run in order(runs, None)] == [0, 1, 2, 3]
+
+
+def test_an_aggregated_metric_is_sorted_by_its_extremum() -> None:
+    """`define_metric(summary="max")` makes a dictionary of a metric; its runs sort among those with a plain number."""
+    runs = [run_row(n, summary={"m": value}) for n, value in enumerate([{"max": 3, "min": 1}, 2, {"max": 1, "min": 0}])]
+    assert [run.id for run in order(runs, "-summary_metrics.m")] == [0, 1, 2]
+    assert [run.id for run in order(runs, "+summary_metrics.m")] == [2, 0, 1]
 
 
 @given(st.dictionaries(st.sampled_from(["name", "state", "config.lr", "tags"]), VALUES, max_size=3))

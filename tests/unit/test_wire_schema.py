@@ -1,33 +1,19 @@
-"""The schema against the operations that the installed client itself holds."""
+"""The schema against the operations that the installed clients themselves hold."""
 
+import ast
 import re
 from pathlib import Path
-from types import ModuleType
 
 import graphql
 import pytest
 import wandb
-from wandb.apis._generated import operations as api_operations
-from wandb.sdk.artifacts._generated import operations as artifact_operations
-from wandb.sdk.internal._generated import operations as internal_operations
+from support_clients import OLDER
 
 from infra.wire.graphql import build_schema
+from infra.wire.listing import NOT_SERVED
 
-# What the hub does not serve, by the client's operation: docs/hub.md says so in words.
-NOT_SERVED = {
-    # launch queues
-    "CreateDefaultResourceConfig CreateRunQueue UpsertRunQueue",
-    # saved charts
-    "CreateCustomChart",
-    # teams, invitations, keys made by users
-    "GetTeamEntity CreateTeam CreateInvite DeleteInvite CreateServiceAccount CreateUserFromAdmin DeleteApiKey",
-    "GenerateApiKey FetchOrganization FetchOrgInfoFromEntity",
-    # registries
-    "FetchAdvancedRegistryFeatures RegistryVersions RegistryCollections FetchRegistry FetchRegistries RenameRegistry",
-    "UpsertRegistry DeleteRegistry RegistryUserMembers RegistryTeamMembers CreateRegistryMembers",
-    "DeleteRegistryMembers UpdateUserRegistryRole UpdateTeamRegistryRole",
-}
-REFUSED = {name for line in NOT_SERVED for name in line.split()}
+REFUSED = {name for line in NOT_SERVED.values() for name in line.split()}
+NAMED = re.compile(r"\s*(?:#graphql\s*)?(?:query|mutation)\s+(\w+)")
 START = re.compile(rb"(?:query|mutation) ([A-Z]\w+) ?(?:\([^)]*\) )?\{")
 FRAGMENT = re.compile(rb"\s*fragment \w+ on \w+ \{")
 
@@ -41,9 +27,9 @@ def closing(text: bytes, start: int) -> int:
     return at
 
 
-def core_operations() -> dict[str, str]:
-    """The operations inside the wandb-core binary, with their fragments."""
-    binary = (Path(wandb.__file__).parent / "bin" / "wandb-core").read_bytes()
+def core_operations(folder: Path) -> dict[str, str]:
+    """The operations inside a client's wandb-core binary, with their fragments."""
+    binary = (folder / "bin" / "wandb-core").read_bytes()
     found = {}
     for match in START.finditer(binary):
         end = closing(binary, match.end())
@@ -53,27 +39,52 @@ def core_operations() -> dict[str, str]:
     return found
 
 
-def python_operations(module: ModuleType) -> dict[str, str]:
-    """The operations of a generated module."""
-    texts = [text for name, text in vars(module).items() if name.endswith("_GQL")]
-    return {re.findall(r"(?:query|mutation)\s+(\w+)", text)[0]: text for text in texts}
+def python_operations(folder: Path) -> dict[str, str]:
+    """The operations of a client's generated modules, and of those that hold them as texts."""
+    found = {}
+    for path in sorted([*folder.rglob("_generated/operations.py"), *folder.glob("apis/public/*.py")]):
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+            if named := NAMED.match(text):
+                found[named[1]] = text
+    # A text that is put together at run time cannot be read here.
+    return {name: text for name, text in found.items() if whole(text)}
 
 
-OPERATIONS = (
-    core_operations()
-    | python_operations(api_operations)
-    | python_operations(artifact_operations)
-    | python_operations(internal_operations)
-)
+def whole(text: str) -> bool:
+    """Whether the text is an operation as it is sent, with all its fragments."""
+    spread = set(re.findall(r"\.\.\. ?([A-Z]\w+)", text))
+    return (
+        "{}" not in text and text.count("{") == text.count("}") and spread <= set(re.findall(r"fragment (\w+)", text))
+    )
+
+
+def operations(folder: Path) -> dict[str, str]:
+    """All operations of the wandb client in that folder."""
+    return core_operations(folder) | python_operations(folder)
+
+
+FOLDERS = {"current": Path(wandb.__file__).parent}
+FOLDERS |= {"older": found[0]} if (found := sorted(OLDER.python.parents[1].glob("lib/*/site-packages/wandb"))) else {}
+CLIENTS = {(name, text): client for client, folder in FOLDERS.items() for name, text in operations(folder).items()}
+CASES = [pytest.param(text, id=f"{name}-{client}") for (name, text), client in CLIENTS.items() if name not in REFUSED]
 SCHEMA = build_schema()
 
 
-def test_the_client_holds_operations() -> None:
+@pytest.mark.parametrize("folder", FOLDERS.values(), ids=FOLDERS)
+def test_the_client_holds_operations(folder: Path) -> None:
     """The reading above finds what the client is known to send."""
-    assert {"UpsertBucket", "RunResumeStatus", "HistoryPage", "GetSweep", "CreateArtifact"} <= set(OPERATIONS)
+    known = {"UpsertBucket", "RunResumeStatus", "HistoryPage", "GetSweep", "CreateArtifact", "ProjectViews"}
+    assert known <= set(operations(folder))
 
 
-@pytest.mark.parametrize("name", sorted(set(OPERATIONS) - REFUSED))
-def test_the_schema_takes_what_the_client_sends(name: str) -> None:
-    """Each operation of the client is valid, except those the hub openly does not serve."""
-    assert graphql.validate(SCHEMA, graphql.parse(OPERATIONS[name])) == []
+@pytest.mark.older_client
+def test_the_older_client_is_read_too() -> None:
+    """Where the older client is installed, its operations are among those that are tried."""
+    assert "older" in FOLDERS
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_the_schema_takes_what_the_client_sends(text: str) -> None:
+    """Each operation of either client is valid, except those the hub openly does not serve."""
+    assert graphql.validate(SCHEMA, graphql.parse(text)) == []

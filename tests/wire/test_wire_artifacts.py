@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support_clients import Client
 from support_hub import HubProcess
 from support_wait import wait_for
 
@@ -32,11 +32,12 @@ def shown(output: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    with HubProcess(tmp_path_factory.mktemp("artifacts")) as process:
+def hub(tmp_path_factory: pytest.TempPathFactory, wandb_client: Client) -> Iterator[HubProcess]:
+    with HubProcess(tmp_path_factory.mktemp("artifacts"), client=wandb_client) as process:
         yield process
 
 
+@pytest.mark.both
 def test_log_use_and_download_in_a_run(hub: HubProcess) -> None:
     """A run logs versions and uses them by alias, version and full path; the same content is the same version."""
     said = shown(
@@ -169,35 +170,47 @@ show(left=[wandb.Api().artifact_exists(f"more/{n}") for n in ("weights:v0", "wei
     assert said["left"] == [True, False, False, True]
 
 
-def test_an_offline_run_is_synced_with_its_artifact(hub: HubProcess, tmp_path: Path) -> None:
-    """`wandb sync` of an offline run brings its artifact, its files and its table."""
+def test_offline_runs_are_synced_with_their_artifacts(hub: HubProcess, tmp_path: Path) -> None:
+    """One `wandb sync` of several offline runs brings each one's artifact and files; once more changes nothing."""
     code = (
         LOGGER
         + """
-with wandb.init(project="offline", id="off1", settings=quiet) as run:
-    run.log({"x": 1, "table": wandb.Table(columns=["a"], data=[[1]])})
-    run.log_artifact(artifact("kept", "model", {"a.txt": "offline"}))
+for number in range(3):
+    with wandb.init(project="offline", id=f"off{number}", settings=quiet, group="g", config={"n": number}) as run:
+        for step in range(4):
+            run.log({"x": number * 10 + step})
+        run.log({"table": wandb.Table(columns=["a"], data=[[number]])})
+        run.log_artifact(artifact("kept", "model", {"a.txt": f"offline {number}"}), aliases=[f"of{number}"])
 """
     )
     hub.python(code, WANDB_MODE="offline", WANDB_DIR=str(tmp_path))
-    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
-    hub.run("wandb", "sync", str(folder))
+    folders = [str(path) for path in sorted((tmp_path / "wandb").glob("offline-run-*"))]
+    assert len(folders) == 3
+    hub.wandb("sync", *folders)
+    hub.wandb("sync", folders[0], "--include-synced")
     said = shown(
         hub.python(
             LOGGER
             + """
-run = wandb.Api().run("offline/off1")
-show(logged=sorted(a.type for a in run.logged_artifacts()), x=run.summary["x"], files=[f.name for f in run.files()])
-show(text=pathlib.Path(wandb.Api().artifact("offline/kept:v0").file(root="kept")).read_text())
+runs = list(wandb.Api().runs("offline", order="+config.n", lazy=False))
+show(runs=[[run.id, run.state, run.config["n"], run.group, run.summary["x"]] for run in runs])
+show(rows=[[row["x"] for row in run.scan_history(keys=["x"])] for run in runs])
+show(logged=[sorted(a.type for a in run.logged_artifacts()) for run in runs], files=[f.name for f in runs[0].files()])
+kept = wandb.Api().artifacts("model", "offline/kept")
+show(kept=sorted(alias for one in kept for alias in one.aliases), count=len(list(kept)))
+show(text=pathlib.Path(wandb.Api().artifact("offline/kept:of1").file(root="kept")).read_text())
 """
         )
     )
-    assert said["logged"] == ["model", "run_table"]
-    assert (said["x"], said["text"]) == (1, "offline")
+    assert said["runs"] == [[f"off{n}", "finished", n, "g", n * 10 + 3] for n in range(3)]
+    assert said["rows"] == [[n * 10 + step for step in range(4)] for n in range(3)]
+    assert said["logged"] == [["model", "run_table"]] * 3
+    assert said["kept"] == ["latest", "of0", "of1", "of2"]
+    assert (said["count"], said["text"]) == (3, "offline 1")
     assert "config.yaml" in said["files"]
 
 
-def test_an_upload_survives_a_kill_of_the_hub(tmp_path: Path) -> None:
+def test_an_upload_survives_a_kill_of_the_hub(tmp_path: Path, wandb_client: Client) -> None:
     """A hub killed while bytes arrive leaves no half of a file; started again, it gets the whole artifact."""
     code = (
         LOGGER
@@ -212,13 +225,13 @@ folder = pathlib.Path(wandb.Api().artifact("kill/big:v0").download(root="big", s
 show(files=[len(set(path.read_bytes())) * path.stat().st_size for path in sorted(folder.iterdir())])
 """
     )
-    with HubProcess(tmp_path) as hub:
+    with HubProcess(tmp_path, client=wandb_client) as hub:
         drafts = tmp_path / "hub" / "blobs" / "drafts"
-        client = hub.popen(sys.executable, "-c", code)
+        process = hub.popen(str(wandb_client.python), "-c", code)
         wait_for(lambda: drafts.exists() and any(drafts.iterdir()), every=0.002)
         hub.kill9()
         hub.restart()
-        output, _ = client.communicate(timeout=100)
+        output, _ = process.communicate(timeout=100)
         assert shown(output)["files"] == [8 << 20] * 6
         assert list(drafts.iterdir()) == []
         stored = [path for path in (tmp_path / "hub" / "blobs").rglob("*") if path.is_file()]

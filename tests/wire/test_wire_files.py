@@ -1,7 +1,6 @@
-"""Run files through the unmodified wandb client, and the signed addresses that carry their bytes."""
+"""Run files on the wire, and the signed addresses that carry their bytes."""
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support_hub import Clock, HubProcess, basic, first_user, local_hub
+from support_hub import Clock, basic, first_user, local_hub
 
 from infra.hub.runs import RunChange
 from infra.hub.service import Hub
@@ -70,48 +69,6 @@ def client(tmp_path: Path) -> Iterator[Client]:
     clock = Clock()
     with local_hub(tmp_path / "hub", clock) as hub:
         yield Client(hub, clock)
-
-
-def shown(output: str) -> dict[str, Any]:
-    lines = [line.removeprefix("SHOWN ") for line in output.splitlines() if line.startswith("SHOWN ")]
-    return {key: value for line in lines for key, value in json.loads(line).items()}
-
-
-def test_a_run_s_files_through_the_client(tmp_path: Path) -> None:
-    """What a run saves is listed, selected, downloaded, added to and deleted with `wandb.Api`."""
-    code = """
-import json, pathlib, numpy, wandb
-def show(**what):
-    print("SHOWN " + json.dumps(what))
-pathlib.Path("note.md").write_text("# saved")
-pathlib.Path("later.txt").write_text("added later")
-with wandb.init(project="demo", settings=wandb.Settings(console="off", x_disable_stats=True, silent=True)) as run:
-    run.log({"image": wandb.Image(numpy.zeros((2, 2, 3), dtype="uint8"))})
-    run.save("note.md", policy="now")
-run = wandb.Api().run(f"demo/{run.id}")
-show(all=[f.name for f in run.files(per_page=2)], count=len(run.files()))
-show(media=[[f.name.split("_")[0], f.mimetype] for f in run.files(pattern="media/%")])
-show(named=[f.name for f in run.files(names=["note.md", "nothing"])])
-show(text=run.file("note.md").download(root="down").read())
-show(config="_wandb" in run.file("config.yaml").download(root="down").read())
-added = run.upload_file("later.txt")
-show(added=[added.name, added.size], state=run.state)
-pathlib.Path("later.txt").write_text("replaced")
-show(again=run.upload_file("later.txt").download(replace=True).read())
-run.files(names=["later.txt"])[0].delete()
-show(left=[f.name for f in run.files(names=["later.txt"])])
-"""
-    with HubProcess(tmp_path) as hub:
-        said = shown(hub.python(code))
-    assert {"config.yaml", "note.md", "requirements.txt", "wandb-metadata.json", "wandb-summary.json"} < set(
-        said["all"]
-    )
-    assert said["count"] == len(said["all"])
-    assert said["media"] == [["media/images/image", "image/png"]]
-    assert said["named"] == ["note.md"]
-    assert (said["text"], said["config"]) == ("# saved", True)
-    assert (said["added"], said["state"]) == (["later.txt", 11], "finished")
-    assert (said["again"], said["left"]) == ("replaced", [])
 
 
 def test_bytes_come_and_go_by_signed_addresses_without_a_key(client: Client) -> None:
@@ -176,7 +133,7 @@ def test_an_upload_for_a_deleted_run_is_refused(client: Client) -> None:
     url = client.upload_url("a.txt")
     run = client.hub.run("local", "demo", "run1")
     assert run is not None
-    client.hub.delete_run(run.id)
+    client.hub.run_edits.delete(run.id, with_artifacts=False)
     assert client.put(url, content=b"a").status_code == 404
 
 

@@ -1,0 +1,23 @@
+"""Wire tests run with the current client, and with an older one: a sample in `make test`, all in `make test-all`."""
+
+import pytest
+from support_clients import CURRENT, OLDER, Client
+from support_needs import insist
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that uses `wandb_client`, itself or by a fixture, is one per client; `@pytest.mark.both` is the sample."""
+    if "wandb_client" in metafunc.fixturenames:
+        sampled = metafunc.definition.get_closest_marker("both") is not None
+        marks = [pytest.mark.older_client, *([] if sampled else [pytest.mark.slow])]
+        clients = [pytest.param(CURRENT, id="current"), pytest.param(OLDER, id="older", marks=marks)]
+        metafunc.parametrize("wandb_client", clients, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def wandb_client(request: pytest.FixtureRequest) -> Client:
+    """The client under test."""
+    found: Client = request.param
+    if found is OLDER:
+        insist("older_client")
+    return found
