@@ -13,6 +13,7 @@ PEOPLE = "users, keys: a client cannot make or remove them here; the administrat
 REGISTRIES = "organizations, registries: there are none here; link artifacts to a collection of a project of yours"
 QUEUES = "launch queues: there are none here; start agents of a sweep with `wandb agent`"
 CHARTS = "saved charts: they are not kept here; log a table or an image"
+AUTOMATIONS = "automations, integrations: there are none here; an alert of a run is kept with it, nobody is mailed"
 PROJECTS = "projects: a client cannot rename or delete one here; make another"
 
 # Fields of the client's operations by the type they are asked of; "*" stands for every field that is not served.
@@ -21,7 +22,9 @@ _REASONS = {
         TEAMS: "createTeam createInvite deleteInvite createServiceAccount",
         PEOPLE: "createUser deleteApiKey generateApiKey",
         REGISTRIES: "createProjectMembers deleteProjectMembers updateProjectMember updateProjectTeamMember",
-        QUEUES: "createRunQueue upsertRunQueue createDefaultResourceConfig pushToRunQueue deleteRunQueues",
+        QUEUES: "createRunQueue upsertRunQueue createDefaultResourceConfig pushToRunQueue deleteRunQueues "
+        "deleteFromRunQueue",
+        AUTOMATIONS: "createFilterTrigger updateFilterTrigger deleteTrigger createGenericWebhookIntegration",
         CHARTS: "createCustomChart",
         PROJECTS: "renameProject deleteModel",
     },
@@ -30,7 +33,11 @@ _REASONS = {
         REGISTRIES: "*",
     },
     "Organization": {REGISTRIES: "*"},
-    "Project": {REGISTRIES: "teamMembers members allowAllArtifactTypesInRegistry"},
+    "Project": {
+        QUEUES: "runQueue",
+        AUTOMATIONS: "triggers",
+        REGISTRIES: "teamMembers members allowAllArtifactTypesInRegistry",
+    },
 }
 _UNKNOWN = re.compile(r"Cannot query field '(\w+)' on type '(\w+)'")
 

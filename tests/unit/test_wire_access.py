@@ -107,7 +107,7 @@ MUTATIONS: dict[str, Case] = {
     "deleteArtifactCollectionTagAssignments": _tags,
 }
 OPEN = {"createArtifactManifest", "updateArtifactManifest", "createArtifactFiles"}
-REFUSED_TO_ALL = {"updateRunState", "rewindRun", "completeMultipartUploadArtifact"}
+REFUSED_TO_ALL = {"rewindRun", "completeMultipartUploadArtifact"}
 NULL_TO_ALL = {"organization"}
 # Two ways of one mutation: by id, where the table above has the name, and the other way round.
 FURTHER: dict[str, Case] = {
