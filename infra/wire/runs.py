@@ -132,6 +132,7 @@ def _told(run: RunRow, _info: Info) -> str:
 
 
 RESOLVERS: Resolvers = {
+    "UpsertBucketPayload": {"serverSettings": lambda _payload, _info: {"serverMessages": []}},
     "Mutation": {
         "upsertBucket": _upsert,
         "deleteRun": _delete,
