@@ -182,7 +182,8 @@ def _run_files(
     after: str | None = None,
     pattern: str | None = None,
 ) -> dict[str, Any]:
-    return file_connection(info.context.hub.files.listed(run.id, names or (), pattern), first, after)
+    named = [name.removeprefix("./") for name in names or ()]  # the client uploads ./a as a
+    return file_connection(info.context.hub.files.listed(run.id, named, pattern), first, after)
 
 
 def _upload_url(file: FileRow, info: Info) -> str | None:

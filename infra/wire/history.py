@@ -65,9 +65,13 @@ def keys(run: RunRow, info: Info) -> dict[str, Any] | None:
     hub = info.context.hub
     last = parse(hub.tail(run.id, Stream.HISTORY, 1)[-1][1])
     found = {
-        key: {"typeCounts": [{"type": _kind(value), "count": run.history_lines}], "monotonic": False}
-        for key, value in {**run.summary, **last}.items()
-        if key != "_wandb"
+        key: {
+            "typeCounts": [{"type": _kind(value), "count": run.history_lines}],
+            "monotonic": False,
+            "previousValue": finite(value),
+        }
+        for key, value in _flat({**run.summary, **last}).items()
+        if not key.startswith("_wandb")
     }
     return {"keys": found, "sets": [], "lastStep": hub.last_step(run.id)}
 
@@ -129,8 +133,18 @@ def _sample(rows: Sequence[dict[str, Any]], spec: dict[str, Any]) -> list[dict[s
     if not keys:
         return []
     end = high + 1 if high is not None and samples == high - (low or 0) + 1 else high
-    fit = [row for row in rows if all(key in row for key in keys) and _within(row.get("_step"), low, end)]
+    within = (row if row.keys() >= set(keys) else _flat(row) for row in rows if _within(row.get("_step"), low, end))
+    fit = [row for row in within if row.keys() >= set(keys)]
     return [{key: finite(row[key]) for key in keys} for row in spread(fit, samples or SAMPLES)]
+
+
+def _flat(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A row with `{"a": {"b": 1}}` as `a.b`, as W&B names nested metrics; media (they say their _type) stay whole."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        nested = isinstance(value, dict) and "_type" not in value
+        found |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return found
 
 
 def _within(step: Any, low: int | None, end: int | None) -> bool:

@@ -122,6 +122,7 @@ def _told(run: RunRow, _info: Info) -> str:
 
 
 RESOLVERS: Resolvers = {
+    "UpsertBucketPayload": {"serverSettings": lambda _payload, _info: {"serverMessages": []}},
     "Mutation": {
         "upsertBucket": _upsert,
         "deleteRun": _delete,

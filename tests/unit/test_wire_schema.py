@@ -79,6 +79,16 @@ def test_the_client_holds_operations(folder: Path) -> None:
 
 
 @pytest.mark.older_client
+def test_what_an_older_client_looks_up_has_fields() -> None:
+    """Older clients ask for the fields of some types before they use them, and fail at a type without any."""
+    texts = [path.read_text() for path in FOLDERS["older"].rglob("*.py") if "vendor" not in path.parts]
+    asked = {name for text in texts for name in re.findall(r'__type\(name: ?"(\w+)"', text)}
+    assert len(asked) > 8
+    launch = {name for name in asked if re.search("RunQueue|LaunchAgent", name)}
+    assert [name for name in asked - launch if not getattr(SCHEMA.type_map.get(name), "fields", None)] == []
+
+
+@pytest.mark.older_client
 def test_the_older_client_is_read_too() -> None:
     """Where the older client is installed, its operations are among those that are tried."""
     assert "older" in FOLDERS

@@ -180,7 +180,10 @@ for number in range(3):
         for step in range(4):
             run.log({"x": number * 10 + step})
         run.log({"table": wandb.Table(columns=["a"], data=[[number]])})
-        run.log_artifact(artifact("kept", "model", {"a.txt": f"offline {number}"}), aliases=[f"of{number}"])
+        made, path = wandb.Artifact("kept", type="model"), pathlib.Path(f"kept-{number}.txt")
+        path.write_text(f"offline {number}")
+        made.add_file(str(path), name="a.txt")
+        run.log_artifact(made, aliases=[f"of{number}"])
 """
     )
     hub.python(code, WANDB_MODE="offline", WANDB_DIR=str(tmp_path))

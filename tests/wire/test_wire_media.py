@@ -18,7 +18,7 @@ with wandb.init(project="demo", settings=wandb.Settings(console="off", x_disable
     picture = wandb.Image(numpy.zeros((2, 2, 3), dtype="uint8"), caption="black")
     run.log({"image": picture, "page": wandb.Html("<b>bold</b>"), "bars": wandb.Histogram([1, 2, 2])})
     run.log({"table": wandb.Table(columns=["n", "picture"], data=[[1, picture]])})
-    run.save("note.md", policy="now")
+    run.save("./note.md", policy="now")
 run = wandb.Api().run(f"demo/{run.id}")
 show(all=[f.name for f in run.files(per_page=2)], count=len(run.files()))
 media = {f.name.split("/")[1]: f for f in run.files() if f.name.startswith("media/")}
@@ -28,7 +28,7 @@ show(logged=[{key: row[key]["_type"] for key in row if isinstance(row[key], dict
 table = next(a for a in run.logged_artifacts() if a.type == "run_table").get("table")
 show(table=[table.columns, table.data[0][0], table.data[0][1].to_data_array()[0][0]])
 show(named=[f.name for f in run.files(names=["note.md", "nothing"])])
-show(text=run.file("note.md").download(root="down").read())
+show(text=run.file("./note.md").download(root="down").read())
 show(config="_wandb" in run.file("config.yaml").download(root="down").read())
 added = run.upload_file("later.txt")
 show(added=[added.name, added.size], state=run.state)

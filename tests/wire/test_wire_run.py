@@ -25,7 +25,7 @@ with start("whole", "wrap", config={"lr": 0.1, "nest": {"a": [1, 2]}}, tags=["t1
            job_type="control", name="A <b>name</b>") as run:
     run.define_metric("top1", summary="max")
     for step in range(5):
-        run.log({"loss": 1 / (step + 1), "top1": [0.1, 0.5, 0.9, 0.3, 0.2][step]})
+        run.log({"loss": 1 / (step + 1), "top1": [0.1, 0.5, 0.9, 0.3, 0.2][step], "deep": {"er": step}})
     run.log({"bad": float("nan")})
     print("hello from the run")
     run.config["late"] = True
@@ -68,6 +68,7 @@ def told(name):
         "url": run.url, "user": run.user.username, "history": run.history(pandas=False),
         "scan": list(run.scan_history()), "scan_x": [row["x"] for row in run.scan_history(keys=["x"], page_size=2)],
         "beta": len(list(run.beta_scan_history(page_size=2))),
+        "nested": [row["deep.er"] for row in run.scan_history(keys=["deep.er"])],
         "sampled": run.history(keys=["x"], samples=2, pandas=False), "last": run.lastHistoryStep,
         "axis": run.history(keys=["loss"], x_axis="top1", pandas=False)[:2], "lines": run._attrs["historyLineCount"],
         "console": run.file("output.log").download(replace=True).read() if name == "whole" else "",
@@ -180,6 +181,7 @@ def test_history_is_scanned_and_sampled(read: dict[str, Any]) -> None:
     assert [row["loss"] for row in run["scan"] if "loss" in row] == [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5]
     assert (len(run["history"]), run["last"], run["beta"]) == (6, 5, 6)
     assert [row["_step"] for row in run["steps"]] == [1, 2]
+    assert run["nested"] == [0, 1, 2, 3, 4]
     assert run["axis"] == [{"top1": 0.1, "loss": 1}, {"top1": 0.5, "loss": 0.5}]
 
 
