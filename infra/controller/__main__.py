@@ -76,6 +76,8 @@ def _document(answers: Sequence[Suggestion | Exhausted]) -> dict[str, Any]:
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Answer requests in the order they come until there are no more."""
     for line in requests:
+        if not line.endswith("\n"):
+            return  # the hub was killed while it asked
         _send(answers, answer(json.loads(line)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from support_pruning import GROUPS, Problem, sweep
 
-from infra.controller.__main__ import controller
+from infra.controller.__main__ import controller, serve
 from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec, suggest_many
 from infra.controller.parameters import parse
 
@@ -188,6 +189,13 @@ def test_another_process_agrees() -> None:
     assert suggestion == json.loads(
         json.dumps({"params": expected.params, "config": expected.config, "why": expected.why})
     )
+
+
+def test_a_request_that_was_cut_off_is_no_fault() -> None:
+    """The hub was killed while it asked: the process ends without a word."""
+    answers = io.StringIO()
+    serve(io.StringIO('{"id": 1, "sweep": {"na'), answers)
+    assert answers.getvalue() == ""
 
 
 def test_parameters_parse() -> None:
