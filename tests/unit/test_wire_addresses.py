@@ -11,7 +11,7 @@ from support_hub import SWEEP, Clock, local_hub
 from infra.hub.agents import register
 from infra.hub.artifact_log import NewArtifact
 from infra.hub.runs import RunChange
-from infra.hub.store import NUMBERED, many
+from infra.hub.store import NUMBERED, execute, many
 from infra.hub.sweeps import SweepChange
 from infra.wire.ids import decode
 
@@ -92,6 +92,15 @@ def test_an_address_ends_with_its_user(world: World) -> None:
     answers = [world.request(None, "PUT", path, content=b"x") for path in paths]
     assert [answer.status_code for answer in answers] == [403, 200]
     assert "no user here any more" in answers[0].json()["error"]
+
+
+def test_an_address_ends_with_what_its_user_may(world: World) -> None:
+    """An address that an administrator got for another's run is refused once they are no administrator."""
+    ann = world.owner()
+    up, down = upload(world, ann, ADMIN), download(world, ann, ADMIN)
+    world.hub.store.write(lambda c: execute(c, "UPDATE user SET admin = 0"))
+    assert world.request(None, "PUT", up, content=b"x").status_code == 404
+    assert world.request(None, "GET", down).status_code == 404
 
 
 def test_an_address_does_not_pass_on_to_what_comes_later(world: World) -> None:
