@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 
 import pytest
@@ -34,11 +35,21 @@ def _openssl() -> str | None:
     return None if shutil.which("openssl") else "needs openssl"
 
 
+def _mounts() -> str | None:
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        return "needs root and `mount`"
+    with tempfile.TemporaryDirectory() as folder:
+        made = subprocess.run(["mount", "-t", "tmpfs", "none", folder], capture_output=True, text=True, check=False)
+        subprocess.run(["umount", folder], capture_output=True, check=False)
+    return None if made.returncode == 0 else f"`mount` is refused here: {made.stderr.strip()}"
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "browser": _browser,
     "netns": _namespaces,
     "debian": _debian,
     "openssl": _openssl,
+    "mount": _mounts,
 }
 REQUIRED = frozenset(filter(None, os.environ.get("PRUNEFLEET_REQUIRE", "").split(",")))
 _missing: dict[str, str | None] = {}

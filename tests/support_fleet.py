@@ -11,10 +11,14 @@ import threading
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from support_hub import basic
+
+from infra.hub.check import check
+from infra.hub.store_check import opened
 
 PAUSE_S = 0.02
 BEGIN = """mutation($name: String, $sweep: String, $config: JSONString) { upsertBucket(input: {name: $name,
@@ -166,3 +170,28 @@ class Fleet:
             assert answer.status >= 500, (path, answer.status, content)
             self._stop.wait(PAUSE_S)
         raise Ended
+
+
+def rows_of(data: Path) -> dict[str, dict[int, str]]:
+    """History rows by run and line number."""
+    sql = "SELECT run.name, number, text FROM line JOIN run ON run.id = line.run_id WHERE stream = 'history'"
+    found: dict[str, dict[int, str]] = {}
+    with opened(data) as connection:
+        for name, number, text in connection.execute(sql):
+            found.setdefault(name, {})[number] = text
+    return found
+
+
+def assert_kept(data: Path, ledger: Ledger) -> None:
+    """Everything acknowledged is in the data folder."""
+    report = check(data)
+    assert not report.problems, report.lines
+    with opened(data) as connection:
+        states = dict(connection.execute("SELECT name, state FROM run"))
+        files = dict(connection.execute("SELECT run.name, sha256 FROM run_file JOIN run ON run.id = run_id"))
+    assert ledger.given.keys() <= states.keys()
+    assert {states[name] for name in ledger.finished} <= {"finished"}
+    assert ledger.files.items() <= files.items()
+    rows = rows_of(data)
+    for name, told in ledger.rows.items():
+        assert told.items() <= rows[name].items()

@@ -1,6 +1,7 @@
 """A hub to test against: as a process of its own that can be killed, or in this process with a clock to turn."""
 
 import base64
+import io
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,7 @@ from typing import Any, Self
 import uvicorn
 from support_wait import wait_for
 
+from infra.cli import main
 from infra.controller.base import Exhausted, Suggestion
 from infra.hub.lifecycle import Timing
 from infra.hub.rows import SweepRow, UserRow
@@ -152,6 +154,14 @@ class HubProcess:
         """Status and JSON of an administrator's request."""
         bearer = self.admin_token if token is None else token
         return post(self.url + path, body, {"Authorization": f"Bearer {bearer}"}, method)
+
+
+def command(*words: str | Path) -> tuple[int, str]:
+    """Exit code of `prunefleet hub …`, and all that it says."""
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        code = main(["hub", *map(str, words)])
+    return code, said.getvalue()
 
 
 def end_session(child: subprocess.Popen[str]) -> None:

@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from infra.hub import store_keys, store_rows
-from infra.hub.errors import Conflict, HubError, Invalid, Missing
+from infra.hub.blobs import sync_folder
+from infra.hub.errors import Conflict, HubError, Invalid, Missing, StartupError
 from infra.hub.rows import UserRow
 from infra.hub.store import Connection, Store, insert
 
 FIRST_USER = "local"
+SECRET = "secret"  # noqa: S105 - the name of its file
 NOTE_EVERY_S = 60.0  # how often the last use of keys is written down
 MIN_KEY = 40  # the client refuses shorter keys
 _USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -48,6 +50,18 @@ class Auth:
         self._used: dict[str, float] = {}
         self._noted: dict[str, float] = {}
         self._noted_at = 0.0
+
+    @classmethod
+    def of(cls, store: Store, clock: Callable[[], float] = time.time) -> Auth:
+        """Users and keys with the secret of the store's folder. Raises `StartupError` where that was lost."""
+        with store.read() as connection:
+            known = bool(store_keys.keys(connection))
+        if known and not (store.folder / SECRET).exists():
+            raise StartupError(
+                f"data folder: {str(store.folder / SECRET)!r} is gone, and no key is known without it; put it back "
+                "(a backup has it), or put 32 random bytes there and make new keys (`prunefleet hub keys add`)"
+            )
+        return cls(store, load_secret(store.folder), clock)
 
     def user_of(self, key: str) -> UserRow | None:
         """The user who holds `key`, or None. Looked up by keyed hash, so timing tells nothing about stored keys."""
@@ -181,7 +195,7 @@ def new_key() -> str:
 
 def load_secret(folder: Path) -> bytes:
     """The data folder's secret, made (mode 0600, on disk before it is used) when there is none."""
-    path = folder / "secret"
+    path = folder / SECRET
     if not path.exists():
         write_private(path, secrets.token_bytes(32))
     return path.read_bytes()
@@ -191,11 +205,15 @@ def write_private(path: Path, content: bytes) -> None:
     """Put `content` at `path`, mode 0600, whole or not at all, even when the machine stops."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def _ensure_user(connection: Connection, username: str, admin: bool, now: float) -> int:

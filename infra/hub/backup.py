@@ -19,13 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from infra.hub import store_check
-from infra.hub.auth import write_private
+from infra.hub.auth import SECRET, write_private
 from infra.hub.blobs import place, sync_folder
 from infra.hub.check import CHUNK, Report, check
 from infra.hub.errors import Conflict, Invalid, Unavailable
-from infra.hub.store import RESTORING, newest_migration, take_folder
+from infra.hub.store import LABEL, RESTORING, newest_migration, take_folder
 
-LABEL = "backup.json"
 _COPY = "a copy of a hub's data folder"
 
 
@@ -64,7 +63,7 @@ def restore(source: Path, data: Path) -> Report:
             with store_check.opened(source) as connection:
                 wanted = store_check.references(connection)
             _copy_files(source / "blobs", data / "blobs", wanted)
-            write_private(data / "secret", (source / "secret").read_bytes())
+            write_private(data / "secret", (source / SECRET).read_bytes())
             _copy_whole(source / store_check.DATABASE, data / store_check.DATABASE)
             (data / RESTORING).unlink()
             sync_folder(data)
@@ -91,7 +90,7 @@ def _fill(data: Path, draft: Path) -> Report:
     (draft / store_check.DATABASE).chmod(0o600)
     _sync_file(draft / store_check.DATABASE)
     _copy_files(data / "blobs", draft / "blobs", wanted)
-    write_private(draft / "secret", (data / "secret").read_bytes())
+    write_private(draft / "secret", (data / SECRET).read_bytes())
     report = check(draft)
     label = _Label(_COPY, time.time(), report.migration, report.files, report.bytes)
     write_private(draft / LABEL, json.dumps(asdict(label)).encode())

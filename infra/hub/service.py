@@ -15,7 +15,7 @@ from infra.hub import agents, lifecycle, projects, reaper, runs, store_lines, st
 from infra.hub.access import Access
 from infra.hub.agents import Command
 from infra.hub.artifacts import Artifacts
-from infra.hub.auth import Auth, load_secret
+from infra.hub.auth import Auth
 from infra.hub.blobs import Blobs
 from infra.hub.errors import HubError, Missing
 from infra.hub.files import Files
@@ -69,7 +69,7 @@ class Hub:
         self.limits = limits or Limits()
         self.clock = clock
         self.access = Access(store)
-        self.auth = Auth(store, load_secret(store.folder), clock)
+        self.auth = Auth.of(store, clock)
         self.files = Files(store, Blobs(store.folder / "blobs", self.limits.file), clock)
         self.artifacts = Artifacts(store, self.files.blobs, clock)
         self.started_at = clock()

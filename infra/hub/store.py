@@ -31,6 +31,7 @@ T = TypeVar("T")
 MAX_BATCH = 256
 # Tables whose ids clients hold; the migration 0006 has a trigger for each.
 NUMBERED = frozenset(("user", "project", "sweep", "agent", "run", "collection", "artifact"))
+LABEL = "backup.json"  # stands in a backup, written last
 RESTORING = "restoring"  # stands in a data folder while a backup is copied into it
 # What the disk may say, and what to do about it; the low byte of SQLite's error code.
 _DISK = {
@@ -135,8 +136,10 @@ class Store:
         try:
             with self._reader.connect() as connection:
                 yield connection
-        except DBAPIError as error:
-            raise _translate(error, "nothing was read") from error
+        except (DBAPIError, sqlite3.Error) as error:
+            if (refusal := _translate(error, "nothing was read")) is error:
+                raise
+            raise refusal from error
 
     def close(self) -> None:
         """Finish the writes under way, then let go of the folder."""
@@ -246,6 +249,8 @@ def _check_whole(folder: Path) -> None:
         raise StartupError(
             f"data folder: restoring into {str(folder)!r} was cut off; run `prunefleet hub restore` again"
         )
+    if (folder / LABEL).exists():
+        raise StartupError(f"data folder: {str(folder)!r} is a backup; `prunefleet hub restore` it into another folder")
     database = folder / "hub.db"
     if any((folder / "blobs").glob("??")) and not (database.exists() and database.stat().st_size):
         raise StartupError(f"data folder: {str(folder)!r} has files but no hub.db; put that back, or restore a backup")
@@ -310,7 +315,7 @@ def _apply(connection: Connection, version: int, name: str, script: str) -> None
     try:
         for statement in statements(script):
             connection.exec_driver_sql(statement)
-    except DBAPIError as error:
+    except (DBAPIError, sqlite3.Error) as error:
         raise StartupError(f"data folder: migration {name} failed ({_reason(error)}); {_UNCHANGED}") from error
     execute(connection, "INSERT INTO migration VALUES (:version, :name)", version=version, name=name)
 

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from infra.hub.store import Connection, execute, execute_each, many, one, update
 
 ID_LENGTH = 8  # characters of a key's hash that name it in lists
-_OWNS = ("project", "sweep", "agent", "run")
+# Every table with a column that refers to users, those of tomorrow too.
+_OWNED = """
+SELECT t.name AS name, f."from" AS owner FROM sqlite_schema AS t, pragma_foreign_key_list(t.name) AS f
+WHERE t.type = 'table' AND f."table" = 'user' AND t.name <> 'api_key'
+"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def revoke(connection: Connection, key: KeyRow, now: float) -> None:
 def remove_user(connection: Connection, user_id: int, now: float) -> None:
     """Forget a user's keys; who owns something is marked as removed, who owns nothing is forgotten."""
     execute(connection, "DELETE FROM api_key WHERE user_id = :id", id=user_id)
-    if any(_owns(connection, user_id, table) for table in _OWNS):
+    if any(_owns(connection, user_id, row["name"], row["owner"]) for row in many(connection, _OWNED)):
         update(connection, "user", user_id, removed_at=now, sessions_end=now)
     else:
         execute(connection, "DELETE FROM user WHERE id = :id", id=user_id)
@@ -96,6 +100,6 @@ def admitted(connection: Connection, username: str, since: float | None = None) 
     return since is None or row["sessions_end"] is None or since > row["sessions_end"]
 
 
-def _owns(connection: Connection, user_id: int, table: str) -> bool:
-    sql = f"SELECT 1 FROM {table} WHERE user_id = :id LIMIT 1"  # noqa: S608 - a table of ours
+def _owns(connection: Connection, user_id: int, table: str, column: str) -> bool:
+    sql = f"SELECT 1 FROM {table} WHERE {column} = :id LIMIT 1"  # noqa: S608 - names of our schema
     return one(connection, sql, id=user_id) is not None

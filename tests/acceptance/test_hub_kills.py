@@ -5,41 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
-from support_fleet import Fleet, Ledger
+from support_fleet import Fleet, assert_kept
 from support_hub import HubProcess
 from support_wait import wait_for
-
-from infra.hub.check import check
-from infra.hub.store_check import opened
 
 AGENTS = 4
 READ = """query S($name: String!) { project(name: "load") { sweep(sweepName: $name) { state runs { edges { node {
     name state historyLineCount } } } } } }"""
-
-
-def rows_of(data: Path) -> dict[str, dict[int, str]]:
-    """History rows by run and line number."""
-    sql = "SELECT run.name, number, text FROM line JOIN run ON run.id = line.run_id WHERE stream = 'history'"
-    found: dict[str, dict[int, str]] = {}
-    with opened(data) as connection:
-        for name, number, text in connection.execute(sql):
-            found.setdefault(name, {})[number] = text
-    return found
-
-
-def assert_kept(data: Path, ledger: Ledger) -> None:
-    """Everything acknowledged is in the data folder."""
-    report = check(data)
-    assert not report.problems, report.lines
-    with opened(data) as connection:
-        states = dict(connection.execute("SELECT name, state FROM run"))
-        files = dict(connection.execute("SELECT run.name, sha256 FROM run_file JOIN run ON run.id = run_id"))
-    assert ledger.given.keys() <= states.keys()
-    assert {states[name] for name in ledger.finished} <= {"finished"}
-    assert ledger.files.items() <= files.items()
-    rows = rows_of(data)
-    for name, told in ledger.rows.items():
-        assert told.items() <= rows[name].items()
 
 
 def kill_often(folder: Path, kills: int, seed: int) -> None:
@@ -54,7 +26,7 @@ def kill_often(folder: Path, kills: int, seed: int) -> None:
             for _ in range(kills):
                 target = fleet.count + dice.randint(1, 25)
                 wait_for(lambda: fleet.count >= target or fleet.faults, 60, 0.002)  # noqa: B023 - called at once
-                time.sleep(dice.uniform(0, 0.02))
+                time.sleep(dice.uniform(0, 0.02))  # not to wait for anything: the moment is to be any
                 ledger = fleet.ledger()
                 hub.kill9()
                 hub.restart()

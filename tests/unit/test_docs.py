@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.cli import AGENT_COMMANDS, COMMANDS
-from infra.settings import SETTINGS, VARIABLES
+from infra.cli import AGENT_COMMANDS, COMMANDS, HUB_COMMANDS, Command
+from infra.settings import BY_NAME, SETTINGS, VARIABLES
 from objective.sweepfile import BLOCKS, SINGLE
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +21,15 @@ def _docs(name: str) -> str:
 def test_every_command_has_a_section(command: str) -> None:
     """docs/commands.md has a section for every command."""
     assert re.search(rf"^## `prunefleet {command}\b", _docs("commands.md"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", HUB_COMMANDS, ids=lambda command: command.name)
+def test_every_command_of_the_hub_has_a_row(command: Command) -> None:
+    """docs/commands.md has a row for every word after `prunefleet hub`, with its help and its own options."""
+    rows = re.findall(rf"^\| `prunefleet hub {command.name}\b.*$", _docs("commands.md"), re.MULTILINE)
+    assert len(rows) == 1
+    assert command.help in rows[0]
+    assert [name for name in command.settings if name != "hub_data" and BY_NAME[name].flag not in rows[0]] == []
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support_hub import Clock, local_hub
 
 from infra.hub.auth import Auth, load_secret, write_private
-from infra.hub.errors import Conflict, Invalid, Missing
+from infra.hub.errors import Conflict, Invalid, Missing, StartupError
 from infra.hub.service import Hub
 
 
@@ -113,6 +113,20 @@ def test_secrets_are_private_and_stay(tmp_path: Path) -> None:
     secret = load_secret(tmp_path)
     assert load_secret(tmp_path) == secret
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+
+
+def test_a_lost_secret_is_told_and_not_replaced(tmp_path: Path, clock: Clock) -> None:
+    """Without the secret no key is known; a hub with keys says so instead of making another."""
+    with local_hub(tmp_path, clock) as hub:
+        key = hub.auth.add_user("ann")
+    secret = (tmp_path / "secret").read_bytes()
+    (tmp_path / "secret").unlink()
+    with pytest.raises(StartupError, match=r"secret' is gone.*put it back"), local_hub(tmp_path, clock):
+        pass
+    assert not (tmp_path / "secret").exists()
+    (tmp_path / "secret").write_bytes(secret)
+    with local_hub(tmp_path, clock) as hub:
+        assert hub.user_of_key(key) == "ann"
 
 
 def test_a_private_file_replaces_the_old_one_whole(tmp_path: Path) -> None:
