@@ -194,7 +194,8 @@ def _serve(
 
     def tell_ready() -> None:
         try:
-            address_file.write(data, address_file.local_url(host, port, front.scheme), token_file, front.tls_cert)
+            told = address_file.local_url(host, port, front.scheme)
+            address_file.write(data, told, token_file, front.tls_cert)
         except OSError as error:  # with a full disk a hub is still there to read from
             print(f"warning: administrators' commands will not find this hub: {error}", file=sys.stderr)
         key = hub.auth.ensure_first_user()  # made last: a hub that cannot start must not use up its only telling

@@ -59,9 +59,10 @@ def routes(hub: Hub) -> list[BaseRoute]:
 def place_of(path: str) -> list[str]:
     """Artifact ids, MD5 and name of an entry, from its address. Raises `Missing`."""
     parts = path.split("/")
-    if len(parts) < 4:
+    place = [*parts[2:], parts[-1]] if len(parts) == 4 else parts[4:]
+    if len(place) < 3:
         raise Missing(f"artifact file: {path[:200]!r} is no address of one")
-    return [*parts[2:], parts[-1]] if len(parts) == 4 else parts[4:]
+    return place
 
 
 def find_entry(hub: Hub, user: UserRow, artifact_ids: Sequence[str], digest: str) -> FileRow:

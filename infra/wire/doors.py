@@ -30,6 +30,11 @@ def own_number(hub: Hub, user: UserRow, kind: str, text: str) -> int:
     return number
 
 
+def number_of_gone(kind: str, text: str) -> int:
+    """The number in an id of what is not here any more, to name it once again. Raises `Missing` for no id."""
+    return decode(kind, text)
+
+
 def own_files(info: Info, texts: Sequence[str]) -> list[int]:
     """The numbers in ids of runs' files, without those that are gone or another's."""
     numbers = [decode("RunFile", text) for text in texts]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import logging
 import re
@@ -67,7 +66,7 @@ def authenticate(request: Request, hub: Hub) -> UserRow:
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     try:
         key = base64.b64decode(credentials).decode().partition(":")[2] if scheme.lower() == "basic" else ""
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, not ASCII, not UTF-8
         key = ""
     user = hub.auth.user_of(key) if key else None
     if user is None:

@@ -14,10 +14,10 @@ from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, SweepState
 from infra.hub.sweep_config import controller_run, is_full, is_scheduled, warnings
 from infra.hub.sweeps import SweepChange
 from infra.wire import filters, paging
-from infra.wire.doors import find_project, owned
+from infra.wire.doors import find_project, number_of_gone, owned
 from infra.wire.given import Given, taking
 from infra.wire.graphql import Info, Resolvers
-from infra.wire.ids import decode, encode
+from infra.wire.ids import encode
 from infra.wire.runs import load_object
 from infra.wire.users import FEATURES, select
 
@@ -97,7 +97,7 @@ def _heartbeat(_root: object, info: Info, input: dict[str, Any]) -> dict[str, An
         if not alive:
             raise
     # Its sweep was deleted. Older clients kill their run at a 404, so that waits until there is none.
-    return {"agent": _forgotten(decode("Agent", number)), "commands": "[]"}
+    return {"agent": _forgotten(number_of_gone("Agent", number)), "commands": "[]"}
 
 
 def _forgotten(agent_id: int) -> AgentRow:

@@ -305,7 +305,7 @@ def test_prior_runs_teach_and_do_not_count(hub: Hub) -> None:
     assert [(trial.name, trial.value, trial.prior, trial.answered) for trial in trials] == [("good", 1.0, True, True)]
     assert hub.sweep_runs(sweep.id) == []
     claimed(hub, make_agent(hub, sweep))
-    hub.delete_run(ids[0])
+    hub.run_edits.delete(ids[0], with_artifacts=False)
     assert [run.name for run in hub.search.prior_runs(sweep.id)] == ["live", "odd"]
 
 

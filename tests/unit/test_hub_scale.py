@@ -98,10 +98,10 @@ def test_a_deleted_run_is_gone_from_the_list(hub: Hub) -> None:
     """Deleting one and making another at once leaves no ghost."""
     sweep = hub.find_sweep("local", "p", "p001")
     runs = hub.sweep_runs(sweep.id)
-    hub.delete_run(runs[0].id)
+    hub.run_edits.delete(runs[0].id, with_artifacts=False)
     hub.begin_run(first_user(hub), RunChange("local", "p", "newcomer", sweep="p001", host="h"))
     assert [run.name for run in hub.sweep_runs(sweep.id)] == [*(run.name for run in runs[1:]), "newcomer"]
-    hub.delete_run(hub.sweep_runs(sweep.id)[-1].id)
+    hub.run_edits.delete(hub.sweep_runs(sweep.id)[-1].id, with_artifacts=False)
     assert len(hub.sweep_runs(sweep.id)) == len(runs) - 1
 
 

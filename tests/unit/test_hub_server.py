@@ -164,3 +164,28 @@ def test_addresses_are_reachable_ones() -> None:
     assert address("127.0.0.1", 80) == "http://127.0.0.1:80"
     assert address("::1", 80) == "http://[::1]:80"
     assert address("0.0.0.0", 80) == f"http://{socket.gethostname()}:80"
+
+
+RAW = [
+    b"GET /?\xff\xfe HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"GET /%ff%fe/%00 HTTP/1.1\r\nHost: h\r\nAccept: text/html\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: [::\r\nAccept: text/html\r\n\r\n",
+    b'GET /login HTTP/1.1\r\nHost: a\xff"<b>\r\n\r\n',
+    b"GET /login?next=%ff HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"GET //evil/x HTTP/1.1\r\nHost: h\r\nAccept: text/html\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: h\r\nCookie: prunefleet_session=\xff\xe9\r\n\r\n",
+    b"POST /graphql HTTP/1.1\r\nHost: h\r\nAuthorization: Basic \xff\r\nContent-Length: 2\r\n\r\n{}",
+    b"POST /admin/users HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer \xe9\r\nContent-Length: 0\r\n\r\n",
+    b"POST /login HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nkey=\xff\xfe",
+    b"PUT /upload/%ed%a0%80 HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("sent", RAW, ids=range(len(RAW)))
+def test_bytes_that_are_no_text_are_no_fault(client: Client, sent: bytes) -> None:
+    """Bytes beyond ASCII in address, host, cookie, key or form are refused or passed over, never a fault."""
+    port = int(client.url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+        connection.sendall(sent)
+        status = connection.recv(12).split()[1]
+    assert 200 <= int(status) < 500
