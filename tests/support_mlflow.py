@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,18 +51,19 @@ class Client:
 
 @contextmanager
 def server(folder: Path, port: int) -> Iterator[int]:
-    """A tracking server with one worker on that port; its process id."""
+    """A tracking server with one worker and without its runner of jobs on that port; its process id."""
     argv = [str(PLACE / "bin" / "python"), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     argv += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     argv += ["--default-artifact-root", str(folder / "artifacts")]
     with (folder / "mlflow.log").open("ab") as log:
-        process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=folder, start_new_session=True, env=environment)
     try:
         wait_for(lambda: _healthy(port), 180)
         yield process.pid
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, 15)
+            os.killpg(process.pid, signal.SIGKILL)  # nothing in its folder is needed any more
         process.wait(30)
 
 

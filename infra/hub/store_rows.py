@@ -6,18 +6,20 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import yaml
 
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, RunState, SweepRow, SweepState, UserRow
 from infra.hub.store import Connection, RowMapping, many, one, scalar
-from infra.hub.stored_run import StoredRun, Texts
+from infra.hub.stored_run import StoredRun, Texts, Times, maybe_moment
 from infra.hub.stored_run import moment as moment
 from infra.hub.stored_run import plain as plain
 
 T = TypeVar("T")
 _STATES = {state.value: state for state in RunState}
+_texts, _times = itemgetter(*Texts._fields), itemgetter(*Times._fields)
 _RUN = """
 SELECT run.*, project.entity, project.name AS project_name, sweep.name AS sweep_name, agent.name AS agent_name,
        user.username
@@ -212,7 +214,7 @@ def agent_sweep_id(connection: Connection, agent_id: int) -> int:
 def agent_heartbeat(connection: Connection, run_id: int) -> datetime | None:
     """When the agent that holds a run was last heard."""
     sql = "SELECT heartbeat_at FROM agent WHERE id = (SELECT agent_id FROM run WHERE id = :run_id)"
-    return _maybe(scalar(connection, sql, run_id=run_id))
+    return maybe_moment(scalar(connection, sql, run_id=run_id))
 
 
 def sweep_agents(connection: Connection, sweep_id: int) -> list[AgentRow]:
@@ -220,10 +222,6 @@ def sweep_agents(connection: Connection, sweep_id: int) -> list[AgentRow]:
     return [
         _agent(row) for row in many(connection, _AGENT + "WHERE agent.sweep_id = :id ORDER BY agent.id", id=sweep_id)
     ]
-
-
-def _maybe(seconds: float | None) -> datetime | None:
-    return None if seconds is None else moment(seconds)
 
 
 @lru_cache(maxsize=256)
@@ -287,10 +285,6 @@ def _run(row: RowMapping) -> StoredRun:
         state=_STATES[row["state"]],
         display_name=row["display_name"],
         host=row["host"],
-        created_at=moment(row["created_at"]),
-        started_at=_maybe(row["started_at"]),
-        heartbeat_at=_maybe(row["heartbeat_at"]),
-        finished_at=_maybe(row["finished_at"]),
         exit_code=row["exit_code"],
         retries=row["retries"],
         notes=row["notes"],
@@ -301,8 +295,7 @@ def _run(row: RowMapping) -> StoredRun:
         program=row["program"],
         commit=row["commit_hash"],
         repo=row["repo"],
-        stop_requested_at=_maybe(row["stop_requested_at"]),
         stop_reason=row["stop_reason"],
-        issued_at=_maybe(row["issued_at"]),
-        texts=Texts(*(row[name] for name in Texts._fields)),
+        texts=Texts._make(_texts(row)),
+        times=Times._make(_times(row)),
     )

@@ -27,10 +27,22 @@ class Texts(NamedTuple):
     client_config: str | None
 
 
+class Times(NamedTuple):
+    """When what happened to a run, in seconds since 1970."""
+
+    created_at: float
+    started_at: float | None
+    heartbeat_at: float | None
+    finished_at: float | None
+    stop_requested_at: float | None
+    issued_at: float | None
+
+
 class StoredRun(RunRow):
     """A `RunRow` over the texts of one row of the store; `revision` grows with every change of any run."""
 
     texts: Texts
+    times: Times
     revision: int
 
     def __init__(self, **columns: Any) -> None:
@@ -47,6 +59,36 @@ class StoredRun(RunRow):
                 if name in older.__dict__:
                     self.__dict__[name] = older.__dict__[name]
         return self
+
+    @cached_property
+    def created_at(self) -> datetime:
+        """When it was made."""
+        return moment(self.times.created_at)
+
+    @cached_property
+    def started_at(self) -> datetime | None:
+        """When its process last started."""
+        return maybe_moment(self.times.started_at)
+
+    @cached_property
+    def heartbeat_at(self) -> datetime | None:
+        """When it was last heard of."""
+        return maybe_moment(self.times.heartbeat_at)
+
+    @cached_property
+    def finished_at(self) -> datetime | None:
+        """When it ended."""
+        return maybe_moment(self.times.finished_at)
+
+    @cached_property
+    def stop_requested_at(self) -> datetime | None:
+        """When it was asked to stop."""
+        return maybe_moment(self.times.stop_requested_at)
+
+    @cached_property
+    def issued_at(self) -> datetime | None:
+        """When an agent was last told to run it."""
+        return maybe_moment(self.times.issued_at)
 
     @cached_property
     def _wrapped(self) -> Mapping[str, Any]:
@@ -112,6 +154,11 @@ def plain(wrapped: Mapping[str, Any]) -> dict[str, Any]:
 def moment(seconds: float) -> datetime:
     """Seconds since 1970 as an aware time in UTC."""
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def maybe_moment(seconds: float | None) -> datetime | None:
+    """The same for a time that may not have come."""
+    return None if seconds is None else moment(seconds)
 
 
 def _object(text: str) -> Mapping[str, Any]:

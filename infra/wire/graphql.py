@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
@@ -25,7 +25,7 @@ from starlette.routing import BaseRoute, Route
 
 from infra.hub.access import may
 from infra.hub.errors import HubError, Invalid, Missing
-from infra.hub.rows import UserRow
+from infra.hub.rows import RunRow, UserRow
 from infra.hub.service import Hub
 from infra.wire.filters import snake
 from infra.wire.http import Json, authenticate, endpoint, parse_json
@@ -43,11 +43,15 @@ INTERNAL = "the hub failed on this operation; its log says why"
 
 @dataclass(frozen=True)
 class Context:
-    """What every resolver may use: the hub, the user who asks, and the address they reached the hub under."""
+    """What every resolver may use: the hub, the user who asks, and the address they reached the hub under.
+
+    `selected` remembers filtered runs for the one request: clients ask for their number and for a page of them.
+    """
 
     hub: Hub
     user: UserRow
     base_url: str
+    selected: dict[tuple[int, str | None], list[RunRow]] = field(default_factory=dict)
 
 
 if TYPE_CHECKING:
@@ -71,8 +75,8 @@ def build_schema(*tables: Resolvers) -> gql.GraphQLSchema:
             kind.is_type_of = _may_leave
     for table in tables:
         for type_name, fields in table.items():
-            for field, resolver in fields.items():
-                schema.type_map[type_name].fields[field].resolve = resolver  # type: ignore[attr-defined]
+            for place, resolver in fields.items():
+                schema.type_map[type_name].fields[place].resolve = resolver  # type: ignore[attr-defined]
     return schema
 
 

@@ -87,10 +87,12 @@ def select(known: Context, project: ProjectRow, document: str | None, order: str
     """The project's runs that match a filter, in order; what the database can decide is left to it."""
     wanted, newest_first = filters.parse(document), filters.creation(order)
     matches, part = filters.matcher(wanted), filters.narrow(wanted, COLUMNS)
-    found = known.hub.listing.runs(project.id, part.allowed, bool(newest_first))
     if part.whole and newest_first is not None:
-        return found
-    return filters.order([run for run in found if matches(run)], order)
+        return known.hub.listing.runs(project.id, part.allowed, newest_first)
+    if (project.id, document) not in known.selected:
+        found = known.hub.listing.runs(project.id, part.allowed)
+        known.selected[project.id, document] = [run for run in found if matches(run)]
+    return filters.order(known.selected[project.id, document], order)
 
 
 def _run_count(root: ProjectRow, info: Info, filters: str | None = None) -> int:
