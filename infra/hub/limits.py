@@ -44,6 +44,12 @@ class Limits:
                     f"delete old ones, or start the hub with a higher --max-runs-{what}"
                 )
 
+    def check_room_of(self, connection: Connection, sweep_id: int) -> None:
+        """Raises `Denied` where one more run of that sweep would be too many for its project or its owner."""
+        owner = one(connection, "SELECT project_id, user_id FROM sweep WHERE id = :id", id=sweep_id)
+        if owner is not None:
+            self.check_room(connection, owner["project_id"], owner["user_id"])
+
 
 class Turnstile(Generic[T]):
     """Lets a sweep have a further run where there is room; where there is none, tells it once all else is settled."""
@@ -56,10 +62,8 @@ class Turnstile(Generic[T]):
 
     def enter(self, connection: Connection) -> T | None:
         """What the sweep's next run is to try, if it may have one."""
-        owner = one(connection, "SELECT project_id, user_id FROM sweep WHERE id = :id", id=self._sweep_id)
-        assert owner is not None
         try:
-            self._limits.check_room(connection, owner["project_id"], owner["user_id"])
+            self._limits.check_room_of(connection, self._sweep_id)
         except Denied as error:
             self._refusal = error
             return None

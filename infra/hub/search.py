@@ -16,6 +16,7 @@ from typing import Any
 from infra.controller.stop import Hyperband, Judged, Stop, to_stop
 from infra.hub import queued, store_lines, store_rows, sweep_config, sweeps
 from infra.hub.lifecycle import request_stop
+from infra.hub.limits import Limits
 from infra.hub.rows import RunRow, RunState, SweepRow, SweepState
 from infra.hub.states import LIVE_STATES
 from infra.hub.store import Connection, Store
@@ -36,18 +37,25 @@ class _Seen:
 class Search:
     """The facade `hub.search`."""
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float], limits: Limits | None = None) -> None:
         self._store, self._clock = store, clock
+        self._limits = limits or Limits()
         self._seen: dict[int, tuple[str, dict[int, _Seen]]] = {}
         self._looked_at = -1
         self._problem = ""
         self._looking = threading.Lock()
 
     def enqueue(self, sweep_id: int, config: Mapping[str, Any], display_name: str | None = None) -> RunRow:
-        """A run at the end of a sweep's queue. Raises `Missing`, and `Conflict` for a sweep that takes none."""
-        return self._store.write(
-            lambda c: queued.enqueue(c, sweeps.reread(c, sweep_id), config, display_name, self._clock())
-        )
+        """A run at the end of a sweep's queue.
+
+        Raises `Missing`, `Conflict` for a sweep that takes none, `Denied` where its project or owner has too many.
+        """
+
+        def work(connection: Connection) -> RunRow:
+            self._limits.check_room_of(connection, sweep_id)
+            return queued.enqueue(connection, sweeps.reread(connection, sweep_id), config, display_name, self._clock())
+
+        return self._store.write(work)
 
     def prior_runs(self, sweep_id: int) -> list[RunRow]:
         """The runs that the sweep was told of when it was made."""

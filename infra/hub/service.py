@@ -76,7 +76,7 @@ class Hub:
         self.files = Files(store, Blobs(store.folder / "blobs", self.limits.file), clock)
         self.artifacts = Artifacts(store, self.files.blobs, clock)
         self.listing = Listing(store)
-        self.search = Search(store, clock)
+        self.search = Search(store, clock, self.limits)
         self.run_edits = RunEdits(store, clock)
         self.started_at = clock()
 
@@ -258,7 +258,13 @@ class Hub:
 
     def revise_sweep(self, sweep_id: int, change: SweepChange) -> SweepRow:
         """Change a sweep's configuration, names or state."""
-        sweep = self.store.write(lambda c: sweeps.revise(c, sweep_id, change, self.clock()))
+
+        def work(connection: Connection) -> SweepRow:
+            if change.controller is not None:  # may ask for a further run
+                self.limits.check_room_of(connection, sweep_id)
+            return sweeps.revise(connection, sweep_id, change, self.clock())
+
+        sweep = self.store.write(work)
         self.suggester.poke(sweep_id)
         return sweep
 

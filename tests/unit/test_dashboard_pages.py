@@ -1,6 +1,7 @@
 """The dashboard's addresses without a browser: who may look, what is answered, what the headers promise."""
 
 import hashlib
+import html
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,6 +155,25 @@ def test_the_answer_reaches_the_page(scene: Scene, client: httpx.Client) -> None
     for text in (client.get(scene.address(sweep)).text, twin["fragments"]["answer"]):
         assert "On test, beside what it has to beat" in text
         assert f"/local/demo/runs/{sweep.name}-dense-default" in text
+
+
+def test_an_early_stop_is_told_with_its_reason(scene: Scene, client: httpx.Client) -> None:
+    """A run that early termination asks to stop says so on its page, and the twin hears of it."""
+    sweep = scene.sweep("""
+method: random
+metric: {name: loss, goal: minimize}
+early_terminate: {type: hyperband, min_iter: 2}
+parameters: {lr: {min: 0.0, max: 1.0}}
+""")
+    for loss in (0.1, 0.2, 0.3, 9.0):
+        run = scene.start(scene.agent(sweep), {"lr": loss}, {"kind": "random"})
+        scene.log(run, {"loss": loss}, ends=False, lines=[{"_step": step, "loss": loss} for step in range(3)])
+    address = f"/local/demo/runs/{run.name}"
+    assert "Asked to stop" not in client.get(address).text
+    assert run.name in {stop.name for stop in scene.hub.search.stop_early()}
+    reason = scene.hub.run_by_id(run.id).stop_reason
+    assert reason
+    assert f"Asked to stop: {reason}" in html.unescape(client.get(address).text)
 
 
 def test_files_and_artifacts_are_listed(scene: Scene, client: httpx.Client) -> None:

@@ -103,6 +103,23 @@ def test_runs_have_a_limit(limited: Limited, limit: str, word: str) -> None:
     assert start(world, "d")[0] == 200
 
 
+def test_a_queue_gets_no_run_too_many(limited: Limited) -> None:
+    """Neither `Sweep.enqueue_run` nor a local controller goes beyond the limit; what is refused leaves nothing."""
+    world = limited(runs_project=1)
+    hub, user = world.hub, world.user(ADMIN)
+    local = SWEEP + "controller: {type: local}\n"
+    sweep = hub.create_sweep(user, SweepChange(project="p", config_yaml=local))
+    assert hub.search.enqueue(sweep.id, {"lr": 0.1}).state is RunState.PENDING
+    schedule = {"schedule": [{"id": "one", "data": {"args": {"lr": {"value": 0.2}}}}]}
+    for ask in (
+        lambda: hub.search.enqueue(sweep.id, {"lr": 0.2}),
+        lambda: hub.revise_sweep(sweep.id, SweepChange(controller=schedule)),
+    ):
+        with pytest.raises(Denied, match="--max-runs-project"):
+            ask()
+    assert len(hub.sweep_runs(sweep.id)) == 1
+
+
 def test_a_sweep_gets_no_run_too_many(limited: Limited) -> None:
     """An idle agent is told so; what its heartbeat settled stays settled, and no suggestion is used up."""
     world = limited(runs_project=1)
