@@ -22,7 +22,7 @@ import infra
 COMMAND = (sys.executable, "-P", "-W", "ignore", "-m", "infra.controller")  # -P: a file beside the hub shadows nothing
 ANSWER_S = 180.0  # a child that takes longer is stuck; the first answer includes loading torch
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-NICE = 10  # how far the child stands back behind the hub
+NICE = 5  # how far the child stands back behind the hub; further, and busy trials on the same machine would starve it
 STOP_S = 1.0  # how long each tier of ending the child may take
 _SLICE_S = 0.2  # how often a wait looks whether it should end
 _CHUNK = 1 << 16

@@ -32,7 +32,7 @@ from objective.errors import BadInput
 log = logging.getLogger(__name__)
 
 MOST_READY = 32
-AGENTS_EACH = 16  # one suggestion more lies ready for so many agents
+AGENTS_EACH = 8  # one suggestion more lies ready for so many agents
 PORTION_S = 1.0  # of the controller's time, to one sweep before the next one has its turn
 LOOK_S = 2.0  # how often the sweeps are looked over for one that nobody poked about
 LOST_S = 15.0  # a suggestion that was taken and became no run within this time was not used
