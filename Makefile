@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 SWEEP ?= sweep.yaml
 AGENTS ?= 2
 PYTEST := $(BIN)/python -m pytest
+# Two at a time, a file as a whole: many tests wait for processes, and what a file shares is made once.
+WORKERS ?= 2
+SUITE := $(PYTEST) --numprocesses $(WORKERS) --dist loadfile
 # Tests and trials run side by side: one thread each, or they fight over the cores.
 export OMP_NUM_THREADS := 1
 
@@ -24,10 +27,10 @@ check: $(VENV)/.dev  ## lint, types, import rules, docs
 	$(PYTEST) -q tests/unit/test_docs.py
 
 test: $(VENV)/.dev $(OLDER)/.ready   ## all tests but the long ones
-	$(PYTEST)
+	$(SUITE)
 
 test-all: $(VENV)/.dev $(OLDER)/.ready  ## all tests, the long ones too
-	$(PYTEST) -m "not bench"
+	$(SUITE) -m "not bench"
 
 bench-measure: $(VENV)/.dev  ## how repeatable latency ratios are on this host
 	$(PYTEST) -m bench -s tests/bench/test_agent_measure_bench.py
