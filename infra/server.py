@@ -28,6 +28,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from infra.dashboard import pages
+from infra.dashboard.render import prepare
 from infra.hub.auth import write_private
 from infra.hub.errors import Invalid, StartupError, Unauthorized
 from infra.hub.lifecycle import Timing
@@ -149,6 +150,7 @@ def _serve(
         print(f"hub: {url}" + (f"  first key: {key}" if key and not ready_file else ""), flush=True)
         if sys.stdout.isatty():
             print(f"sign in: {url}/login?ticket={hub.ticket_for(hub.auth.users()[0].username)}", flush=True)
+        threading.Thread(target=prepare, name="templates", daemon=True).start()
         yield
 
     app.router.lifespan_context = lifespan
