@@ -29,6 +29,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from infra.dashboard import pages
+from infra.dashboard.render import prepare
 from infra.front import Doorway, Front, exposure, front, is_loopback
 from infra.hub import address_file
 from infra.hub.admin import Admin
@@ -206,6 +207,7 @@ def _serve(
         print(f"hub: {url}" + (f"  first key: {key}" if key and not ready_file else ""), flush=True)
         if sys.stdout.isatty():
             print(f"sign in: {url}/login?ticket={hub.ticket_for(hub.auth.users()[0].username)}", flush=True)
+        threading.Thread(target=prepare, name="templates", daemon=True).start()
 
     app.router.lifespan_context = lifespan
     config = uvicorn.Config(

@@ -54,6 +54,12 @@ def environment() -> Environment:
     return found
 
 
+def prepare() -> None:
+    """Compile all templates, so that the first page does not wait for it."""
+    for name in environment().list_templates(extensions=["html"]):
+        environment().get_template(name)
+
+
 def segment(value: object) -> str:
     """A name as one segment of an address."""
     return quote(str(value), safe="")

@@ -124,7 +124,8 @@ def runs_by_id(connection: Connection, ids: Sequence[int]) -> list[RunRow]:
 
 def sweep_runs(connection: Connection, sweep_id: int, newer_than: int = 0) -> list[StoredRun]:
     """Runs of a sweep by creation: all, or those that changed after a revision."""
-    sql = _RUN + "WHERE run.sweep_id = :id AND run.revision > :newer_than ORDER BY run.id"
+    newer = " AND run.revision > :newer_than" if newer_than else ""  # without it the index gives the order for nothing
+    sql = f"{_RUN}WHERE run.sweep_id = :id{newer} ORDER BY run.id"
     return [_run(row) for row in many(connection, sql, id=sweep_id, newer_than=newer_than)]
 
 
