@@ -21,12 +21,16 @@ class Watch:
 
     @contextmanager
     def during(self, stage: str) -> Iterator[None]:
-        """Time a stage. Raises `TrialFailed` of kind INTERRUPTED instead of beginning one once a stop was asked for."""
+        """Time a stage. Raises `TrialFailed` of kind INTERRUPTED, with the reason, where a stop was asked for."""
         self.stage = stage
         self.check()
         began = time.perf_counter()
         try:
             yield
+        except TrialFailed as error:
+            if error.failure.kind is FailureKind.INTERRUPTED:
+                self.check()  # who asked says more than what was broken off
+            raise
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
 

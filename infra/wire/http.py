@@ -80,8 +80,6 @@ def parse_json(body: bytes) -> dict[str, Any]:
         value = json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:
         raise Invalid(f"body: not JSON ({error})") from error
-    if b"\\ud" in body or b"\\uD" in body:
-        _check_text(value)
     if not isinstance(value, dict):
         raise Invalid(f"body: got {type(value).__name__}; send a JSON object")
     return _encodable(value) if _HALF.search(body) else value
@@ -91,14 +89,6 @@ def _encodable(value: dict[str, Any]) -> dict[str, Any]:
     """The value with halves of surrogate pairs, which JSON can hold and a database cannot, as question marks."""
     whole: dict[str, Any] = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
     return whole
-
-
-def _check_text(value: object) -> None:
-    """Raises `Invalid` for half of a surrogate pair, which JSON can hold and neither database nor page can."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise Invalid("body: holds half of a surrogate pair, which is no text; send UTF-8") from error
 
 
 def too_large(limit: int) -> TooLarge:

@@ -23,6 +23,7 @@ BEGIN = 'mutation { upsertBucket(input: {name: "r1", modelName: "lab", host: "h"
 UPLOAD = """mutation { createRunFiles(input: {projectName: "lab", runName: "r1", files: ["f"]}) {
 files { uploadUrl } } }"""
 COUNT = '{ project(name: "lab") { run(name: "r1") { historyLineCount } } }'
+ROWS = '{ project(name: "lab") { run(name: "r1") { history(samples: 10) } } }'
 
 
 def refused_start(data: Path) -> str:
@@ -210,7 +211,7 @@ def test_a_damaged_page_is_told_and_a_backup_brings_all_back(tmp_path: Path) -> 
         hub.stop()
         damage(data / "hub.db", "line")
         hub.restart()
-        status, answer = hub.post("/graphql", {"query": COUNT})
+        status, answer = hub.post("/graphql", {"query": ROWS})
         assert status == 503, answer
         assert "prunefleet hub check" in answer["errors"][0]["message"]
         code, said = command("check", "--data", data)
@@ -222,6 +223,7 @@ def test_a_damaged_page_is_told_and_a_backup_brings_all_back(tmp_path: Path) -> 
         assert command("restore", tmp_path / "copy", "--data", data)[0] == 0
         hub.restart()
         assert count(hub) == 2000
+        assert hub.query(ROWS)["project"]["run"]["history"]
 
 
 def damage(database: Path, table: str) -> None:
