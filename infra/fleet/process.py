@@ -104,10 +104,16 @@ class Impatience:
         return again
 
 
+# Run by the child itself once it has asked for the signal: where we had gone before it could ask, it ends at once.
+_STILL_OURS = '[ "$PPID" = "$1" ] || exit 143; shift; exec "$@"'
+
+
 def dies_with_us(argv: Sequence[str]) -> list[str]:
     """`argv` run so that the kernel ends it when we are killed; plain where util-linux's setpriv is missing."""
     setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "TERM", *argv] if setpriv else list(argv)
+    if setpriv is None:
+        return list(argv)
+    return [setpriv, "--pdeathsig", "TERM", "sh", "-c", _STILL_OURS, "sh", str(os.getpid()), *argv]
 
 
 def session_members(session: int) -> list[int]:

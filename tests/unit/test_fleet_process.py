@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support_wait import wait_for
 
-from infra.fleet.process import Child, Impatience, session_members, stop_all
+from infra.fleet.process import Child, Impatience, dies_with_us, session_members, stop_all
 from infra.fleet.state import State, hold
 from infra.fleet.steps import StepFailed, _follow
 from infra.fleet.supervise import Agent
@@ -48,7 +48,7 @@ def test_a_stubborn_child_is_killed_with_its_children(tmp_path: Path) -> None:
 
 
 def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
-    """When we are killed with -9, the kernel ends our children."""
+    """When we are killed with -9, the kernel ends our children, also those that have only just been forked."""
     code = f"""
         import os, pathlib, signal, sys
         from infra.fleet.process import Child
@@ -62,6 +62,15 @@ def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
         wait_for(lambda: b"signal.pause" in Path(f"/proc/{pid}/cmdline").read_bytes())
         parent.kill()
     wait_for(lambda: not _alive(pid))
+
+
+def test_a_child_that_was_orphaned_before_it_could_ask_ends() -> None:
+    """Whose parent is another than the one that started it does not begin."""
+    argv = [*dies_with_us(["echo", "began"])]
+    argv[argv.index(str(os.getpid()))] = "1"
+    ended = subprocess.run(argv, capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout) == (143, b"")
+    assert subprocess.run(dies_with_us(["echo", "began"]), capture_output=True, check=True).stdout == b"began\n"
 
 
 def _alive(pid: int) -> bool:
