@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -222,10 +223,19 @@ def _serve(
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises them again after its end; ours is still to come
-    server = uvicorn.Server(config)
+    server = _Server(config)
     server.run(sockets=[listener])
     if refused:
         raise StartupError(f"data folder: the hub cannot start: {refused[0]}") from refused[0]
+
+
+class _Server(uvicorn.Server):
+    """Ends in order however often it is asked: it takes some seconds at most, and breaking off prints a traceback."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take note of a signal."""
+        super().handle_exit(sig, frame)
+        self.force_exit = False
 
 
 def _be_prompt() -> None:

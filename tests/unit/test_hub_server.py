@@ -2,6 +2,7 @@
 
 import base64
 import json
+import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from support_hub import Clock, Suggestions, basic, local_hub, make_agent, make_sweep, post, served
 
 from infra import server
@@ -16,7 +18,7 @@ from infra.controller.base import Suggestion
 from infra.hub.errors import StartupError
 from infra.hub.service import Hub
 from infra.hub.store import execute, scalar
-from infra.server import address, exposure, listen, load_admin_token
+from infra.server import _Server, address, exposure, listen, load_admin_token
 from infra.wire.ids import encode
 
 
@@ -189,3 +191,11 @@ def test_bytes_that_are_no_text_are_no_fault(client: Client, sent: bytes) -> Non
         connection.sendall(sent)
         status = connection.recv(12).split()[1]
     assert 200 <= int(status) < 500
+
+
+def test_asking_twice_to_end_does_not_break_the_end_off() -> None:
+    """A second Ctrl-C while the hub ends leaves it to end in order: forced, it printed a traceback."""
+    asked = _Server(uvicorn.Config("no:app"))
+    for _ in range(2):
+        asked.handle_exit(signal.SIGINT, None)
+    assert (asked.should_exit, asked.force_exit) == (True, False)
