@@ -1,6 +1,5 @@
 """Image classification: a network and labelled images are all that is left to give."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,13 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 from agent.measure import lock
+from agent.tasks.distill import DistilledLoss, SoftTargets
 from agent.tasks.task import Budget, Report
 from agent.tasks.training import Batch, Schedule, bf16_pays, train
 from objective.errors import BadInput
 
-# Hinton et al. 2015: how soft the teacher's targets are, and their part of the loss. The teacher sees each augmented
-# batch: targets kept from the plain images gained nothing.
-TEMPERATURE, TEACHER_SHARE = 4.0, 0.7
 EVALUATED_AT_ONCE = 500
 REPORT_EVERY = 10  # steps
 
@@ -90,13 +87,18 @@ class Classification(ABC):
         steps = max(1, round(budget.epochs * len(train_images.labels) / self.batch_size))
         if budget.epochs == 0:
             return
-        loss = _Loss(budget.teacher)
+        targets = SoftTargets(budget.teacher) if budget.teacher else None
+        loss = DistilledLoss(targets)
         batches = self.batches(train_images, budget.seed)
         bf16 = bf16_pays(self.name, network, next(batches), loss)
         schedule = Schedule(budget.lr or self.lr, steps)
         rungs = max(self.rungs, round(budget.epochs))
         progress = _Progress(self, network, report, steps, budget.epochs, rungs)
-        train(network, batches, loss, schedule, progress.step, bf16)
+        try:
+            train(network, batches, loss, schedule, progress.step, bf16)
+        finally:
+            if targets:
+                targets.keep()
 
     def batches(self, images: Images, seed: int) -> Iterator[Batch]:
         """Augmented batches for ever, every image once an epoch."""
@@ -154,24 +156,6 @@ def augment(pixels: torch.Tensor, flip: bool, shift: int, random: torch.Generato
     rows = (torch.arange(height) + down)[:, None, :, None]
     columns = (columns + right)[:, None, None, :]
     return padded[torch.arange(n)[:, None, None, None], torch.arange(channels)[None, :, None, None], rows, columns]
-
-
-class _Loss:
-    """Cross-entropy, and the teacher's soft targets where there is one."""
-
-    def __init__(self, teacher: nn.Module | None) -> None:
-        own = copy.deepcopy(teacher) if teacher else None
-        self.teacher = own.eval().to(memory_format=torch.channels_last) if own else None
-
-    def __call__(self, inputs: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        hard = functional.cross_entropy(logits.float(), labels)
-        if self.teacher is None:
-            return hard
-        with torch.no_grad():
-            targets = functional.log_softmax(self.teacher(inputs).float() / TEMPERATURE, 1)
-        outputs = functional.log_softmax(logits.float() / TEMPERATURE, 1)
-        soft = functional.kl_div(outputs, targets, reduction="batchmean", log_target=True) * TEMPERATURE**2
-        return TEACHER_SHARE * soft + (1 - TEACHER_SHARE) * hard
 
 
 class _Progress:
