@@ -23,6 +23,9 @@ class FashionMNIST(Classification):
     name = "fashion_mnist"
     mean = (0.2860,)
     std = (0.3530,)
+    # Short training: small batches take more steps an epoch, and little augmentation needs fewer of them.
+    batch_size = 64
+    shift = 1
 
     def __init__(self, limit: int | None = None) -> None:
         """`limit` takes that many images of each split, for trials of the machinery."""
@@ -35,8 +38,8 @@ class FashionMNIST(Classification):
             return ResNet9()
 
     def dense_budget(self) -> Budget:
-        """Ten epochs at learning rate 0.2."""
-        return Budget(epochs=10, lr=0.2, seed=SEED)
+        """Three and a quarter epochs at learning rate 0.1: minutes on two cores without AVX-512."""
+        return Budget(epochs=3.25, lr=0.1, seed=SEED)
 
     def splits(self) -> Mapping[str, Images]:
         """The official test part is the test split; the training part is divided by a fixed permutation."""
