@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
 
 from infra.dashboard.text import flat, number, points, ratio
+from infra.hub.lazy import lazy
 from infra.hub.rows import RunRow, SweepRow
 from infra.hub.states import ENDED_STATES
 from objective.errors import BadInput
@@ -46,9 +46,9 @@ class Question:
         return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _number(name: str) -> cached_property[float | None]:
+def _number(name: str) -> lazy[float | None]:
     """A number of the run's summary."""
-    return cached_property(lambda one: number(one.row.summary.get(name)))
+    return lazy(lambda one: number(one.row.summary.get(name)))
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Trial:
     asked: Question
     told_kind: str | None = None
 
-    @cached_property
+    @lazy
     def kind(self) -> str:
         """Which sort of trial it is."""
         return kind(_why(self.row)) if self.told_kind is None else self.told_kind
@@ -104,32 +104,32 @@ class Trial:
         """When it ended."""
         return self.row.finished_at
 
-    @cached_property
+    @lazy
     def outcome(self) -> str:
         """What it says came of it, else its state."""
         return str(self.row.summary.get("outcome") or self.state)
 
-    @cached_property
+    @lazy
     def reason(self) -> str:
         """Why the controller chose it."""
         return reason(_why(self.row))
 
-    @cached_property
+    @lazy
     def kept(self) -> Mapping[str, int]:
         """Channels kept per group."""
         return kept(self.row)
 
-    @cached_property
+    @lazy
     def parameters(self) -> Mapping[str, object]:
         """Its config, with dotted names."""
         return dict(flat(self.row.config))
 
-    @cached_property
+    @lazy
     def score(self) -> float | None:
         """The sweep's metric."""
         return number(self.row.summary.get(self.asked.metric))
 
-    @cached_property
+    @lazy
     def accuracy(self) -> float | None:
         """The objective's metric on validation."""
         return number(self.row.summary.get(f"val_{self.asked.accuracy}"))

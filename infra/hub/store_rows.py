@@ -6,29 +6,31 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any, TypeVar
 
 import yaml
 
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, RunState, SweepRow, SweepState, UserRow
 from infra.hub.store import Connection, RowMapping, many, one, scalar
-from infra.hub.stored_run import StoredRun, Texts, Times, maybe_moment
+from infra.hub.stored_run import TEXTS, TIMES, StoredRun, maybe_moment
 from infra.hub.stored_run import moment as moment
 from infra.hub.stored_run import plain as plain
 
 T = TypeVar("T")
 _STATES = {state.value: state for state in RunState}
-_texts, _times = itemgetter(*Texts._fields), itemgetter(*Times._fields)
-_RUN = """
-SELECT run.*, project.entity, project.name AS project_name, sweep.name AS sweep_name, agent.name AS agent_name,
-       user.username
+_STORED = ", ".join(f"run.{column} AS stored_{column}" for column in (*TEXTS, *TIMES))
+# Named as the fields of a RunRow, whose dictionary such a row becomes.
+_RUN = f"""
+SELECT run.id, run.revision, run.name, run.state, run.display_name, run.host, run.exit_code, run.retries, run.notes,
+       run.run_group AS "group", run.job_type, run.history_lines, run.program, run.commit_hash AS "commit", run.repo,
+       run.stop_reason, project.entity, project.name AS project, sweep.name AS sweep, agent.name AS agent,
+       user.username AS user, {_STORED}
 FROM run
 JOIN project ON project.id = run.project_id
 JOIN user ON user.id = run.user_id
 LEFT JOIN sweep ON sweep.id = run.sweep_id
 LEFT JOIN agent ON agent.id = run.agent_id
-"""
+"""  # noqa: S608 - of names of ours
 _SWEEP = """
 SELECT sweep.*, project.entity, project.name AS project_name, user.username
 FROM sweep JOIN project ON project.id = sweep.project_id JOIN user ON user.id = sweep.user_id
@@ -275,28 +277,4 @@ def _agent(row: RowMapping) -> AgentRow:
 
 
 def _run(row: RowMapping) -> StoredRun:
-    return StoredRun(
-        id=row["id"],
-        revision=row["revision"],
-        name=row["name"],
-        entity=row["entity"],
-        project=row["project_name"],
-        sweep=row["sweep_name"],
-        agent=row["agent_name"],
-        state=_STATES[row["state"]],
-        display_name=row["display_name"],
-        host=row["host"],
-        exit_code=row["exit_code"],
-        retries=row["retries"],
-        notes=row["notes"],
-        group=row["run_group"],
-        job_type=row["job_type"],
-        user=row["username"],
-        history_lines=row["history_lines"],
-        program=row["program"],
-        commit=row["commit_hash"],
-        repo=row["repo"],
-        stop_reason=row["stop_reason"],
-        texts=Texts._make(_texts(row)),
-        times=Times._make(_times(row)),
-    )
+    return StoredRun(**{**row, "state": _STATES[row["state"]]})

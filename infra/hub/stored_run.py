@@ -8,45 +8,31 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
+from infra.hub.lazy import lazy
 from infra.hub.rows import RunRow
 
 _CLIENT = "_wandb"
 
 
-class Texts(NamedTuple):
-    """The JSON of a run; `client_config` is the client's own part of the config, kept apart for it is long."""
-
-    config: str
-    summary: str
-    tags: str
-    args: str | None
-    why: str | None
-    client_config: str | None
-
-
-class Times(NamedTuple):
-    """When what happened to a run, in seconds since 1970."""
-
-    created_at: float
-    started_at: float | None
-    heartbeat_at: float | None
-    finished_at: float | None
-    stop_requested_at: float | None
-    issued_at: float | None
+TEXTS = ("config", "summary", "tags", "args", "why", "client_config")
+"""Columns of JSON; `client_config` is the client's own part of the config, kept apart for it is long."""
+TIMES = ("created_at", "started_at", "heartbeat_at", "finished_at", "stop_requested_at", "issued_at")
+"""Columns of seconds since 1970."""
 
 
 class StoredRun(RunRow):
-    """A `RunRow` over the texts of one row of the store; `revision` grows with every change of any run."""
+    """A `RunRow` over one row of the store; `revision` grows with every change of any run.
 
-    texts: Texts
-    times: Times
+    The row itself is the instance's dictionary: for a long list copying it would be most of the work. Columns of TEXTS
+    and TIMES stand in it as `stored_<column>`.
+    """
+
     revision: int
 
-    def __init__(self, **columns: Any) -> None:
-        self.__dict__.update(columns)  # frozen, and the fields that are missing here are the properties below
+    def __init__(self, **row: Any) -> None:
+        object.__setattr__(self, "__dict__", row)
 
     def __repr__(self) -> str:
         """Short, and another one after every change of the run: pages tell by it whether anything changed."""
@@ -54,85 +40,84 @@ class StoredRun(RunRow):
 
     def sharing(self, older: StoredRun) -> Self:
         """This row, with what `older` has parsed already wherever the text is the same."""
-        for field, same in zip(Texts._fields, map(_same, self.texts, older.texts), strict=True):
-            for name in _PARSED[field] if same else ():
-                if name in older.__dict__:
-                    self.__dict__[name] = older.__dict__[name]
+        mine, theirs = self.__dict__, older.__dict__
+        for column, names in _PARSED.items():
+            if mine[column] == theirs[column]:
+                mine.update({name: theirs[name] for name in names if name in theirs})
         return self
 
-    @cached_property
+    @lazy
     def created_at(self) -> datetime:
         """When it was made."""
-        return moment(self.times.created_at)
+        return moment(self.__dict__["stored_created_at"])
 
-    @cached_property
+    @lazy
     def started_at(self) -> datetime | None:
         """When its process last started."""
-        return maybe_moment(self.times.started_at)
+        return maybe_moment(self.__dict__["stored_started_at"])
 
-    @cached_property
+    @lazy
     def heartbeat_at(self) -> datetime | None:
         """When it was last heard of."""
-        return maybe_moment(self.times.heartbeat_at)
+        return maybe_moment(self.__dict__["stored_heartbeat_at"])
 
-    @cached_property
+    @lazy
     def finished_at(self) -> datetime | None:
         """When it ended."""
-        return maybe_moment(self.times.finished_at)
+        return maybe_moment(self.__dict__["stored_finished_at"])
 
-    @cached_property
+    @lazy
     def stop_requested_at(self) -> datetime | None:
         """When it was asked to stop."""
-        return maybe_moment(self.times.stop_requested_at)
+        return maybe_moment(self.__dict__["stored_stop_requested_at"])
 
-    @cached_property
+    @lazy
     def issued_at(self) -> datetime | None:
         """When an agent was last told to run it."""
-        return maybe_moment(self.times.issued_at)
+        return maybe_moment(self.__dict__["stored_issued_at"])
 
-    @cached_property
+    @lazy
     def _wrapped(self) -> Mapping[str, Any]:
-        return _object(self.texts.config)
+        return _object(self.__dict__["stored_config"])
 
-    @cached_property
+    @lazy
     def config(self) -> Mapping[str, Any]:
         """Plain values of the config."""
         return plain(self._wrapped)
 
-    @cached_property
+    @lazy
     def raw_config(self) -> Mapping[str, Any]:
         """The config as the client sent it."""
-        client = self.texts.client_config
+        client = self.__dict__["stored_client_config"]
         return self._wrapped if client is None else {**self._wrapped, _CLIENT: _object(client)}
 
-    @cached_property
+    @lazy
     def summary(self) -> Mapping[str, Any]:
         """The summary."""
-        return _object(self.texts.summary)
+        return _object(self.__dict__["stored_summary"])
 
-    @cached_property
+    @lazy
     def tags(self) -> tuple[str, ...]:
         """The tags."""
-        return tuple(json.loads(self.texts.tags))
+        return tuple(json.loads(self.__dict__["stored_tags"]))
 
-    @cached_property
+    @lazy
     def args(self) -> Mapping[str, Any] | None:
         """What the sweep gave."""
-        return _maybe(self.texts.args)
+        return _maybe(self.__dict__["stored_args"])
 
-    @cached_property
+    @lazy
     def why(self) -> Mapping[str, Any] | None:
         """The controller's reason."""
-        return _maybe(self.texts.why)
+        return _maybe(self.__dict__["stored_why"])
 
 
 _PARSED: Mapping[str, tuple[str, ...]] = {
-    "config": ("_wrapped", "config"),
-    "summary": ("summary",),
-    "tags": ("tags",),
-    "args": ("args",),
-    "why": ("why",),
-    "client_config": (),
+    "stored_config": ("_wrapped", "config"),
+    "stored_summary": ("summary",),
+    "stored_tags": ("tags",),
+    "stored_args": ("args",),
+    "stored_why": ("why",),
 }
 
 
@@ -168,7 +153,3 @@ def _object(text: str) -> Mapping[str, Any]:
 
 def _maybe(text: str | None) -> Mapping[str, Any] | None:
     return None if text is None else _object(text)
-
-
-def _same(one: str | None, other: str | None) -> bool:
-    return one == other

@@ -154,6 +154,7 @@ def test_the_cost_of_a_row(tmp_path: Path) -> None:
 def _costs(hub: int, ours: Client, mlflow: int, theirs: Client) -> list[dict[str, Any]]:
     """Rounds of both in turn, for each size of a request; the first round of each warms up."""
     run, costs, number = new_run(theirs), list[dict[str, Any]](), 0
+    theirs.close()  # while the other is asked, this connection would be ended for being idle
     for batch in BATCHES:
         for turn in range(-1, ROUNDS):
             cost = {

@@ -42,7 +42,7 @@ class Built:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows = self.configs = 0
-        build, parse = store_rows._run, StoredRun._wrapped.func  # type: ignore[attr-defined]
+        build, parse = store_rows._run, StoredRun._wrapped.func
 
         def built(row: Any) -> StoredRun:
             self.rows += 1
