@@ -9,6 +9,16 @@ settings.register_profile("fixed", derandomize=True, deadline=None, database=Non
 settings.load_profile("fixed")
 
 
+# Files of few, long tests go first, or one process would still be at them when the other has nothing left to do.
+LONGEST = "acceptance"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the room whose tests take longest; the order within it and after it stays random."""
+    items.sort(key=lambda item: item.path.parent.name != LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def _means(request: pytest.FixtureRequest) -> None:
     """Skip a marked test whose means are missing, or fail it where PRUNEFLEET_REQUIRE names them."""
