@@ -38,6 +38,10 @@ class Probe:
         self._client.cookies.set(COOKIE, cookie)
         self.found: list[tuple[str, float, float, int]] = []
 
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
     def _timed(self, what: str, call: Callable[[], httpx.Response]) -> httpx.Response:
         began, cpu = time.perf_counter(), cpu_seconds(self.pid)
         answer = call()

@@ -62,7 +62,8 @@ def test_ten_thousand_runs(tmp_path: Path) -> None:
         with hub:
             started = time.perf_counter() - began
             idle, probing = memory_mb(hub.pid), Probe(hub)
-            probe(probing)
+            with closing(probing):
+                probe(probing)
             peak = memory_mb(hub.pid, "VmHWM")
         starts.append({"start_s": started, "idle_mb": idle, "peak_mb": peak, "answers": probing.found})
     size = sum(path.stat().st_size for path in (tmp_path / "hub").iterdir() if path.is_file())
