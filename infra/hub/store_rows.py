@@ -277,4 +277,4 @@ def _agent(row: RowMapping) -> AgentRow:
 
 
 def _run(row: RowMapping) -> StoredRun:
-    return StoredRun(**{**row, "state": _STATES[row["state"]]})
+    return StoredRun.of({**row, "state": _STATES[row["state"]]})
