@@ -26,9 +26,9 @@ STATE_WORDS = {
     "FINISHED": "finished",
 }
 GENERIC_COLUMNS = 8
-SHOWN = 500  # rows of a sweep's table
+SHOWN = 300  # rows of a sweep's table
 LAST_RUNS = 3  # of an agent, that may say what its device is
-DRAWN = 2000  # points of a chart
+DRAWN = 1000  # points of a chart
 DEEPEST_DROP = 0.10  # where the goal has no limit: the hypervolume's reference
 DROPS_SHOWN = 4.0  # else this many times the limit, so that the points near it stand apart
 
