@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from agent import report
 from agent.bench import prepare
 from agent.cache import replace_file
 from agent.commands import Watching, tell, watching
-from agent.compress.prune import prune, shrink
+from agent.compress import bundle
+from agent.compress.prune import prune
 from agent.controls import Judged, Point, against_uniform, judge, timing
 from agent.measure.benchmark import DENSE, Sitting, compare_many
 from agent.measure.deployed import Deployed
@@ -151,9 +151,7 @@ class _Answer:
         folder = self.folder / run.name
         with self.watch.during("fetch"):
             self.reader.fetch(f"candidate-{run.name}", folder)
-            network = shrink(self.bench.baseline.network, self._example, self.bench.groups, run.config["kept"])
-            network.load_state_dict(load_file(str(folder / "weights.safetensors")))
-        return network.eval()
+            return bundle.read(folder, self.bench.baseline.network, self._example, self.bench.groups)
 
     @property
     def _example(self) -> torch.Tensor:
