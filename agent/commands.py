@@ -15,6 +15,8 @@ import yaml
 from agent import report
 from agent.bench import prepare
 from agent.cache import cache_folder, replace_file
+from agent.compress.groups import survey
+from agent.compress.merge import merge
 from agent.failures import explain
 from agent.plan import make_profile, resolve
 from agent.request import Request, from_sweep
@@ -88,6 +90,11 @@ def _dense(request: Request, session: report.Session, watch: Watching) -> Bench:
     print(f"seconds dense {time.perf_counter() - began:.1f}", flush=True)
     for group in bench.groups:
         print(f"group {group.name}: {group.width} channels of {', '.join(group.members)}", flush=True)
+    for layer, reason in survey(bench.baseline.network, bench.task.example_input()).whole.items():
+        print(f"whole {layer}: {reason}", flush=True)
+    for dimension in merge(bench.groups):
+        if len(dimension.groups) > 1:
+            print(f"merged {dimension.name}: {', '.join(dimension.groups)} share one ratio", flush=True)
     return bench
 
 
