@@ -26,6 +26,7 @@ from agent.measure.runners import OpenVINORunner
 from agent.report import Reader, RunRecord
 from agent.request import Request, from_sweep
 from agent.server import require_server
+from agent.tasks.gradients import backward_of
 from agent.tasks.training import recalibrate, threads
 from agent.trial import Bench
 from objective.goal import Goal, Kind
@@ -174,7 +175,9 @@ class _Answer:
         return list(judged.values())
 
     def _pruned(self, kept: Kept) -> nn.Module:
-        return prune(self.bench.baseline.network, self._example, self.bench.groups, kept).network
+        asked = self.request.candidate
+        how = (asked.importance, asked.seed, asked.ranking, backward_of(self.bench.task, asked.seed))
+        return prune(self.bench.baseline.network, self._example, self.bench.groups, kept, *how).network
 
     def _trained(self, bare: Judged) -> nn.Module:
         """A control trained by the recipe of the trials."""

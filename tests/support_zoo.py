@@ -39,21 +39,45 @@ ZOO = {
 """Names, and the side of the square images that they are tested with."""
 MIXING = (nn.LayerNorm, nn.GroupNorm)
 """Layers in which a channel's value depends on the others: removing a channel is then more than silencing it."""
-RELOAD = """
-import pickle, sys, torch
+READER = """
+import pickle, sys, timm, torch
 from pathlib import Path
 from safetensors.torch import load_file, save_file
-def refuse(*_, **__): raise SystemExit("a pickle was read")
 from agent.compress import bundle
 from agent.tasks.zoo import classifier
-name, folder = sys.argv[1], Path(sys.argv[2])
-image = load_file(folder / "image.safetensors")["image"]
-dense = classifier(name, classes=10, seed=99)
+def refuse(*_, **__): raise SystemExit("a pickle was read")
 pickle.load = pickle.loads = pickle.Unpickler = torch.load = refuse
-network = bundle.read(folder, dense, image)
-with torch.no_grad():
-    save_file({"logits": network(image)}, folder / "logits.safetensors")
+for line in sys.stdin:
+    name, folder = line.rstrip().split(" ", 1)
+    image = load_file(Path(folder) / "image.safetensors")["image"]
+    network = bundle.read(Path(folder), classifier(name, classes=10, seed=99), image)
+    with torch.no_grad():
+        save_file({"logits": network(image)}, Path(folder) / "logits.safetensors")
+    print("done", flush=True)
 """
+
+
+class Reader:
+    """Another process, which never saw the networks that it reads from bundles, and which cannot unpickle."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", READER]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def read(self, name: str, folder: Path, image: torch.Tensor) -> torch.Tensor:
+        """What the network in the bundle `folder` computes there."""
+        save_file({"image": image}, folder / "image.safetensors")
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(f"{name} {folder}\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "done\n"
+        return load_file(folder / "logits.safetensors")["logits"]
+
+    def close(self) -> None:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        self._process.stdout.close()
+        assert self._process.wait(30) == 0
 
 
 def dense(name: str) -> tuple[nn.Module, torch.Tensor]:
@@ -148,10 +172,3 @@ def exported_difference(pruned: Pruned, image: torch.Tensor, folder: Path) -> fl
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return parity(export(pruned.network, image, folder), pruned.network, image)
-
-
-def reloaded(name: str, folder: Path, image: torch.Tensor) -> torch.Tensor:
-    """What the network in the bundle `folder` computes in a fresh process that cannot unpickle."""
-    save_file({"image": image}, folder / "image.safetensors")
-    subprocess.run([sys.executable, "-c", RELOAD, name, str(folder)], check=True, timeout=300)
-    return load_file(folder / "logits.safetensors")["logits"]

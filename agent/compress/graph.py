@@ -42,7 +42,7 @@ class Graph:
     """A traced network. Keeps the network it was made of; `order` gives each module's place in the forward pass."""
 
     def __init__(self, network: nn.Module, example_input: torch.Tensor) -> None:
-        self.order = forward_order(network, example_input)
+        self.order, _ = run_once(network, example_input)
         self.layers = {name: module for name, module in network.named_modules() if isinstance(module, PRUNABLE)}
         self._names: dict[Any, str] = {module: name for name, module in network.named_modules()}
         self._names |= {parameter: name for name, parameter in network.named_parameters()}
@@ -193,8 +193,11 @@ def tensors(value: object) -> list[torch.Tensor]:
     return [tensor for each in inner for tensor in tensors(each)]
 
 
-def forward_order(network: nn.Module, example_input: torch.Tensor) -> dict[str, int]:
-    """Position of each module's first call in one forward pass; raises `BadInput` naming the layer that failed."""
+def run_once(network: nn.Module, example_input: torch.Tensor) -> tuple[dict[str, int], list[torch.Tensor]]:
+    """One forward pass: the position of each module's first call, and all tensors that come out.
+
+    Raises `BadInput` naming the layer that failed.
+    """
     calls = _Calls()
     hooks = [
         hook
@@ -206,7 +209,7 @@ def forward_order(network: nn.Module, example_input: torch.Tensor) -> dict[str, 
     ]
     try:
         with torch.no_grad():
-            network(example_input)
+            return calls.order, tensors(network(example_input))
     except Exception as error:
         shape = tuple(example_input.shape)
         raise BadInput(
@@ -215,7 +218,6 @@ def forward_order(network: nn.Module, example_input: torch.Tensor) -> dict[str, 
     finally:
         for hook in hooks:
             hook.remove()
-    return calls.order
 
 
 class _Calls:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from agent.compress.cut import Slot, cut, find, width
-from agent.compress.graph import PRUNABLE, Graph, forward_order, tensors
+from agent.compress.graph import PRUNABLE, Graph, run_once
 from objective.errors import BadInput
 from objective.space import GroupSpec, levels
 
@@ -67,13 +67,14 @@ def survey(network: nn.Module, example_input: torch.Tensor, ignored: Sequence[st
             whole[name] = reason
         elif group:
             found.append(group)
-    usable, broken = _tried(traced, example_input, sorted(found, key=lambda group: graph.order[group.root]))
+    groups = _unique(sorted(found, key=lambda group: graph.order[group.root]))
+    usable, broken = _tried(traced, example_input, groups)
     whole |= {member: reason for group, reason in broken for member in group.members}
     if not usable:
         layers = ", ".join(sorted(whole, key=lambda name: graph.order.get(name, 0))) or type(network).__name__
         remedy = "give a network with a convolution before its last layer: nothing to prune here"
         raise BadInput("network", layers, f"{remedy} ({'; '.join(dict.fromkeys(whole.values()))})" if whole else remedy)
-    return Survey(_unique(usable), whole)
+    return Survey(usable, whole)
 
 
 def as_traced(network: nn.Module, example_input: torch.Tensor) -> nn.Module:
@@ -95,9 +96,7 @@ def as_traced(network: nn.Module, example_input: torch.Tensor) -> nn.Module:
 
 def output_shapes(network: nn.Module, example_input: torch.Tensor) -> list[tuple[int, ...]]:
     """Shapes of all tensors that the network returns; raises `BadInput` naming the layer if it does not run."""
-    forward_order(network, example_input)
-    with torch.no_grad():
-        return [tuple(each.shape) for each in tensors(network(example_input))]
+    return [tuple(each.shape) for each in run_once(network, example_input)[1]]
 
 
 def _candidates(graph: Graph, refused: Mapping[str, str]) -> Iterator[tuple[str, Group | None, str | None]]:
@@ -166,16 +165,16 @@ def _inside(network: nn.Module, ignored: Sequence[str]) -> dict[str, str]:
 
 def _tried(
     network: nn.Module, example_input: torch.Tensor, groups: Sequence[Group]
-) -> tuple[list[Group], list[tuple[Group, str]]]:
+) -> tuple[tuple[Group, ...], list[tuple[Group, str]]]:
     """The groups that the network survives when each loses its first channels, and the others with the reason.
 
     All at once first: only where that fails is each tried alone.
     """
     before = output_shapes(network, example_input)
     if _complaint(network, example_input, groups, before) is None:
-        return list(groups), []
+        return tuple(groups), []
     complaints = [(group, _complaint(network, example_input, [group], before)) for group in groups]
-    usable = [group for group, complaint in complaints if complaint is None]
+    usable = tuple(group for group, complaint in complaints if complaint is None)
     together = _complaint(network, example_input, usable, before)
     if together:
         raise BadInput("network", ", ".join(group.name for group in usable), f"pruned together, {together}")
