@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from agent import report
 from agent.bench import prepare
 from agent.cache import replace_file
 from agent.commands import Watching, tell, watching
-from agent.compress.prune import prune, shrink
+from agent.compress import bundle
+from agent.compress.prune import prune
 from agent.controls import Judged, Point, against_uniform, judge, timing
 from agent.measure.benchmark import DENSE, Sitting, compare_many
 from agent.measure.deployed import Deployed
@@ -26,6 +26,7 @@ from agent.measure.runners import OpenVINORunner
 from agent.report import Reader, RunRecord
 from agent.request import Request, from_sweep
 from agent.server import require_server
+from agent.tasks.gradients import backward_of
 from agent.tasks.training import recalibrate, threads
 from agent.trial import Bench
 from objective.goal import Goal, Kind
@@ -151,9 +152,7 @@ class _Answer:
         folder = self.folder / run.name
         with self.watch.during("fetch"):
             self.reader.fetch(f"candidate-{run.name}", folder)
-            network = shrink(self.bench.baseline.network, self._example, self.bench.groups, run.config["kept"])
-            network.load_state_dict(load_file(str(folder / "weights.safetensors")))
-        return network.eval()
+            return bundle.read(folder, self.bench.baseline.network, self._example, self.bench.groups)
 
     @property
     def _example(self) -> torch.Tensor:
@@ -176,7 +175,9 @@ class _Answer:
         return list(judged.values())
 
     def _pruned(self, kept: Kept) -> nn.Module:
-        return prune(self.bench.baseline.network, self._example, self.bench.groups, kept).network
+        asked = self.request.candidate
+        how = (asked.importance, asked.seed, asked.ranking, backward_of(self.bench.task, asked.seed))
+        return prune(self.bench.baseline.network, self._example, self.bench.groups, kept, *how).network
 
     def _trained(self, bare: Judged) -> nn.Module:
         """A control trained by the recipe of the trials."""

@@ -8,6 +8,7 @@ import torch
 
 from agent.cache import cache_folder, new_folder, only_one
 from agent.compress.groups import Group, find_groups, specs
+from agent.compress.merge import MergedSpace, merge
 from agent.measure.device import channel_step, fingerprint
 from agent.measure.export import Exported, export
 from agent.measure.runners import OpenVINORunner
@@ -15,7 +16,6 @@ from agent.request import Request
 from agent.tasks.baseline import Baseline, Progress, Store, obtain
 from agent.tasks.registry import load_task
 from agent.trial import Bench
-from objective.space import Space
 from objective.trial import Device
 
 Stage = Callable[[str], AbstractContextManager[None]]
@@ -42,9 +42,9 @@ def prepare(request: Request, store: Store | None, during: Stage, progress: Prog
     return Bench(task, baseline, groups, space, request.goal, device, runner, dense, request.lr, request.distill)
 
 
-def space_of(groups: tuple[Group, ...], device: Device, precision: str) -> Space:
-    """The groups on the device's channel grid."""
-    return Space(specs(groups, channel_step(device, precision)))
+def space_of(groups: tuple[Group, ...], device: Device, precision: str) -> MergedSpace:
+    """The groups on the device's channel grid, many of them merged into fewer dimensions."""
+    return MergedSpace(specs(groups, channel_step(device, precision)), dimensions=merge(groups))
 
 
 def trial_threads() -> int:

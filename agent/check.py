@@ -114,8 +114,9 @@ def _groups(
         groups = find_groups(network, task.example_input())
         space = space_of(groups, device, request.candidate.precision)
         if "ratio" in config["parameters"]:
-            Space.from_parameters(config["parameters"]["ratio"], space.widths, space.groups[0].step)
-        found += [f"{group.name} {group.width}" for group in groups]
+            known = {**space.widths, **space.searched.widths}
+            Space.from_parameters(config["parameters"]["ratio"], known, space.groups[0].step)
+        found += [f"{group.name} {group.width}" for group in space.searched.groups]
     return groups, space
 
 

@@ -15,6 +15,8 @@ import yaml
 from agent import report
 from agent.bench import prepare
 from agent.cache import cache_folder, replace_file
+from agent.compress.groups import Survey, survey
+from agent.compress.merge import merge
 from agent.failures import explain
 from agent.plan import make_profile, resolve
 from agent.request import Request, from_sweep
@@ -86,9 +88,20 @@ def _dense(request: Request, session: report.Session, watch: Watching) -> Bench:
     quality = ", ".join(f"{name} {value:.4f}" for name, value in bench.baseline.metrics["validation"].items())
     tell("dense", 100, 100, f"validation {quality}")
     print(f"seconds dense {time.perf_counter() - began:.1f}", flush=True)
-    for group in bench.groups:
-        print(f"group {group.name}: {group.width} channels of {', '.join(group.members)}", flush=True)
+    for line in described(survey(bench.baseline.network, bench.task.example_input())):
+        print(line, flush=True)
     return bench
+
+
+def described(found: Survey) -> Iterator[str]:
+    """A line for each group, for each layer that stays whole, and for groups that share a dimension of the search."""
+    for group in found.groups:
+        yield f"group {group.name}: {group.width} channels of {', '.join(group.members)}"
+    for layer, reason in found.whole.items():
+        yield f"whole {layer}: {reason}"
+    for dimension in merge(found.groups):
+        if len(dimension.groups) > 1:
+            yield f"merged {dimension.name}: {', '.join(dimension.groups)} share one ratio"
 
 
 def _profiled(request: Request, bench: Bench, session: report.Session, watch: Watching) -> tuple[Profile, str]:

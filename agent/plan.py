@@ -18,6 +18,7 @@ import numpy as np
 from torch import nn
 
 from agent.compress.groups import Group, find_groups, specs
+from agent.compress.merge import MergedSpace, merge
 from agent.compress.prune import prune
 from agent.journal import Journal
 from agent.measure.benchmark import DENSE, compare_many
@@ -87,11 +88,12 @@ def make_profile(
         raise BadInput("objective.metric", goal.metric, f"the task {task.name} gives {', '.join(task.metrics)}")
     effort = effort or Effort()
     groups = find_groups(baseline.network, task.example_input())
-    space = Space(specs(groups, channel_step(device, precision)))
-    key = _key(task, baseline, device, precision, goal, space, effort)
+    merged = MergedSpace(specs(groups, channel_step(device, precision)), dimensions=merge(groups))
+    space = merged.searched
+    key = _key(task, baseline, device, precision, goal, merged, effort)
     with Journal(cache / "profiles" / f"{key[:16]}.jsonl") as journal:
         chosen: Runner = runner or OpenVINORunner(precision=precision)
-        plan = _Plan(task, baseline.network, groups, goal.metric, journal, chosen, device, effort)
+        plan = _Plan(task, baseline.network, groups, merged, goal.metric, journal, chosen, device, effort)
         plan.run(points(space, effort), report or (lambda done, total, text: None))
         profile = _profile(task, baseline, device, precision, goal, space, plan)
     return replace(profile, warm=warm_points(profile, goal))
@@ -135,10 +137,12 @@ def _name(kept: Mapping[str, int]) -> str:
     return ",".join(f"{group}={count}" for group, count in sorted(kept.items()))
 
 
-def _key(task: Task, baseline: Dense, device: Device, precision: str, goal: Goal, space: Space, effort: Effort) -> str:
+def _key(
+    task: Task, baseline: Dense, device: Device, precision: str, goal: Goal, space: MergedSpace, effort: Effort
+) -> str:
     """Hash of all that a finished point depends on: code, data, weights, device, and how it is measured."""
     measured = (precision, goal.metric, effort.examples, task_hash(task), data_hash(task), baseline.sha256)
-    return digest(repr(measured), repr(sorted(device.to_json().items())), repr(space.groups))
+    return digest(repr(measured), repr(sorted(device.to_json().items())), repr((space.groups, space.dimensions)))
 
 
 def network_hash(network: nn.Module) -> str:
@@ -154,6 +158,7 @@ class _Plan:
     task: Task
     network: nn.Module
     groups: Sequence[Group]
+    space: MergedSpace
     metric: str
     journal: Journal
     runner: Runner
@@ -204,7 +209,8 @@ class _Plan:
 
     def _point(self, group: str, kept: Kept, folder: Path, note: Callable[[str], None]) -> Exported:
         example = self.task.example_input()
-        network = prune(self.network, example, self.groups, kept).network
+        ratios = self.space.searched.ratios(kept)
+        network = prune(self.network, example, self.groups, self.space.kept(ratios)).network
         name = f"model{len(list(folder.glob('*.xml')))}"
         exported = export(network, example, folder, name=name)
         if group:

@@ -49,6 +49,8 @@ def from_config(config: Mapping[str, Any]) -> Request:
         precision=measure.get("precision", "f32"),
         epochs=recipe.get("epochs", 1.0),
         seed=recipe.get("seed", 0),
+        importance=recipe.get("importance", "l2"),
+        ranking=recipe.get("ranking", "group"),
     )
     return Request(
         task=given.get("task", ""),

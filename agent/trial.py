@@ -16,6 +16,7 @@ from agent.measure.export import Exported, check_parity, export
 from agent.measure.runners import Runner
 from agent.tasks import baseline as dense
 from agent.tasks.baseline import Baseline
+from agent.tasks.gradients import backward_of
 from agent.tasks.task import Budget, Task
 from agent.tasks.training import recalibrate
 from agent.watch import Watch
@@ -75,7 +76,8 @@ def _run(candidate: Candidate, bench: Bench, folder: Path, watch: Watch) -> Tria
     dense_metric = dense.metric(task, bench.baseline, name)
 
     with watch.during("prune"):
-        pruned = prune(bench.baseline.network, example, bench.groups, kept, seed=candidate.seed)
+        how = (candidate.importance, candidate.seed, candidate.ranking, backward_of(task, candidate.seed))
+        pruned = prune(bench.baseline.network, example, bench.groups, kept, *how)
     with watch.during("export"):
         untrained = export(pruned.network, example, folder, candidate.precision, name="untrained")
     with watch.during("measure"):

@@ -99,16 +99,15 @@ def told(bench: "Bench") -> dict[str, object]:
 
 def publish(session: report.Session, result: "Trial", folder: Path) -> str:
     """Log the candidate's files as artifact `candidate-<run>`: nothing in it is a pickle."""
-    from safetensors.torch import save_file
+    from agent.compress import bundle
 
-    state = {key: tensor.contiguous() for key, tensor in result.network.state_dict().items()}
-    save_file(state, str(folder / "weights.safetensors"))
+    files = bundle.write(folder, result.network, result.measurement.kept)
     measured = {"measurement": result.measurement.to_json(), "score": result.score.to_json()}
-    documents = {"kept": result.measurement.kept, "benchmark": measured, "parity": {"max_difference": result.parity}}
+    documents = {"benchmark": measured, "parity": {"max_difference": result.parity}}
     for name, document in documents.items():
         (folder / f"{name}.json").write_text(json.dumps(document, indent=1))
-    files = [folder / f"{name}.json" for name in documents]
-    files += [folder / "weights.safetensors", result.exported.xml, result.exported.xml.with_suffix(".bin")]
+    files += [folder / f"{name}.json" for name in documents]
+    files += [result.exported.xml, result.exported.xml.with_suffix(".bin")]
     return session.publish(f"candidate-{session.name}", "candidate", files, {"kept": result.measurement.kept})
 
 

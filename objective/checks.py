@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from objective.errors import BadInput
 
@@ -54,6 +54,13 @@ def ratio(field: str, got: object) -> float:
     if not 0 <= value < 1:
         raise BadInput(field, got, "give a pruning ratio of at least 0 (keep all) and below 1")
     return value
+
+
+def one_of(field: str, got: object, known: Sequence[str]) -> str:
+    """Return ``got`` if it is one of the words ``known``."""
+    if not isinstance(got, str) or got not in known:
+        raise BadInput(field, got, f"choose one of {', '.join(known)}")
+    return got
 
 
 def mapping(field: str, got: object) -> Mapping[str, object]:

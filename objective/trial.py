@@ -13,19 +13,25 @@ from objective import checks
 from objective.errors import BadInput
 from objective.plain import Plain
 
+IMPORTANCES = ("l2", "l1", "fpgm", "bn_scale", "taylor", "random")
+RANKINGS = ("group", "filter", "channel")
+
 
 @dataclass(frozen=True)
 class Candidate(Plain):
     """What one trial tries.
 
     ``ratios`` is the pruning ratio per layer group, in [0, 1), a missing group stays whole; ``precision`` is the
-    one both candidate and dense model are measured at; ``epochs`` is the length of fine-tuning.
+    one both candidate and dense model are measured at; ``epochs`` is the length of fine-tuning; the channels of least
+    ``importance`` go, ranked by producers' filters, consumers' channels or both (``ranking``).
     """
 
     ratios: Mapping[str, float]
     precision: str = "f32"
     epochs: float = 1.0
     seed: int = 0
+    importance: str = "l2"
+    ranking: str = "group"
 
     def __post_init__(self) -> None:
         ratios = {
@@ -35,6 +41,8 @@ class Candidate(Plain):
         checks.name("precision", self.precision)
         checks.number("epochs", self.epochs, low=0)
         checks.whole("seed", self.seed)
+        checks.one_of("recipe.importance", self.importance, IMPORTANCES)
+        checks.one_of("recipe.ranking", self.ranking, RANKINGS)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Coupled layer groups of a network: the dimensions of the search. DepGraph (Fang et al., CVPR 2023) finds them.
+"""Coupled layer groups of a network: the dimensions of the search.
 
 All layers that write to one stream (a residual stage, say) lose the same channels, so they share one pruning ratio.
 """
@@ -6,22 +6,17 @@ All layers that write to one stream (a residual stage, say) lose the same channe
 import copy
 import math
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from types import TracebackType
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
-import torch_pruning as tp
 from torch import nn
 
+from agent.compress.cut import Slot, cut, find, width
+from agent.compress.graph import PRUNABLE, Graph, run_once
 from objective.errors import BadInput
 from objective.space import GroupSpec, levels
-
-PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -30,7 +25,8 @@ class Group:
 
     `name` is stable: the first dense convolution (else linear layer) in forward order, in `[_a-zA-Z0-9]`. `width` is
     the number of channels, `members` the layers whose outputs are pruned together, `root` one of them. Kept channels
-    must be a multiple of `multiple`, which is 1 except beside grouped convolutions and group norms.
+    must be a multiple of `multiple`, which is 1 except beside grouped convolutions, group norms and splits. `slots` are
+    the layers' channels, and root channels of one number in `tied` go together.
     """
 
     name: str
@@ -38,170 +34,116 @@ class Group:
     members: tuple[str, ...]
     root: str
     multiple: int = 1
+    slots: tuple[Slot, ...] = field(default=(), repr=False, compare=False)
+    tied: tuple[int, ...] = field(default=(), repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What of a network can be pruned: its groups in forward order, and the reason why each other layer stays whole."""
+
+    groups: tuple[Group, ...]
+    whole: Mapping[str, str]
 
 
 def find_groups(network: nn.Module, example_input: torch.Tensor, ignored: Sequence[str] = ()) -> tuple[Group, ...]:
-    """The groups of `network` in forward order, without the layers that make its output and those `ignored` by name.
+    """The groups of `network` in forward order; see `survey`, which also tells what is left out, and why."""
+    return survey(network, example_input, ignored).groups
 
-    `example_input`: [1, ...]. Leaves the network as it was. Raises `BadInput`, naming the layer, where the network
-    does not run, cannot be traced, or has nothing to prune.
+
+def survey(network: nn.Module, example_input: torch.Tensor, ignored: Sequence[str] = ()) -> Survey:
+    """Find the groups of `network`, without the layers that make its output and those `ignored` by name.
+
+    `example_input`: [1, ...]. Each group is tried: one that the network does not survive is left whole. Leaves the
+    network as it was. Raises `BadInput`, naming the layer, where the network does not run, cannot be traced, or has
+    nothing to prune.
     """
-    traced = copy.deepcopy(network).requires_grad_(True).eval()
-    order = forward_order(traced, example_input)
-    names = {module: name for name, module in traced.named_modules()}
-    graph = _dependency_graph(traced, example_input, names)
-    frozen = {names[head] for head in _heads(graph) if head in names} | _inside(traced, ignored)
-    raw = graph.get_all_groups(
-        ignored_layers=[traced.get_submodule(name) for name in frozen], root_module_types=PRUNABLE
-    )
-    found = sorted(_describe(graph, raw, names, order), key=lambda group: order[group.root])
-    if not found:
-        layers = ", ".join(sorted(frozen, key=lambda name: order.get(name, 0))) or type(network).__name__
-        raise BadInput(
-            "network", layers, "give a network with a convolution before its last layer: nothing to prune here"
-        )
-    return _unique(found)
+    traced = as_traced(copy.deepcopy(network).requires_grad_(True), example_input)
+    graph = Graph(traced, example_input)
+    refused = _inside(traced, ignored)
+    found, whole = [], {}
+    for name, group, reason in _candidates(graph, refused):
+        if reason:
+            whole[name] = reason
+        elif group:
+            found.append(group)
+    groups = _unique(sorted(found, key=lambda group: graph.order[group.root]))
+    usable, broken = _tried(traced, example_input, groups)
+    whole |= {member: reason for group, reason in broken for member in group.members}
+    if not usable:
+        layers = ", ".join(sorted(whole, key=lambda name: graph.order.get(name, 0))) or type(network).__name__
+        remedy = "give a network with a convolution before its last layer: nothing to prune here"
+        raise BadInput("network", layers, f"{remedy} ({'; '.join(dict.fromkeys(whole.values()))})" if whole else remedy)
+    return Survey(usable, whole)
 
 
-def forward_order(network: nn.Module, example_input: torch.Tensor) -> dict[str, int]:
-    """Position of each module's first call in one forward pass; raises `BadInput` naming the layer that failed."""
-    calls = _Calls()
-    hooks = [
-        hook
-        for name, module in network.named_modules()
-        for hook in (
-            module.register_forward_pre_hook(partial(calls.enter, name)),
-            module.register_forward_hook(calls.leave),
-        )
-    ]
+def as_traced(network: nn.Module, example_input: torch.Tensor) -> nn.Module:
+    """The network, changed, in evaluation mode; but if training adds outputs (auxiliary heads), so that these run too.
+
+    Then only modules made of others are in training mode: norms and dropout behave as in evaluation.
+    """
+    usual = output_shapes(network.eval(), example_input)
+    for module in network.modules():
+        made_of_others = any(True for _ in module.children()) and not any(True for _ in module.buffers(recurse=False))
+        module.training = made_of_others and not isinstance(module, nn.modules.batchnorm._NormBase)
     try:
-        with torch.no_grad():
-            network(example_input)
-    except Exception as error:
-        shape = tuple(example_input.shape)
-        raise BadInput(
-            "network", calls.innermost, f"make it run on an input of shape {shape}: {_brief(error)}"
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return calls.order
-
-
-class _Calls:
-    """What runs while a network runs."""
-
-    def __init__(self) -> None:
-        self.order: dict[str, int] = {}
-        self._entered: list[str] = []
-
-    def enter(self, name: str, *_: object) -> None:
-        self.order.setdefault(name, len(self.order))
-        self._entered.append(name)
-
-    def leave(self, *_: object) -> None:
-        self._entered.pop()
-
-    @property
-    def innermost(self) -> str:
-        """The innermost named module that was entered and not left."""
-        return next((name for name in reversed(self._entered) if name), "forward")
-
-
-def _brief(error: BaseException) -> str:
-    """The error in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
-
-
-def _dependency_graph(network: nn.Module, example_input: torch.Tensor, names: dict[nn.Module, str]) -> Any:
-    with named_failures(names), torch.enable_grad():
-        # A tuple: given a bare tensor DepGraph first calls network(*tensor), which drops the batch dimension.
-        return tp.DependencyGraph().build_dependency(network, example_inputs=(example_input,), verbose=False)
-
-
-@contextmanager
-def named_failures(names: dict[nn.Module, str]) -> Iterator[None]:
-    """Turn a failure inside DepGraph into `BadInput` that names the layer at which it happened."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it guesses about bare parameters is checked by running the result
-            yield
+        if len(output_shapes(network, example_input)) > len(usual):
+            return network
     except BadInput:
-        raise
-    except Exception as error:
-        layer = _failing_layer(error.__traceback__, names)
-        remedy = f"DepGraph cannot trace it ({_brief(error)}): rewrite that operation or choose another network"
-        raise BadInput("network", layer, remedy) from error
+        pass  # it needs more than images to train
+    return network.eval()
 
 
-def _failing_layer(trace: TracebackType | None, names: dict[nn.Module, str]) -> str:
-    """The layer nearest to the graph node that DepGraph worked on when it failed."""
-    node = None
-    while trace is not None:
-        here = trace.tb_frame.f_locals
-        node = here.get("node", node)
-        trace = trace.tb_next
-    if node is None:
-        return "forward"
-    found = _upstream(node, lambda each: each.module in names)
-    name = names[found[0].module] if found else "input"
-    return name if node.module in names else f"{name} (the operation after it)"
+def output_shapes(network: nn.Module, example_input: torch.Tensor) -> list[tuple[int, ...]]:
+    """Shapes of all tensors that the network returns; raises `BadInput` naming the layer if it does not run."""
+    return [tuple(each.shape) for each in run_once(network, example_input)[1]]
 
 
-def _upstream(node: Any, wanted: Any) -> list[Any]:
-    """The nearest nodes at or before `node` for which `wanted` holds, on every path."""
-    found, seen, stack = [], set(), [node]
-    while stack:
-        each = stack.pop()
-        if id(each) in seen:
+def _candidates(graph: Graph, refused: Mapping[str, str]) -> Iterator[tuple[str, Group | None, str | None]]:
+    """Every prunable layer with the group that it starts, or the reason why it stays whole; in forward order."""
+    covered: dict[str, set[int]] = defaultdict(set)
+    for name in sorted(graph.layers, key=lambda name: graph.order.get(name, len(graph.order))):
+        if not graph.traced(name):
+            yield name, None, "the forward pass does not use it"
             continue
-        seen.add(id(each))
-        if wanted(each):
-            found.append(each)
+        count = width(graph.layers[name], out=True)
+        channels = [each for each in range(count) if each not in covered[name]]
+        if count == 1:
+            yield name, None, "it has one channel"
+        if count == 1 or not channels:
+            continue
+        reach = graph.reach(name, channels)
+        members = _members(graph, reach.slots)
+        for slot in reach.slots:
+            if slot.out:
+                covered[slot.layer].update(slot.channels)
+        reason = reach.hindrance or next((refused[each] for each in members if each in refused), None)
+        reason = reason or _uneven(reach.tied)
+        if reason:
+            yield from ((member, None, reason) for member in members)
         else:
-            stack.extend(each.inputs)
-    return found
+            yield name, _group(graph, name, members, reach.slots, reach.tied), None
 
 
-def _heads(graph: Any) -> Iterable[nn.Module]:
-    """The layers whose channels are the network's output: the nearest dense layers before each end of the graph."""
-    for node in graph.module2node.values():
-        if not node.outputs:
-            yield from (each.module for each in _upstream(node, lambda one: _is_dense(one.module)))
+def _members(graph: Graph, slots: Sequence[Slot]) -> tuple[str, ...]:
+    """The prunable layers whose outputs are among the slots, in forward order."""
+    names = {slot.layer for slot in slots if slot.out and slot.layer in graph.layers}
+    return tuple(sorted(names, key=lambda name: graph.order.get(name, len(graph.order))))
 
 
-def _is_dense(module: object) -> bool:
-    """Whether the layer mixes channels, so that its outputs are its own: not depthwise."""
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return module.groups == 1 or module.groups != module.out_channels
-    return isinstance(module, nn.Linear)
+def _uneven(tied: Sequence[int]) -> str | None:
+    """Why root channels tied like this leave nothing to choose."""
+    sizes = set(Counter(tied).values())
+    if len(sizes) > 1:
+        return "its channels depend on each other in bundles of different size"
+    return "all its channels depend on each other" if len(set(tied)) < 2 else None
 
 
-def _inside(network: nn.Module, ignored: Sequence[str]) -> set[str]:
-    """Names of the prunable layers in the modules named; raises `BadInput` for a name that the network has not."""
-    known = dict(network.named_modules())
-    unknown = [name for name in ignored if name not in known]
-    if unknown:
-        raise BadInput("ignored", unknown[0], f"name a module of the network, such as {list(known)[-1]}")
-    inside = {name: known[name] for top in ignored for name in known if name == top or name.startswith(top + ".")}
-    return {name for name, module in inside.items() if isinstance(module, PRUNABLE)}
-
-
-def _describe(graph: Any, raw: Iterable[Any], names: dict[nn.Module, str], order: dict[str, int]) -> Iterator[Group]:
-    for group in raw:
-        width = len(group[0].idxs)
-        members = {
-            names[dep.target.module]: dep.target.module
-            for dep, idxs in group
-            if graph.is_out_channel_pruning_fn(dep.handler)
-            and isinstance(dep.target.module, PRUNABLE)
-            and len(idxs) == width == graph.get_out_channels(dep.target.module)
-        }
-        if width < 2 or not members:
-            continue
-        root = min(members, key=lambda name: (_rank(members[name]), order.get(name, len(order))))
-        yield Group(_plain(root), width, tuple(sorted(members, key=order.__getitem__)), root, _multiple(group))
+def _group(graph: Graph, name: str, members: Sequence[str], slots: tuple[Slot, ...], tied: tuple[int, ...]) -> Group:
+    full = {slot.layer for slot in slots if slot.out and len(slot.channels) == len(tied)} & set(members)
+    able = [each for each in members if each in full and width(graph.layers[each], out=True) == len(tied)] or [name]
+    root = min(able, key=lambda each: (_rank(graph.layers[each]), graph.order[each]))
+    return Group(_plain(root), len(tied), tuple(members), root, Counter(tied)[tied[0]], slots, tied)
 
 
 def _rank(module: nn.Module) -> int:
@@ -211,16 +153,59 @@ def _rank(module: nn.Module) -> int:
     return 0 if isinstance(module, nn.modules.conv._ConvNd) and module.groups == 1 else 2
 
 
-def _multiple(group: Any) -> int:
-    """What kept channels must be a multiple of so that grouped layers keep equal parts."""
-    parts = [1]
-    for dep, _ in group:
-        module = dep.target.module
-        if isinstance(module, nn.modules.conv._ConvNd) and module.groups != module.out_channels:
-            parts.append(module.groups)
-        if isinstance(module, nn.GroupNorm):
-            parts.append(module.num_groups)
-    return math.lcm(*parts)
+def _inside(network: nn.Module, ignored: Sequence[str]) -> dict[str, str]:
+    """The prunable layers in the modules named, each with the reason; raises `BadInput` for a name it has not."""
+    known = dict(network.named_modules())
+    unknown = [name for name in ignored if name not in known]
+    if unknown:
+        raise BadInput("ignored", unknown[0], f"name a module of the network, such as {list(known)[-1]}")
+    inside = {name: top for top in ignored for name in known if name == top or name.startswith(top + ".")}
+    return {name: f"{top} is to be ignored" for name, top in inside.items() if isinstance(known[name], PRUNABLE)}
+
+
+def _tried(
+    network: nn.Module, example_input: torch.Tensor, groups: Sequence[Group]
+) -> tuple[tuple[Group, ...], list[tuple[Group, str]]]:
+    """The groups that the network survives when each loses its first channels, and the others with the reason.
+
+    All at once first: only where that fails is each tried alone.
+    """
+    before = output_shapes(network, example_input)
+    if _complaint(network, example_input, groups, before) is None:
+        return tuple(groups), []
+    complaints = [(group, _complaint(network, example_input, [group], before)) for group in groups]
+    usable = tuple(group for group, complaint in complaints if complaint is None)
+    together = _complaint(network, example_input, usable, before)
+    if together:
+        raise BadInput("network", ", ".join(group.name for group in usable), f"pruned together, {together}")
+    return usable, [(group, complaint) for group, complaint in complaints if complaint]
+
+
+def _complaint(
+    network: nn.Module, example_input: torch.Tensor, groups: Sequence[Group], before: list[tuple[int, ...]]
+) -> str | None:
+    """What breaks when the first channels of these groups are removed, with those tied to them."""
+    smaller = copy.deepcopy(network)
+    remove(smaller, groups, {group.name: {i for i, tie in enumerate(group.tied) if tie == 0} for group in groups})
+    try:
+        after = output_shapes(smaller, example_input)
+    except BadInput as error:
+        return f"pruning it breaks {error.got}: {error.remedy.partition(': ')[2]}"
+    return None if after == before else f"pruning it changes the outputs {before} to {after}"
+
+
+def remove(network: nn.Module, groups: Sequence[Group], roots: Mapping[str, set[int]]) -> None:
+    """Cut root channels, by number and group name, from all layers they are in; changes `network`."""
+    gone: dict[tuple[str, bool], set[int]] = defaultdict(set)
+    slots: dict[tuple[str, bool], Slot] = {}
+    for group in groups:
+        for slot in group.slots:
+            slots[slot.layer, slot.out] = slot
+            gone[slot.layer, slot.out] |= slot.removed(roots[group.name])
+    for key, slot in slots.items():
+        if gone[key]:
+            whole = width(find(network, slot.layer), slot.out, slot.dim)
+            cut(network, slot, [channel for channel in range(whole) if channel not in gone[key]])
 
 
 def _plain(name: str) -> str:
@@ -234,7 +219,7 @@ def _unique(groups: Sequence[Group]) -> tuple[Group, ...]:
     for group in groups:
         seen[group.name] = seen.get(group.name, 0) + 1
         name = group.name if seen[group.name] == 1 else f"{group.name}_{seen[group.name]}"
-        unique.append(Group(name, group.width, group.members, group.root, group.multiple))
+        unique.append(replace(group, name=name))
     return tuple(unique)
 
 

@@ -1,24 +1,17 @@
 """Kept channels → a smaller network: structured pruning of coupled groups with exact widths."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch_pruning as tp
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from agent.compress.groups import PRUNABLE, Group, forward_order, named_failures
+from agent.compress.cut import find, width
+from agent.compress.groups import Group, as_traced, output_shapes, remove
+from agent.compress.importance import Backward, check_method, saliency_of, scores
 from objective.errors import BadInput
-
-IMPORTANCE: Mapping[str, Callable[[], Any]] = {
-    "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2),
-    "l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
-    "fpgm": lambda: tp.importance.FPGMImportance(p=2),
-    "random": lambda: tp.importance.RandomImportance(),
-}
 
 
 @dataclass(frozen=True)
@@ -38,27 +31,24 @@ def prune(
     kept: Mapping[str, int],
     importance: str = "l2",
     seed: int = 0,
+    ranking: str = "group",
+    backward: Backward | None = None,
 ) -> Pruned:
     """A pruned copy of `network` with exactly the `kept` channels in each group; a group not named stays whole.
 
-    `example_input`: [1, ...]. Channels with the least group `importance` go; `seed` matters to "random" alone. Raises
-    `BadInput` for an unknown group, a count outside 1..width or off the group's multiple, and, naming the layer, where
-    pruning breaks the forward pass or changes the output's shape.
+    `example_input`: [1, ...]; `groups` are the network's own. The channels with the least `importance`, ranked by
+    filter, channel or group, go; `seed` matters to "random" alone, `backward` to "taylor", whose gradients it makes.
+    Raises `BadInput` for an unknown group, a count outside 1..width or off the group's multiple, and, naming the layer,
+    where pruning breaks the forward pass or changes the output's shape.
     """
     wanted = _checked(groups, kept)
+    check_method(importance, ranking)
     smaller = copy.deepcopy(network)
-    was = [(module, module.training) for module in smaller.modules()]
-    before = output_shapes(smaller.eval(), example_input)
-    frozen = {name for name, parameter in smaller.named_parameters() if not parameter.requires_grad}
-    if any(wanted[group.name] < group.width for group in groups):
-        _remove(smaller.requires_grad_(True), example_input, groups, wanted, importance, seed)
-        _verify(smaller, example_input, groups, wanted, before)
-    for name, parameter in smaller.named_parameters():
-        parameter.requires_grad_(name not in frozen)
-    macs = count_macs(smaller, example_input)
-    for module, training in was:
-        module.training = training
-    return Pruned(smaller, wanted, count_params(smaller), macs)
+    gone = _gone(network, groups, wanted, importance, seed, ranking, backward)
+    remove(smaller, groups, gone)
+    _verify_widths(network, smaller, groups, gone)
+    _verify_outputs(network, smaller, example_input)
+    return Pruned(smaller, wanted, count_params(smaller), count_macs(smaller, example_input))
 
 
 def shrink(
@@ -75,7 +65,7 @@ def structure(network: nn.Module, groups: Sequence[Group]) -> dict[str, int]:
 
 def out_channels(layer: nn.Module) -> int:
     """Output channels of a convolution or linear layer."""
-    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
+    return width(layer, out=True)
 
 
 def count_params(network: nn.Module) -> int:
@@ -86,22 +76,8 @@ def count_params(network: nn.Module) -> int:
 def count_macs(network: nn.Module, example_input: torch.Tensor) -> int:
     """Multiply-accumulates of one forward pass, counted as it runs, so that layers of a user's own count too."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(example_input)
+        copy.deepcopy(network).eval()(example_input)
     return int(counter.get_total_flops()) // 2
-
-
-def output_shapes(network: nn.Module, example_input: torch.Tensor) -> list[tuple[int, ...]]:
-    """Shapes of all tensors that the network returns; raises `BadInput` naming the layer if it does not run."""
-    forward_order(network, example_input)
-    with torch.no_grad():
-        return [tuple(each.shape) for each in _tensors(network(example_input))]
-
-
-def _tensors(value: object) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    return [tensor for each in inner for tensor in _tensors(each)]
 
 
 def _checked(groups: Sequence[Group], kept: Mapping[str, int]) -> dict[str, int]:
@@ -116,56 +92,54 @@ def _checked(groups: Sequence[Group], kept: Mapping[str, int]) -> dict[str, int]
     return {group.name: int(kept.get(group.name, group.width)) for group in groups}
 
 
-def _remove(
+def _gone(
     network: nn.Module,
-    example_input: torch.Tensor,
     groups: Sequence[Group],
     kept: Mapping[str, int],
     importance: str,
     seed: int,
-) -> None:
-    if importance not in IMPORTANCE:
-        raise BadInput("importance", importance, f"choose one of {', '.join(IMPORTANCE)}")
-    names = {module: name for name, module in network.named_modules()}
-    # n_pruned = C - int(C * (1 - r)): half a channel of slack keeps float error from taking one channel too many.
-    ratios = {
-        network.get_submodule(group.root): 1 - (kept[group.name] + 0.5) / group.width
-        for group in groups
-        if kept[group.name] < group.width
-    }
-    with named_failures(names), torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
-        tp.pruner.BasePruner(
-            network,
-            (example_input,),
-            importance=IMPORTANCE[importance](),
-            pruning_ratio=0.0,  # the default halves every group that is not named
-            pruning_ratio_dict=ratios,
-            root_module_types=list(PRUNABLE),
-            in_channel_groups={},  # the default dictionaries are shared by all pruners and keep every network alive
-            out_channel_groups={},
-            num_heads={},
-            channel_groups={},
-        ).step()
+    ranking: str,
+    backward: Backward | None,
+) -> dict[str, set[int]]:
+    """By group, the numbers of the root channels to remove."""
+    fewer = {group.name: group for group in groups if kept[group.name] < group.width}
+    saliency = saliency_of(network, backward) if fewer and importance == "taylor" else None
+    gone: dict[str, set[int]] = {group.name: set() for group in groups}
+    for place, group in enumerate(groups):
+        if group.name in fewer:
+            found = scores(network, group, importance, ranking, 1000 * seed + place, saliency)
+            gone[group.name] = _least(found, group, group.width - kept[group.name])
+    return gone
 
 
-def _verify(
-    network: nn.Module,
-    example_input: torch.Tensor,
-    groups: Sequence[Group],
-    kept: Mapping[str, int],
-    before: list[tuple[int, ...]],
+def _least(importance: torch.Tensor, group: Group, count: int) -> set[int]:
+    """Numbers of `count` root channels: those of least importance, each with all that are tied to it."""
+    bundles = sorted(set(group.tied), key=lambda number: (float(importance[number]), number))
+    gone = set(bundles[: count // group.multiple])
+    return {number for number, bundle in enumerate(group.tied) if bundle in gone}
+
+
+def _verify_widths(
+    network: nn.Module, smaller: nn.Module, groups: Sequence[Group], gone: Mapping[str, set[int]]
 ) -> None:
-    """Raise `BadInput` unless the network has the channels asked for, runs, and returns what it returned before."""
+    """Raise `BadInput` unless each layer lost exactly the channels it should."""
+    wanted: dict[tuple[str, bool, int], int] = {}
     for group in groups:
-        for member in group.members:
-            got = out_channels(network.get_submodule(member))
-            if got != kept[group.name]:
-                raise BadInput(
-                    f"network.{member}", f"{got} channels", f"{kept[group.name]} were asked of group {group.name}"
-                )
-    after = output_shapes(network, example_input)
+        for slot in group.slots:
+            key = slot.layer, slot.out, slot.dim
+            lost = len(slot.removed(gone[group.name]))
+            wanted[key] = wanted.get(key, width(find(network, slot.layer), *key[1:])) - lost
+    for (layer, out, dim), count in wanted.items():
+        got = width(find(smaller, layer), out, dim)
+        if got != count:
+            raise BadInput(f"network.{layer}", f"{got} channels", f"{count} were asked of it: report this as an error")
+
+
+def _verify_outputs(network: nn.Module, smaller: nn.Module, example_input: torch.Tensor) -> None:
+    """Raise `BadInput` unless the smaller network runs, and returns what the network does; on copies of both."""
+    before, after = (
+        output_shapes(as_traced(copy.deepcopy(each), example_input), example_input) for each in (network, smaller)
+    )
     if after != before:
-        raise BadInput(
-            "network", f"outputs {after}", f"pruning may not change {before}: list the output layers as ignored"
-        )
+        remedy = f"pruning may not change {before}: list the output layers as ignored"
+        raise BadInput("network", f"outputs {after}", remedy)

@@ -14,6 +14,8 @@ from support_networks import Residual, SyntheticTask
 from support_wait import wait_for
 from torch import nn
 
+from agent.commands import described
+from agent.compress.groups import survey
 from agent.journal import Journal
 from agent.measure import lock
 from agent.measure.device import fingerprint
@@ -96,6 +98,23 @@ def test_mixed_candidates_add_latencies_without_repeating_any(profile: Profile) 
     kept = [tuple(kept.items()) for kept, _ in profile.latencies]
     assert len(set(kept)) == len(kept) == 3
     assert (("stem", 16), ("down_0", 16)) in kept
+
+
+def test_many_groups_are_profiled_as_few_dimensions(tmp_path: Path) -> None:
+    """A curve for each dimension, whose groups are pruned together; the search space names dimensions."""
+    task = SyntheticTask(lambda: Residual(32, (16,) * 4 + (32,) * 26, classes=4))
+    effort = replace(QUICK, levels=1, mixed=1, sitting=30)
+    profile = profile_in(tmp_path, task, effort)
+    assert len(profile.groups) == len(profile.curves) == 24
+    merged = [group.name for group in profile.groups if "_and_" in group.name]
+    assert merged and set(resolve({}, profile, "p:v0")["parameters"]["ratio"]["parameters"]) == {
+        group.name for group in profile.groups
+    }
+    lines = list(described(survey(task.network(), task.example_input())))
+    assert [line.split()[1].rstrip(":") for line in lines if line.startswith("merged")] == merged
+    assert (
+        sum(line.startswith("group") for line in lines) == 31 and "whole head: it makes the network's output" in lines
+    )
 
 
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ CONFIG: dict[str, Any] = {
     "task": "fashion_mnist",
     "objective": {"kind": "fastest", "metric": "top1", "max_drop": 0.02},
     "measure": {"device": "local", "precision": "f32"},
-    "recipe": {"epochs": 2, "lr": 0.05, "seed": 3},
+    "recipe": {"epochs": 2, "lr": 0.05, "seed": 3, "importance": "fpgm", "ranking": "filter"},
     "ratio": {"stem": 0.5, "head": 0},
 }
 
@@ -27,6 +27,7 @@ def test_a_configuration_becomes_a_candidate() -> None:
     request = from_config(CONFIG)
     assert request.candidate.ratios == {"stem": 0.5, "head": 0.0}
     assert (request.candidate.epochs, request.candidate.seed, request.lr) == (2.0, 3, 0.05)
+    assert (request.candidate.importance, request.candidate.ranking) == ("fpgm", "filter")
     assert request.goal.max_drop == 0.02 and request.task == "fashion_mnist"
 
 
@@ -46,6 +47,8 @@ def test_what_the_agent_added_is_no_part_of_the_request() -> None:
         ({"ratio": {"stem": "half"}}, "ratio.stem: got 'half'"),
         ({"recipe": {"epoch": 1}}, "recipe: unknown key epoch"),
         ({"recipe": {"lr": 0}}, "recipe.lr: got 0"),
+        ({"recipe": {"importance": "hessian"}}, "recipe.importance: got 'hessian'; choose one of l2, l1"),
+        ({"recipe": {"ranking": 1}}, "recipe.ranking: got 1; choose one of group, filter, channel"),
         ({"measure": {"device": "phone"}}, "measure.device: got 'phone'"),
         ({"objective": {"kind": "best"}}, "objective.kind: got 'best'"),
         ({"objective": "fastest"}, "objective: got 'fastest'"),

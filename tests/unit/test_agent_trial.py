@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from support_tiny_task import TinyTask
 
 from agent import trial
@@ -49,6 +50,16 @@ def test_a_candidate_comes_to_a_score(bench: Bench, tmp_path: Path) -> None:
     assert result.score.feasible and result.parity < 1e-4 and result.exported.xml.exists()
     assert list(watch.seconds) == STAGES
     assert [row["epoch"] for row in rows] == sorted(row["epoch"] for row in rows) and "val_top1" in rows[0]
+
+
+def test_channels_are_chosen_as_the_candidate_says(bench: Bench, tmp_path: Path) -> None:
+    """Taylor importance goes through the task's own training, and a filter ranking keeps other channels than L2's."""
+    stems = []
+    for how in ({}, {"importance": "taylor", "ranking": "filter"}):
+        result = run_trial(Candidate({"conv1": 0.5}, epochs=0, **how), bench, tmp_path, Watch())
+        assert isinstance(result, Trial) and result.measurement.kept["conv1"] == 32
+        stems.append(result.network.get_parameter("conv1.weight"))
+    assert not torch.equal(*stems)
 
 
 def test_the_dense_network_is_not_touched(bench: Bench, tmp_path: Path) -> None:

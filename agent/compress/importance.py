@@ -1,0 +1,139 @@
+"""How much each channel of a group matters.
+
+A removed channel takes a filter of each layer that writes it (its producers) with it, and a slice of each layer that
+reads it (its consumers). `filter` ranks by the first, `channel` by the second, `group` by both and the norms between.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import nn
+
+from agent.compress.cut import Slot, find, rows
+from agent.compress.groups import Group
+from objective import checks
+from objective.errors import BadInput
+from objective.trial import IMPORTANCES, RANKINGS
+
+Backward = Callable[[nn.Module], object]
+"""Runs a few training batches forward and backward through the network that it is given, a copy, and may change it."""
+Saliency = Mapping[str, torch.Tensor]
+"""By parameter: |weight × gradient|, summed over batches, in the parameter's shape."""
+
+DENSE = (nn.modules.conv._ConvNd, nn.Linear)
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+def l1(weights: torch.Tensor) -> torch.Tensor:
+    """Sum of absolute weights of each row (Li et al., ICLR 2017): [n, m] → [n]."""
+    return weights.abs().sum(1)
+
+
+def l2(weights: torch.Tensor) -> torch.Tensor:
+    """Sum of squared weights of each row, as DepGraph adds them over a group (Fang et al., CVPR 2023): [n, m] → [n]."""
+    return weights.square().sum(1)
+
+
+def fpgm(weights: torch.Tensor) -> torch.Tensor:
+    """Distance of each row to all others: the one nearest to the rest can be replaced (He et al., CVPR 2019)."""
+    return torch.cdist(weights, weights).sum(1)
+
+
+NORM_OF: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "l1": l1,
+    "l2": l2,
+    "fpgm": fpgm,
+    "bn_scale": l1,  # of the norms' scales alone (Liu et al., ICCV 2017)
+    "taylor": l1,  # of weight × gradient (Molchanov et al., CVPR 2019)
+}
+
+
+def check_method(importance: str, ranking: str) -> None:
+    """Raise `BadInput` for a criterion or a ranking that is not there."""
+    checks.one_of("importance", importance, IMPORTANCES)
+    checks.one_of("ranking", ranking, RANKINGS)
+
+
+def scores(
+    network: nn.Module,
+    group: Group,
+    importance: str,
+    ranking: str = "group",
+    seed: int = 0,
+    saliency: Saliency | None = None,
+) -> torch.Tensor:
+    """The importance of each of the group's root channels, the same for channels that go together: float [width].
+
+    `seed` matters to "random" alone, `saliency` to "taylor", and `ranking` to neither "random" nor "bn_scale". Raises
+    `BadInput` where the group has no layer that the criterion looks at.
+    """
+    if importance == "random":
+        random = torch.Generator().manual_seed(seed)
+        return _together(torch.rand(group.width, generator=random), group.tied)
+    total, looked_at = torch.zeros(group.width), 0
+    for slot in group.slots:
+        layer = find(network, slot.layer)
+        if isinstance(layer, nn.Module) and _counts(layer, slot, importance, ranking):
+            values = (saliency or {}).get(f"{slot.layer}.weight", layer.get_parameter("weight").detach())
+            roots, weights = _by_root(rows(layer, values.float().cpu(), slot), slot)
+            total.index_add_(0, roots, NORM_OF[importance](weights))
+            looked_at += 1
+    if not looked_at:
+        what = "norm" if importance == "bn_scale" else "layer"
+        raise BadInput("importance", importance, f"choose l2: the group {group.name} has no {what} to rank it by")
+    return _together(total, group.tied)
+
+
+def _counts(layer: nn.Module, slot: Slot, importance: str, ranking: str) -> bool:
+    """Whether the criterion looks at the layer on that side."""
+    if isinstance(layer, NORMS):
+        by_norms = importance == "bn_scale" or (ranking == "group" and importance != "fpgm")
+        return by_norms and layer.weight is not None
+    if not isinstance(layer, DENSE) or importance == "bn_scale":
+        return False
+    return ranking == "group" or slot.out == (ranking == "filter")
+
+
+def _by_root(weights: torch.Tensor, slot: Slot) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of a slot's channels → the roots' numbers, each once where it can be, and the rows of each: [n], [n, m].
+
+    A layer behind a flattening has many channels per root: side by side they are one row, and memory stays small.
+    """
+    order = sorted(range(len(slot.roots)), key=lambda place: slot.roots[place])
+    roots = torch.tensor(slot.roots)[order]
+    each, counts = torch.unique_consecutive(roots, return_counts=True)
+    if len(counts.unique()) > 1:
+        return roots, weights[order]
+    return each, weights[order].reshape(len(each), -1)
+
+
+def _together(values: torch.Tensor, tied: Sequence[int]) -> torch.Tensor:
+    """The sum over channels that go together, for each of them."""
+    classes = torch.tensor(tied)
+    return torch.zeros_like(values).index_add_(0, classes, values)[classes]
+
+
+def saliency_of(network: nn.Module, backward: Backward | None) -> Saliency:
+    """|weight × gradient| of every parameter, added up batch by batch while `backward` trains a copy of `network`.
+
+    Batch by batch, for the mean gradient of a trained network is nearly nothing. Raises `BadInput` where `backward` is
+    None or gives no gradients.
+    """
+    if backward is None:
+        raise BadInput("importance", "taylor", "give prune the argument backward: it needs gradients")
+    copied = copy.deepcopy(network).requires_grad_(True)
+    total = {name: torch.zeros_like(parameter) for name, parameter in copied.named_parameters()}
+    seen: list[str] = []
+
+    def note(name: str, parameter: torch.Tensor, gradient: torch.Tensor) -> None:
+        total[name] += (parameter.detach() * gradient).abs()
+        seen.append(name)
+
+    for name, parameter in copied.named_parameters():
+        parameter.register_hook(partial(note, name, parameter))  # type: ignore[no-untyped-call]
+    backward(copied)
+    if not seen:
+        raise BadInput("importance", "taylor", "choose another: the task's training gave no gradients")
+    return total
