@@ -101,6 +101,8 @@ def publish(session: report.Session, result: "Trial", folder: Path) -> str:
     """Log the candidate's files as artifact `candidate-<run>`: nothing in it is a pickle."""
     from safetensors.torch import save_file
 
+    from agent.measure.samples import FILE as SAMPLES
+
     state = {key: tensor.contiguous() for key, tensor in result.network.state_dict().items()}
     save_file(state, str(folder / "weights.safetensors"))
     measured = {"measurement": result.measurement.to_json(), "score": result.score.to_json()}
@@ -109,6 +111,7 @@ def publish(session: report.Session, result: "Trial", folder: Path) -> str:
         (folder / f"{name}.json").write_text(json.dumps(document, indent=1))
     files = [folder / f"{name}.json" for name in documents]
     files += [folder / "weights.safetensors", result.exported.xml, result.exported.xml.with_suffix(".bin")]
+    files += [folder / SAMPLES]
     return session.publish(f"candidate-{session.name}", "candidate", files, {"kept": result.measurement.kept})
 
 

@@ -52,7 +52,7 @@ def test_the_ratio_repeats_beside_busy_neighbours(count: int, tmp_path: Path) ->
     dense = export(network, IMAGE, tmp_path, name="dense")
     half = export(halved, IMAGE, tmp_path, name="half")
     with neighbours(count):
-        found = [compare(half, dense, runner=OpenVINORunner(), device=HERE, seed=seed) for seed in range(12)]
+        found = [compare(half, dense, runner=OpenVINORunner(), device=HERE, seed=seed).latency for seed in range(12)]
     ratios = np.array([latency.ratio for latency in found])
     width = np.mean([(latency.ratio_hi - latency.ratio_lo) / 2 / latency.ratio for latency in found])
     inside = np.mean([latency.ratio_lo <= np.median(ratios) <= latency.ratio_hi for latency in found])
