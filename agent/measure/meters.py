@@ -74,7 +74,7 @@ class NVMLMeter:
     def reading(self) -> Iterator[Callable[[], float]]:
         """Joules since the driver was loaded. Raises `OSError` where package, driver or counter are missing."""
         try:
-            from agent.measure import nvml
+            import agent.measure.nvml as nvml
         except ImportError as error:
             raise OSError("nvidia-ml-py is missing: pip install 'prunefleet[energy]'") from error
         with nvml.gpu(_uuid()) as millijoules:
