@@ -2,7 +2,8 @@
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -215,13 +216,15 @@ class TorchSession:
     def run(self) -> None:
         """One inference; returns when the output is there."""
         self._limit_threads()
-        self._network(self._input)
+        with self._as_asked():
+            self._network(self._input)
         self._synchronise()
 
     @torch.inference_mode()
     def infer(self, batch: Array) -> Array:
         """The first output for `batch`, which has the input's shape."""
-        output = self._network(torch.from_numpy(batch).to(self._device, self._input.dtype))
+        with self._as_asked():
+            output = self._network(torch.from_numpy(batch).to(self._device, self._input.dtype))
         first = output if isinstance(output, torch.Tensor) else output[0]
         return np.asarray(first.float().cpu().numpy(), np.float32)
 
@@ -229,9 +232,10 @@ class TorchSession:
     def throughput(self, seconds: float) -> float:
         """Inferences per second when each is queued behind the last without waiting for it."""
         self._limit_threads()
-        self._queue(time.perf_counter() + seconds / 4)
-        began = time.perf_counter()
-        count = self._queue(began + seconds)
+        with self._as_asked():
+            self._queue(time.perf_counter() + seconds / 4)
+            began = time.perf_counter()
+            count = self._queue(began + seconds)
         return count / (time.perf_counter() - began)
 
     def _queue(self, until: float) -> int:
@@ -242,6 +246,11 @@ class TorchSession:
         self._synchronise()
         return count
 
+    def _as_asked(self) -> AbstractContextManager[None]:
+        """In the precision that was asked for: left alone, torch rounds f32 on a GPU to TF32."""
+        exact = self._device.type == "cuda" and self._input.dtype == torch.float32
+        return without_tf32() if exact else nullcontext()
+
     def _synchronise(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
@@ -249,6 +258,20 @@ class TorchSession:
     def _limit_threads(self) -> None:
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """f32 on a GPU of NVIDIA's is computed in f32 inside the block; training may want it otherwise outside."""
+    rooms: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [room.fp32_precision for room in rooms]
+    try:
+        for room in rooms:
+            room.fp32_precision = "ieee"
+        yield
+    finally:
+        for room, precision in zip(rooms, before, strict=True):
+            room.fp32_precision = precision
 
 
 def fixed_input(shape: tuple[int, ...]) -> Array:
