@@ -15,11 +15,12 @@ import numpy as np
 from agent.measure.meters import NVMLMeter, RAPLMeter, TegrastatsMeter
 from agent.measure.rounds import DENSE
 from agent.measure.runners import Sampler, Session
+from objective.sweepfile import RUNNERS
 from objective.trial import Energy
 
 BLOCKS = 4
 BLOCK_S = 0.2
-STEPS_A_BLOCK = 10  # of the counter, which moves in steps
+STEPS_A_BLOCK = 5  # of the counter, which moves in steps
 
 Joules = Callable[[], float]
 
@@ -56,6 +57,11 @@ def find_meter(source: str | None) -> Meter | None:
     except OSError:
         return None
     return meter
+
+
+def source_of(runner: str) -> str | None:
+    """The first source that sees this runner's device and that this host can read."""
+    return next((source for source in RUNNERS[runner] if find_meter(source)), None)
 
 
 def per_inference(meter: Meter, sessions: Mapping[str, Session], seed: int = 0) -> dict[str, Energy]:

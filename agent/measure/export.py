@@ -14,7 +14,7 @@ from agent.measure.engine import openvino
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, TrialFailed
 
-PRECISIONS = ("f32", "bf16")
+PRECISIONS = ("f32", "bf16", "f16")
 PARITY_LIMIT = 1e-4
 
 

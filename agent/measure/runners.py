@@ -263,7 +263,8 @@ class TorchSession:
 @contextmanager
 def without_tf32() -> Iterator[None]:
     """f32 on a GPU of NVIDIA's is computed in f32 inside the block; training may want it otherwise outside."""
-    rooms: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    backends: Any = torch.backends
+    rooms = (backends.cudnn.conv, backends.cuda.matmul)
     before = [room.fp32_precision for room in rooms]
     try:
         for room in rooms:

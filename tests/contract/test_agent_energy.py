@@ -13,7 +13,7 @@ import pytest
 from support_wait import wait_for
 
 from agent.measure import energy
-from agent.measure.energy import Meter, find_meter, per_inference
+from agent.measure.energy import Meter, find_meter, per_inference, source_of
 from agent.measure.meters import Integral, NVMLMeter, RAPLMeter, TegrastatsMeter, watts
 from agent.measure.rounds import CallSession
 from objective.trial import Energy
@@ -194,6 +194,16 @@ def test_a_host_without_the_source_has_no_meter(tmp_path: Path, monkeypatch: pyt
     installed(monkeypatch, None)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert [find_meter(name) for name in ("rapl", "nvml", "tegrastats", None)] == [None] * 4
+
+
+def test_a_runner_has_the_source_that_sees_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor's counter says nothing of a GPU, and nothing of what a program does elsewhere."""
+    zone(tmp_path, "intel-rapl:0", "package-0", 5)
+    monkeypatch.setitem(energy.METERS, "rapl", lambda: RAPLMeter(tmp_path))  # type: ignore[misc]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    installed(monkeypatch, None)
+    found = {name: source_of(name) for name in ("openvino_cpu", "torch_cpu", "torch_cuda", "openvino_gpu", "command")}
+    assert found == dict.fromkeys(found, None) | {"openvino_cpu": "rapl", "torch_cpu": "rapl"}
 
 
 def test_counters_that_may_not_be_read_are_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
