@@ -19,6 +19,7 @@ import numpy as np
 
 from agent.measure.export import Exported, onnx_file
 from agent.measure.intervals import Samples
+from agent.measure.rounds import WARM_UP_CALLS
 from agent.measure.runners import Array
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, TrialFailed
@@ -26,7 +27,6 @@ from objective.trial import Failure, FailureKind, TrialFailed
 VARIABLE = "PRUNEFLEET_MEASURE_COMMAND"
 EXAMPLE = "python -m agent.measure.trtexec --onnx {onnx} --calls {calls} --precision {precision} --what {what}"
 FILES, ASKED = ("onnx", "ir"), ("calls", "warm_up", "precision", "threads", "what")
-WARM_UP_CALLS = 20
 PATIENCE_S = 900.0  # an engine may be built first
 
 

@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support_wait import wait_for
 
 from agent.measure import energy
@@ -62,6 +65,20 @@ def rapl(folder: Path, _: pytest.MonkeyPatch) -> Source:
             file.write_text(f"{(int(file.read_text()) + 1_000_000) % (most + 1)}\n")
 
     return Source(RAPLMeter(folder), spend)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(0, 999), min_size=1), st.integers(0, 999), st.integers(999, 2000))
+def test_a_counter_that_wraps_loses_nothing(steps: list[int], start: int, most: int) -> None:
+    """Whatever a package's counter starts at and however often it wraps, what was spent is what is read."""
+    with TemporaryDirectory() as folder:
+        place = zone(Path(folder), "intel-rapl:0", "package-0", start, most)
+        with RAPLMeter(Path(folder)).reading() as joules:
+            for step in steps:
+                now = (int((place / "energy_uj").read_text()) + step) % (most + 1)
+                (place / "energy_uj").write_text(f"{now}\n")
+                found = joules()
+        assert found == pytest.approx(sum(steps) / 1e6)
 
 
 class NVMLError(Exception):
