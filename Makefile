@@ -12,7 +12,7 @@ SUITE := $(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reor
 # Tests and trials run side by side: one thread each, or they fight over the cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo check test test-all bench-measure bench-objective bench-hub format clean
+.PHONY: help demo check test test-all bench-fidelity bench-objective bench-hub format clean
 help:                ## tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | column -t -s "$$(printf '\t')"
 
@@ -32,8 +32,8 @@ test: $(VENV)/.dev $(OLDER)/.ready   ## all tests but the long ones
 test-all: $(VENV)/.dev $(OLDER)/.ready  ## all tests, the long ones too
 	$(SUITE) -m "not bench"
 
-bench-measure: $(VENV)/.dev  ## how repeatable latency ratios are on this host
-	$(PYTEST) -m bench -s tests/bench/test_agent_measure_bench.py
+bench-fidelity: $(VENV)/.dev  ## whether a latency can be trusted on this host; writes docs/results/fidelity.*
+	$(PYTEST) -m bench -s tests/bench/test_fidelity_bench.py
 
 bench-objective: $(VENV)/.dev  ## how formulas of the score fare in a search
 	$(PYTEST) -m bench -s tests/bench/test_objective_search.py

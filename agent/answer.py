@@ -19,10 +19,11 @@ from agent.compress import bundle
 from agent.compress.prune import prune
 from agent.controls import Judged, Point, against_uniform, judge, timing
 from agent.measure.benchmark import DENSE, Sitting, compare_many
+from agent.measure.choice import at_default
 from agent.measure.deployed import Deployed
 from agent.measure.device import usable_cores
 from agent.measure.export import Exported, export
-from agent.measure.runners import OpenVINORunner
+from agent.measure.runners import Sampler
 from agent.report import Reader, RunRecord
 from agent.request import Request, from_sweep
 from agent.server import require_server
@@ -141,9 +142,11 @@ class _Answer:
             return judge(self.bench.task, network, dict(kept), self.request.goal.metric)
 
     def _default_quality(self, dense: Judged) -> dict[str, float]:
-        """The dense network's test quality as the device computes it at its default precision."""
+        """The dense network's test quality at the device's default precision; nothing where a program only times it."""
         model = self.bench.dense
-        session = OpenVINORunner(self.bench.runner.device, "default").load(model)
+        session = at_default(self.bench.runner).load(model)
+        if isinstance(session, Sampler):
+            return {}
         judged = self._judged(Deployed(session, model.input_shape), dense.kept)
         return {**judged.quality(), **judged.drop_from(dense)}
 
@@ -195,7 +198,7 @@ class _Answer:
         """Measure all at once; also the dense network at the device's default precision."""
         with self.watch.during("measure"):
             models = {name: self._export(each.network, f"model{i}") for i, (name, each) in enumerate(networks.items())}
-            special = {DEFAULT: OpenVINORunner(self.bench.runner.device, "default")}
+            special = {DEFAULT: at_default(self.bench.runner)}
             return compare_many(
                 {**models, DEFAULT: self.bench.dense},
                 self.bench.dense,

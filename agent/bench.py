@@ -9,9 +9,11 @@ import torch
 from agent.cache import cache_folder, new_folder, only_one
 from agent.compress.groups import Group, find_groups, specs
 from agent.compress.merge import MergedSpace, merge
+from agent.measure.choice import kind, runner_for
 from agent.measure.device import channel_step, fingerprint
+from agent.measure.energy import find_meter
 from agent.measure.export import Exported, export
-from agent.measure.runners import OpenVINORunner
+from agent.measure.runners import Runner
 from agent.request import Request
 from agent.tasks.baseline import Baseline, Progress, Store, obtain
 from agent.tasks.registry import load_task
@@ -29,8 +31,7 @@ def prepare(request: Request, store: Store | None, during: Stage, progress: Prog
     torch.set_num_threads(trial_threads())
     with during("task"):
         task = load_task(request.task)
-        device = fingerprint(request.device)
-        runner = OpenVINORunner(precision=request.candidate.precision)
+        device, runner = measured_on(request)
     with during("data"):
         example = task.example_input()
     with during("baseline"):
@@ -39,7 +40,25 @@ def prepare(request: Request, store: Store | None, during: Stage, progress: Prog
         groups = find_groups(baseline.network, example)
         dense = export_dense(baseline, example, device, request.candidate.precision)
     space = space_of(groups, device, request.candidate.precision)
-    return Bench(task, baseline, groups, space, request.goal, device, runner, dense, request.lr, request.distill)
+    return Bench(
+        task,
+        baseline,
+        groups,
+        space,
+        request.goal,
+        device,
+        runner,
+        dense,
+        request.lr,
+        request.distill,
+        meter=find_meter(request.energy),
+    )
+
+
+def measured_on(request: Request) -> tuple[Device, Runner]:
+    """This host's device, and what runs networks on it. Raises `BadInput` where the host has not what is asked for."""
+    runner = runner_for(request.runner, request.candidate.precision, request.threads)
+    return fingerprint(request.device, kind(runner)), runner
 
 
 def space_of(groups: tuple[Group, ...], device: Device, precision: str) -> MergedSpace:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from agent.bench import export_dense, space_of, trial_threads
+from agent.bench import export_dense, measured_on, space_of, trial_threads
 from agent.compress.groups import Group, find_groups
-from agent.measure.device import fingerprint
-from agent.measure.runners import OpenVINORunner
+from agent.measure.energy import find_meter
+from agent.measure.runners import Runner
 from agent.request import Request, from_sweep
 from agent.server import base_url, require_server
 from agent.tasks.baseline import Baseline
@@ -99,11 +99,12 @@ def _task(checks: Checks, request: Request) -> Task:
     return task
 
 
-def _device(checks: Checks, request: Request) -> tuple[Device, OpenVINORunner]:
+def _device(checks: Checks, request: Request) -> tuple[Device, Runner]:
     with checks.part("device") as found:
-        device = fingerprint(request.device)
-        runner = OpenVINORunner(precision=request.candidate.precision)
-        found += [device.cpu, f"{device.cores} cores", f"measures at {runner.precision}"]
+        device, runner = measured_on(request)
+        found += [device.cpu, f"{device.cores} cores", f"{request.runner} measures at {runner.precision}"]
+        if request.energy:
+            found += [f"energy from {request.energy}" if find_meter(request.energy) else f"no {request.energy} here"]
     return device, runner
 
 

@@ -18,6 +18,7 @@ from agent.cache import cache_folder, replace_file
 from agent.compress.groups import Survey, survey
 from agent.compress.merge import merge
 from agent.failures import explain
+from agent.measure.energy import source_of
 from agent.plan import make_profile, resolve
 from agent.request import Request, from_sweep
 from agent.server import require_server
@@ -42,7 +43,8 @@ def plan(sweep_file: Path, out: Path | None) -> int:
         bench = _dense(request, session, watch)
         reference = _profiled(request, bench, session, watch)
     if out:
-        replace_file(out, yaml.safe_dump(resolve(config, *reference), sort_keys=False).encode())
+        resolved = resolve(config, *reference, energy=source_of(request.runner))
+        replace_file(out, yaml.safe_dump(resolved, sort_keys=False).encode())
         print(f"Wrote {out}: start its sweep with `wandb sweep {out}`", flush=True)
     return 0
 

@@ -90,9 +90,9 @@ def make_profile(
     groups = find_groups(baseline.network, task.example_input())
     merged = MergedSpace(specs(groups, channel_step(device, precision)), dimensions=merge(groups))
     space = merged.searched
-    key = _key(task, baseline, device, precision, goal, merged, effort)
+    chosen: Runner = runner or OpenVINORunner(precision=precision)
+    key = _key(task, baseline, device, chosen, goal, merged, effort)
     with Journal(cache / "profiles" / f"{key[:16]}.jsonl") as journal:
-        chosen: Runner = runner or OpenVINORunner(precision=precision)
         plan = _Plan(task, baseline.network, groups, merged, goal.metric, journal, chosen, device, effort)
         plan.run(points(space, effort), report or (lambda done, total, text: None))
         profile = _profile(task, baseline, device, precision, goal, space, plan)
@@ -138,10 +138,11 @@ def _name(kept: Mapping[str, int]) -> str:
 
 
 def _key(
-    task: Task, baseline: Dense, device: Device, precision: str, goal: Goal, space: MergedSpace, effort: Effort
+    task: Task, baseline: Dense, device: Device, runner: Runner, goal: Goal, space: MergedSpace, effort: Effort
 ) -> str:
     """Hash of all that a finished point depends on: code, data, weights, device, and how it is measured."""
-    measured = (precision, goal.metric, effort.examples, task_hash(task), data_hash(task), baseline.sha256)
+    how = (runner.precision, sorted(runner.settings().items()))
+    measured = (how, goal.metric, effort.examples, task_hash(task), data_hash(task), baseline.sha256)
     return digest(repr(measured), repr(sorted(device.to_json().items())), repr((space.groups, space.dimensions)))
 
 
@@ -252,11 +253,12 @@ def _curve(spec: GroupSpec, measured: Sequence[Kept], plan: _Plan) -> Curve:
     )
 
 
-def resolve(sweep: Mapping[str, Any], profile: Profile, reference: str) -> dict[str, Any]:
+def resolve(sweep: Mapping[str, Any], profile: Profile, reference: str, energy: str | None = None) -> dict[str, Any]:
     """The sweep file with its search space, profile artifact and dense model filled in; all else as the user wrote it.
 
     `reference`: the profile's artifact, such as "profile-fashion_mnist-cpu-f32:v0". A ratio block of the user's own
-    stays as it is; raises `BadInput` where it names a group that the network has not.
+    stays as it is; raises `BadInput` where it names a group that the network has not. `energy`: the source that all
+    trials are to read, unless the user has named one.
     """
     resolved = copy.deepcopy(dict(sweep))
     space = Space(profile.groups)
@@ -264,6 +266,9 @@ def resolve(sweep: Mapping[str, Any], profile: Profile, reference: str) -> dict[
     if "ratio" in parameters:
         Space.from_parameters(parameters["ratio"], space.widths, profile.groups[0].step)
     parameters.setdefault("ratio", space.parameters())
+    if energy:
+        measure = parameters.setdefault("measure", {"parameters": {}})
+        measure["parameters"].setdefault("energy", {"value": energy})
     return resolved | {"parameters": parameters | _constants(profile, reference)}
 
 

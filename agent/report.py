@@ -134,6 +134,7 @@ def session(stop: Stop, job_type: str, **options: Any) -> Iterator[Session]:
 def summary(measurement: Measurement, score: Score) -> dict[str, Any]:
     """A measurement and its score in the vocabulary of a run's summary."""
     accuracy, latency = measurement.accuracy, measurement.worst
+    energy = latency.energy
     qualities = {
         f"val_{accuracy.metric}": accuracy.val,
         f"holdout_{accuracy.metric}": accuracy.holdout,
@@ -154,11 +155,14 @@ def summary(measurement: Measurement, score: Score) -> dict[str, Any]:
         "latency_p90_ms": latency.p90_ms,
         "latency_p99_ms": latency.p99_ms,
         "baseline_p50_ms": latency.baseline_p50_ms,
+        "noisy": latency.noisy,
         "throughput_fps": latency.throughput_fps or None,
         "params": measurement.params,
         "macs": measurement.macs,
         "size_bytes": measurement.size_bytes,
-        "energy_mj": measurement.energy_mj,
+        "energy_mj": energy and energy.mj,
+        "baseline_energy_mj": energy and energy.baseline_mj,
+        "energy_source": energy and energy.source,
     }
     return {key: value for key, value in found.items() if value is not None}
 

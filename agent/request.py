@@ -7,7 +7,7 @@ from typing import Any
 from objective import checks
 from objective.errors import BadInput
 from objective.goal import Goal
-from objective.sweepfile import BLOCKS, SINGLE, block, choices
+from objective.sweepfile import BLOCKS, SINGLE, block, choices, measured_by
 from objective.trial import Candidate
 
 ADDED = ("device", "host", "kept", "task_hash", "data_hash", "baseline_hash", "versions")
@@ -26,10 +26,14 @@ class Request:
     distill: bool = False
     baseline: str | None = None
     profile: str | None = None
+    runner: str = "openvino_cpu"
+    threads: int = 1
+    energy: str | None = None
 
     def __post_init__(self) -> None:
         if self.device != "local":
             raise BadInput("measure.device", self.device, "write local: the host that trains measures too")
+        measured_by(self.runner, self.threads, self.energy)
         if self.lr is not None:
             checks.positive("recipe.lr", self.lr)
         if not isinstance(self.distill, bool):
@@ -61,6 +65,9 @@ def from_config(config: Mapping[str, Any]) -> Request:
         distill=recipe.get("distill", False),
         baseline=_named(given, "baseline"),
         profile=_named(given, "profile"),
+        runner=measure.get("runner", "openvino_cpu"),
+        threads=measure.get("threads", 1),
+        energy=measure.get("energy"),
     )
 
 

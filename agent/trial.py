@@ -12,8 +12,11 @@ from agent.compress.groups import Group
 from agent.compress.prune import prune
 from agent.failures import explain
 from agent.measure.benchmark import compare
+from agent.measure.energy import Meter
 from agent.measure.export import Exported, check_parity, export
 from agent.measure.runners import Runner
+from agent.measure.samples import FILE as SAMPLES
+from agent.measure.samples import write_samples
 from agent.tasks import baseline as dense
 from agent.tasks.baseline import Baseline
 from agent.tasks.gradients import backward_of
@@ -41,6 +44,7 @@ class Bench:
     lr: float | None = None
     distill: bool = False
     seconds_to_measure: float = 3.0
+    meter: Meter | None = None
 
     def budget(self, candidate: Candidate) -> Budget:
         """How a candidate is fine-tuned: by its own epochs and seed, the dense network teaching where that is asked."""
@@ -81,7 +85,7 @@ def _run(candidate: Candidate, bench: Bench, folder: Path, watch: Watch) -> Tria
     with watch.during("export"):
         untrained = export(pruned.network, example, folder, candidate.precision, name="untrained")
     with watch.during("measure"):
-        latency = compare(
+        sitting = compare(
             untrained,
             bench.dense,
             runner=bench.runner,
@@ -89,7 +93,10 @@ def _run(candidate: Candidate, bench: Bench, folder: Path, watch: Watch) -> Tria
             precision=candidate.precision,
             time_limit_s=bench.seconds_to_measure,
             seed=candidate.seed,
+            meter=bench.meter,
         )
+        latency = sitting.latency
+        write_samples(sitting, folder / SAMPLES)
     with watch.during("recalibrate"):
         at_once = task.evaluate(pruned.network, "validation")
         recalibrate(task, pruned.network)

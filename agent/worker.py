@@ -101,13 +101,15 @@ def publish(session: report.Session, result: "Trial", folder: Path) -> str:
     """Log the candidate's files as artifact `candidate-<run>`: nothing in it is a pickle."""
     from agent.compress import bundle
 
+    from agent.measure.samples import FILE as SAMPLES
+
     files = bundle.write(folder, result.network, result.measurement.kept)
     measured = {"measurement": result.measurement.to_json(), "score": result.score.to_json()}
     documents = {"benchmark": measured, "parity": {"max_difference": result.parity}}
     for name, document in documents.items():
         (folder / f"{name}.json").write_text(json.dumps(document, indent=1))
     files += [folder / f"{name}.json" for name in documents]
-    files += [result.exported.xml, result.exported.xml.with_suffix(".bin")]
+    files += [result.exported.xml, result.exported.xml.with_suffix(".bin"), folder / SAMPLES]
     return session.publish(f"candidate-{session.name}", "candidate", files, {"kept": result.measurement.kept})
 
 

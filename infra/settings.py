@@ -103,6 +103,11 @@ VARIABLES = (
         "PRUNEFLEET_DATA", "", "folder with data sets of your own copy, looked into before anything is downloaded"
     ),
     Variable("PRUNEFLEET_CACHE", "~/.cache/prunefleet", "folder for data sets, dense models and unfinished profiles"),
+    Variable(
+        "PRUNEFLEET_MEASURE_COMMAND",
+        "",
+        "the program that times networks where a sweep says `measure.runner: command`; see docs/measurement.md",
+    ),
     Variable("PRUNEFLEET_DEBUG", "", "set to anything: a failed trial shows its traceback"),
     Variable(
         "PRUNEFLEET_LOG_OPERATIONS", "", "set to anything: the hub logs the name of each operation it is asked for"

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from objective import checks
 from objective.errors import BadInput
 from objective.goal import Goal
 
@@ -22,11 +23,22 @@ TOP_LEVEL = frozenset(
 )  # fmt: skip
 METHODS = ("bayes", "random", "grid", "custom")
 OBJECTIVE = ("kind", "metric", "max_drop", "max_latency_ratio", "max_latency_ms", "weight")
-MEASURE = ("device", "precision")
+MEASURE = ("device", "precision", "runner", "threads", "energy")
 RECIPE = ("epochs", "lr", "seed", "distill", "importance", "ranking")
 BLOCKS: Mapping[str, tuple[str, ...]] = {"objective": OBJECTIVE, "measure": MEASURE, "recipe": RECIPE}
 SINGLE = ("task", "profile", "baseline")
-PRECISIONS = ("f32", "bf16")
+PRECISIONS = ("f32", "bf16", "f16")
+RUNNERS: Mapping[str, tuple[str, ...]] = {
+    "openvino_cpu": ("rapl", "tegrastats"),
+    "openvino_gpu": (),
+    "openvino_npu": (),
+    "torch_cpu": ("rapl", "tegrastats"),
+    "torch_cuda": ("nvml", "tegrastats"),
+    "onnxruntime_cpu": ("rapl", "tegrastats"),
+    "onnxruntime_cuda": ("nvml", "tegrastats"),
+    "command": (),
+}
+"""What may run the networks, with the sources of energy that see it."""
 
 
 def read_sweep_file(path: Path) -> dict[str, Any]:
@@ -71,10 +83,31 @@ def _validate_parameters(parameters: Mapping[str, Any]) -> None:
     for precision in choices(block(parameters, "measure").get("precision", {"value": "f32"})):
         if precision not in PRECISIONS:
             raise BadInput("parameters.measure.precision", precision, f"write one of {', '.join(PRECISIONS)}")
+    _validate_measure(block(parameters, "measure"))
     for group, spec in block(parameters, "ratio").items():
         for ratio in choices(spec):
             if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
                 raise BadInput(f"parameters.ratio.{group}", ratio, "write ratios of at least 0 and below 1")
+
+
+def _validate_measure(measure: Mapping[str, Any]) -> None:
+    """All trials of a sweep are measured in one way, or their latencies could not be compared."""
+    found = constants(measure)
+    for key in ("runner", "threads", "energy"):
+        if key in measure and key not in found:
+            raise BadInput(f"parameters.measure.{key}", measure[key], "give one constant `value`")
+    measured_by(found.get("runner", "openvino_cpu"), found.get("threads", 1), found.get("energy"))
+
+
+def measured_by(runner: object, threads: object, energy: object) -> None:
+    """Refuse a runner or a source of energy that there is not, or a source that does not see the runner's device."""
+    if runner not in RUNNERS:
+        raise BadInput("measure.runner", runner, f"write one of {', '.join(RUNNERS)}")
+    checks.whole("measure.threads", threads, low=1)
+    sources = RUNNERS[str(runner)]
+    if energy is not None and energy not in sources:
+        remedy = f"write {' or '.join(sources)}" if sources else f"leave it out: nothing tells the energy of {runner}"
+        raise BadInput("measure.energy", energy, remedy)
 
 
 def block(parameters: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ All values are frozen, validated where they are built (:class:`BadInput` names t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from objective import checks
@@ -91,11 +91,47 @@ class Accuracy(Plain):
 
 
 @dataclass(frozen=True)
+class Conditions(Plain):
+    """The host at one moment, each None where it cannot be read.
+
+    ``load`` is the load average of the last minute, ``cpu_mhz`` the mean clock of its cores, ``celsius`` the
+    processor's temperature.
+    """
+
+    load: float | None = None
+    cpu_mhz: float | None = None
+    celsius: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("load", "cpu_mhz"):
+            if getattr(self, name) is not None:
+                checks.number(f"conditions.{name}", getattr(self, name), low=0)
+        if self.celsius is not None:
+            checks.number("conditions.celsius", self.celsius)
+
+
+@dataclass(frozen=True)
+class Energy(Plain):
+    """Millijoules of one inference, the candidate's and the dense model's, both read from one ``source``."""
+
+    mj: float
+    baseline_mj: float
+    source: str
+
+    def __post_init__(self) -> None:
+        checks.number("energy_mj", self.mj, low=0)
+        checks.number("baseline_energy_mj", self.baseline_mj, low=0)
+        checks.name("energy_source", self.source)
+
+
+@dataclass(frozen=True)
 class Latency(Plain):
     """One inference's latency on one device, interleaved with the dense model at the same precision.
 
     ``ratio`` is the candidate's 10th percentile over the dense model's, with its 95 % interval; ``*_ms`` are
     milliseconds of one inference; ``n`` is the number of slots; ``noisy`` says that the dense model drifted meanwhile.
+    ``settings`` say how it was run (runner, streams, threads), ``before`` and ``after`` how the host was; ``energy`` is
+    None where the host cannot tell.
     """
 
     device: Device
@@ -112,12 +148,17 @@ class Latency(Plain):
     throughput_fps: float
     n: int
     noisy: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+    before: Conditions | None = None
+    after: Conditions | None = None
+    energy: Energy | None = None
 
     def __post_init__(self) -> None:
-        for field in ("ratio", "ratio_lo", "ratio_hi"):
-            checks.positive(f"latency_{field}", getattr(self, field))
-        for field in ("p10_ms", "p50_ms", "p90_ms", "p99_ms", "baseline_p10_ms", "baseline_p50_ms"):
-            checks.positive(field if field.startswith("baseline") else f"latency_{field}", getattr(self, field))
+        object.__setattr__(self, "settings", dict(self.settings))
+        for name in ("ratio", "ratio_lo", "ratio_hi"):
+            checks.positive(f"latency_{name}", getattr(self, name))
+        for name in ("p10_ms", "p50_ms", "p90_ms", "p99_ms", "baseline_p10_ms", "baseline_p50_ms"):
+            checks.positive(name if name.startswith("baseline") else f"latency_{name}", getattr(self, name))
         checks.number("throughput_fps", self.throughput_fps, low=0)
         checks.whole("latency_n", self.n, low=1)
         if self.ratio_lo > self.ratio_hi:
@@ -143,7 +184,6 @@ class Measurement(Plain):
     params: int
     macs: int
     size_bytes: int
-    energy_mj: float | None = None
 
     def __post_init__(self) -> None:
         kept = {group: checks.whole(f"kept.{group}", count, low=1) for group, count in self.kept.items()}
@@ -152,10 +192,8 @@ class Measurement(Plain):
         checks.number("metric_drop", self.metric_drop, low=-1, high=1)
         if not self.latencies:
             raise BadInput("latencies", self.latencies, "give the latency on at least one device")
-        for field in ("params", "macs", "size_bytes"):
-            checks.whole(field, getattr(self, field))
-        if self.energy_mj is not None:
-            checks.number("energy_mj", self.energy_mj, low=0)
+        for name in ("params", "macs", "size_bytes"):
+            checks.whole(name, getattr(self, name))
 
     @property
     def worst(self) -> Latency:

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.measure.engine import openvino
 from objective.trial import Device
 
-VERSIONS = ("openvino", "torch", "torch-pruning", "numpy")
+VERSIONS = ("openvino", "onnxruntime", "torch", "torch-pruning", "numpy")
 
 
 def fingerprint(name: str = "local", kind: str = "CPU") -> Device:

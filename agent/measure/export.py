@@ -1,6 +1,7 @@
 """A network → OpenVINO IR (and ONNX on request), and the proof that both compute the same."""
 
 import copy
+import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from agent.measure.engine import openvino
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, TrialFailed
 
-PRECISIONS = ("f32", "bf16")
+PRECISIONS = ("f32", "bf16", "f16")
 PARITY_LIMIT = 1e-4
 
 
@@ -73,10 +74,25 @@ def _write_onnx(network: nn.Module, example_input: torch.Tensor, path: Path) -> 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.onnx.export(network, (example_input,), path, dynamo=True, verbose=False)
+            torch.onnx.export(network, (example_input,), path, dynamo=True, verbose=False, external_data=False)
     except ImportError as error:
-        raise BadInput("onnx", True, "install what torch exports ONNX with: pip install onnxscript") from error
+        raise BadInput("onnx", True, "install what torch exports ONNX with: pip install 'prunefleet[onnx]'") from error
     return path
+
+
+def onnx_file(exported: Exported) -> Path:
+    """The network as ONNX in f32, written beside its IR where it is not there yet.
+
+    Raises `BadInput` where there is neither the file nor the network to make it from.
+    """
+    path = exported.onnx or exported.xml.with_suffix(".onnx")
+    if path.is_file():
+        return path
+    if exported.network is None:
+        raise BadInput("model", str(exported.xml), "ONNX needs the network itself: measure it where it was exported")
+    fresh = path.with_name(f".{os.getpid()}-{path.name}")  # other processes may write the dense network's meanwhile
+    _write_onnx(exported.network, torch.zeros(exported.input_shape), fresh)
+    return fresh.replace(path)
 
 
 def parity(exported: Exported, network: nn.Module, example_input: torch.Tensor) -> float:

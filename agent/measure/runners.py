@@ -2,8 +2,10 @@
 
 import copy
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 
 from agent.measure.engine import openvino
 from agent.measure.export import Exported
+from agent.measure.intervals import Samples
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, TrialFailed
 
@@ -22,7 +25,7 @@ TORCH_TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float1
 
 
 class Session(Protocol):
-    """One network loaded on one device, ready to run on inputs of its fixed shape."""
+    """A network loaded on a device, ready to run on inputs of its fixed shape."""
 
     precision: str
     """The precision it computes in: what the device chose where it was free to."""
@@ -37,6 +40,14 @@ class Session(Protocol):
         """Inferences per second with as many requests in flight as the device likes, over about `seconds`."""
 
 
+@runtime_checkable
+class Sampler(Session, Protocol):
+    """A session of a network that runs elsewhere: it cannot time one call of it, but have many timed."""
+
+    def samples(self, calls: int) -> Samples:
+        """Milliseconds of at least that many inferences in a row, after a warm-up of their own."""
+
+
 class Runner(Protocol):
     """A device and a precision, able to load exported networks."""
 
@@ -47,6 +58,9 @@ class Runner(Protocol):
     @property
     def precision(self) -> str:
         """The precision asked for; "default" leaves it to the device."""
+
+    def settings(self) -> Mapping[str, str]:
+        """What a latency depends on beside device and precision, by name: the runner's own name, streams, threads."""
 
     def load(self, model: Exported) -> Session:
         """Load `model`; raises `TrialFailed` with kind DEVICE where the device refuses it."""
@@ -78,9 +92,16 @@ class OpenVINORunner:
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if self.device == "CPU":
             options |= {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": self.threads}
+        if self.device.startswith("GPU"):
+            options |= {"NUM_STREAMS": 1}
         if self.precision != "default":
             options["INFERENCE_PRECISION_HINT"] = self.precision
         return options
+
+    def settings(self) -> dict[str, str]:
+        """One stream; threads where the device has any."""
+        threads = {"threads": str(self.threads)} if self.device == "CPU" else {}
+        return {"runner": f"openvino_{self.device.lower()}", "streams": "1", **threads}
 
     def load(self, model: Exported) -> "OpenVINOSession":
         """Compile `model`; raises `TrialFailed` with kind DEVICE where the device refuses it."""
@@ -101,7 +122,7 @@ class OpenVINOSession:
         self._model, self._runner, self._core = model, runner, openvino.Core()
         self._compiled = self._compile(runner.options())
         self._request = self._compiled.create_infer_request()
-        self._input = openvino.Tensor(_fixed_input(model.input_shape), shared_memory=True)
+        self._input = openvino.Tensor(fixed_input(model.input_shape), shared_memory=True)
         self._request.set_input_tensor(self._input)
         chosen = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         self.precision = PRECISION_NAMES.get(chosen, chosen)
@@ -110,7 +131,7 @@ class OpenVINOSession:
         try:
             return self._core.compile_model(self._model.xml, self._runner.device, options)
         except RuntimeError as error:
-            raise _refused(self._runner.device, error) from error
+            raise refused(self._runner.device, error) from error
 
     def run(self) -> None:
         """One inference; returns when the output is there."""
@@ -129,7 +150,7 @@ class OpenVINOSession:
         waiting = REQUESTS_PER_STREAM * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         queue = openvino.AsyncInferQueue(compiled, waiting)
         for request in queue:
-            request.set_input_tensor(openvino.Tensor(_fixed_input(self._model.input_shape), shared_memory=True))
+            request.set_input_tensor(openvino.Tensor(fixed_input(self._model.input_shape), shared_memory=True))
         _drain(queue, time.perf_counter() + seconds / 4)
         began = time.perf_counter()
         count = _drain(queue, began + seconds)
@@ -167,6 +188,10 @@ class TorchRunner:
         if self.precision not in ("default", *TORCH_TYPES):
             raise BadInput("precision", self.precision, f"choose default, {', '.join(TORCH_TYPES)}")
 
+    def settings(self) -> dict[str, str]:
+        """One call at a time; threads of the processor."""
+        return {"runner": f"torch_{self.device}", "streams": "1", "threads": str(self.threads)}
+
     def load(self, model: Exported) -> "TorchSession":
         """Copy `model.network` to the device; raises `TrialFailed` with kind DEVICE where that fails."""
         if model.network is None:
@@ -174,7 +199,7 @@ class TorchRunner:
         try:
             return TorchSession(model.network, model.input_shape, self)
         except RuntimeError as error:
-            raise _refused(self.device, error) from error
+            raise refused(self.device, error) from error
 
 
 class TorchSession:
@@ -185,19 +210,21 @@ class TorchSession:
         self._device, self._threads = torch.device(runner.device), runner.threads
         kind = TORCH_TYPES[self.precision]
         self._network = copy.deepcopy(network).eval().to(self._device, kind)
-        self._input = torch.from_numpy(_fixed_input(shape)).to(self._device, kind)
+        self._input = torch.from_numpy(fixed_input(shape)).to(self._device, kind)
 
     @torch.inference_mode()
     def run(self) -> None:
         """One inference; returns when the output is there."""
         self._limit_threads()
-        self._network(self._input)
+        with self._as_asked():
+            self._network(self._input)
         self._synchronise()
 
     @torch.inference_mode()
     def infer(self, batch: Array) -> Array:
         """The first output for `batch`, which has the input's shape."""
-        output = self._network(torch.from_numpy(batch).to(self._device, self._input.dtype))
+        with self._as_asked():
+            output = self._network(torch.from_numpy(batch).to(self._device, self._input.dtype))
         first = output if isinstance(output, torch.Tensor) else output[0]
         return np.asarray(first.float().cpu().numpy(), np.float32)
 
@@ -205,9 +232,10 @@ class TorchSession:
     def throughput(self, seconds: float) -> float:
         """Inferences per second when each is queued behind the last without waiting for it."""
         self._limit_threads()
-        self._queue(time.perf_counter() + seconds / 4)
-        began = time.perf_counter()
-        count = self._queue(began + seconds)
+        with self._as_asked():
+            self._queue(time.perf_counter() + seconds / 4)
+            began = time.perf_counter()
+            count = self._queue(began + seconds)
         return count / (time.perf_counter() - began)
 
     def _queue(self, until: float) -> int:
@@ -218,6 +246,11 @@ class TorchSession:
         self._synchronise()
         return count
 
+    def _as_asked(self) -> AbstractContextManager[None]:
+        """In the precision that was asked for: left alone, torch rounds f32 on a GPU to TF32."""
+        exact = self._device.type == "cuda" and self._input.dtype == torch.float32
+        return without_tf32() if exact else nullcontext()
+
     def _synchronise(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
@@ -227,10 +260,27 @@ class TorchSession:
             torch.set_num_threads(self._threads)
 
 
-def _fixed_input(shape: tuple[int, ...]) -> Array:
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """f32 on a GPU of NVIDIA's is computed in f32 inside the block; training may want it otherwise outside."""
+    backends: Any = torch.backends
+    rooms = (backends.cudnn.conv, backends.cuda.matmul)
+    before = [room.fp32_precision for room in rooms]
+    try:
+        for room in rooms:
+            room.fp32_precision = "ieee"
+        yield
+    finally:
+        for room, precision in zip(rooms, before, strict=True):
+            room.fp32_precision = precision
+
+
+def fixed_input(shape: tuple[int, ...]) -> Array:
+    """The input that every runner times a network on: noise, the same each time."""
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
-def _refused(device: str, error: Exception) -> TrialFailed:
+def refused(device: str, error: Exception) -> TrialFailed:
+    """What a session raises where its device does not take the network."""
     message = " ".join(str(error).split())[:200]
     return TrialFailed(Failure(FailureKind.DEVICE, "measure", f"{device} refuses the network: {message}"))

@@ -1,5 +1,6 @@
-"""One suite that every runner passes: OpenVINO and torch, on each device and precision that this host has."""
+"""One suite that every runner passes, on each device and precision that this host has; the rest skip with a reason."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,21 @@ import pytest
 import torch
 from support_networks import Residual
 
+from agent.measure.choice import at_default, kind, runner_for
+from agent.measure.command_runner import CommandRunner
 from agent.measure.deployed import Deployed
 from agent.measure.engine import openvino
-from agent.measure.export import Exported, export
-from agent.measure.runners import OpenVINORunner, Runner, TorchRunner, supported_precisions
+from agent.measure.export import Exported, export, onnx_file
+from agent.measure.rounds import slot, warm_up
+from agent.measure.runners import (
+    OpenVINORunner,
+    Runner,
+    Sampler,
+    Session,
+    TorchRunner,
+    supported_precisions,
+    without_tf32,
+)
 from objective.errors import BadInput
 from objective.trial import FailureKind, TrialFailed
 
@@ -35,10 +47,35 @@ def torch_on(device: str, precision: str) -> Runner:
     return TorchRunner(device, precision)
 
 
+def onnx_on(device: str, precision: str) -> Runner:
+    """The runner, or a skip that says what this host lacks."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+    pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
+    if device == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("ONNX Runtime has no CUDA provider on this host")
+    return runner_for(f"onnxruntime_{device}", precision)
+
+
+def command(device: str, precision: str) -> Runner:
+    """A program that times an IR."""
+    program = Path(__file__).parents[1] / "support_program.py"
+    arguments = "--ir {ir} --calls {calls} --warm-up {warm_up} --precision {precision} --threads {threads}"
+    return CommandRunner(f"{sys.executable} {program} {arguments} --what {{what}}", precision)
+
+
+def loaded(runner: Runner, model: Exported) -> Session:
+    """A session that can be asked for outputs, or a skip."""
+    session = runner.load(model)
+    if isinstance(session, Sampler):
+        pytest.skip("a program only times a network")
+    return session
+
+
 PRECISIONS = ("f32", "bf16", "default")
 CASES = [(openvino_on, "CPU", precision) for precision in PRECISIONS]
 CASES += [(torch_on, "cpu", precision) for precision in PRECISIONS]
 CASES += [(openvino_on, "GPU", "default"), (openvino_on, "NPU", "default"), (torch_on, "cuda", "f32")]
+CASES += [(onnx_on, "cpu", "f32"), (onnx_on, "cuda", "f32"), (command, "command", "f32")]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +94,7 @@ def runner(request: pytest.FixtureRequest) -> Runner:
 
 def test_it_computes_what_torch_computes(runner: Runner, exported: Exported) -> None:
     """On several inputs, to the accuracy of the precision that the session says it computes in."""
-    session = runner.load(exported)
+    session = loaded(runner, exported)
     for image in IMAGES:
         with torch.no_grad():
             expected = exported.network(image).numpy()
@@ -68,10 +105,26 @@ def test_it_computes_what_torch_computes(runner: Runner, exported: Exported) -> 
 
 def test_a_deployed_network_takes_batches_of_any_size(runner: Runner, exported: Exported) -> None:
     """It gives for a batch what the device gives for each input alone, so that a task can judge it."""
-    session = runner.load(exported)
+    session = loaded(runner, exported)
     images = IMAGES.flatten(0, 1)[:3]
     expected = np.concatenate([session.infer(image[None].numpy()) for image in images])
     assert np.array_equal(Deployed(session, exported.input_shape)(images).numpy(), expected)
+
+
+def test_it_can_be_timed(runner: Runner, exported: Exported) -> None:
+    """After a warm-up that says how many calls fill a slot: as many times above 0 as were asked for, or more."""
+    session = runner.load(exported)
+    length = warm_up(session)
+    calls = slot(session, length)
+    assert length >= 1 and len(calls) >= length and (calls > 0).all() and np.isfinite(calls).all()
+
+
+def test_it_says_how_it_runs(runner: Runner) -> None:
+    """By the name that a sweep gives it, with what else a latency depends on, all as text."""
+    settings = runner.settings()
+    assert settings["runner"] == "command" or runner_for(settings["runner"], runner.precision).settings() == settings
+    assert all(isinstance(value, str) for value in settings.values()) and kind(runner) == runner.device.upper()
+    assert at_default(runner).precision == "default" and at_default(runner).settings() == settings
 
 
 def test_it_says_the_precision_it_computes_in(runner: Runner, exported: Exported) -> None:
@@ -84,7 +137,7 @@ def test_it_says_the_precision_it_computes_in(runner: Runner, exported: Exported
 
 def test_it_runs_again_and_again_on_its_fixed_input(runner: Runner, exported: Exported) -> None:
     """Without an input from outside, and without changing what `infer` gives."""
-    session = runner.load(exported)
+    session = loaded(runner, exported)
     before = session.infer(IMAGES[0].numpy())
     for _ in range(30):
         session.run()
@@ -92,14 +145,14 @@ def test_it_runs_again_and_again_on_its_fixed_input(runner: Runner, exported: Ex
 
 
 def test_its_throughput_is_counted(runner: Runner, exported: Exported) -> None:
-    """Inferences per second of a run of its own: positive and finite."""
+    """Inferences per second of a run of its own: above 0 and finite."""
     assert 0 < runner.load(exported).throughput(0.02) < 1e7
 
 
 def test_it_holds_several_networks_at_once(runner: Runner, exported: Exported, tmp_path: Path) -> None:
     """Sessions do not disturb each other."""
     other = export(Residual(24, ()).eval(), IMAGES[0], tmp_path)
-    first, second = runner.load(exported), runner.load(other)
+    first, second = loaded(runner, exported), loaded(runner, other)
     alone = first.infer(IMAGES[1].numpy())
     second.run()
     assert np.array_equal(first.infer(IMAGES[1].numpy()), alone)
@@ -122,6 +175,23 @@ def test_a_precision_that_is_not_there_is_bad_input() -> None:
         TorchRunner(precision="f8")
 
 
+def test_f32_on_a_gpu_is_not_rounded_to_tf32() -> None:
+    """Inside the block alone: what a training set is as it was afterwards."""
+    before = torch.backends.cudnn.conv.fp32_precision
+    with without_tf32():
+        assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "ieee"
+    assert torch.backends.cudnn.conv.fp32_precision == before == "tf32"
+
+
+def test_streams_threads_and_precision_are_pinned() -> None:
+    """A latency is compiled with one stream, so many threads and the precision asked for, not what a hint chooses."""
+    options = OpenVINORunner(threads=2).options()
+    assert (options["NUM_STREAMS"], options["INFERENCE_NUM_THREADS"]) == (1, 2)
+    assert options["INFERENCE_PRECISION_HINT"] == "f32" and options["PERFORMANCE_HINT"] == "LATENCY"
+    assert "INFERENCE_PRECISION_HINT" not in OpenVINORunner(precision="default").options()
+    assert OpenVINORunner(threads=2).settings() == {"runner": "openvino_cpu", "streams": "1", "threads": "2"}
+
+
 def test_a_network_that_the_device_refuses_is_a_device_failure(exported: Exported, tmp_path: Path) -> None:
     """A broken model file fails the trial with kind DEVICE and one line."""
     broken = Exported(tmp_path / "none.xml", None, "f32", 0, (1, 1, 16, 16))
@@ -130,3 +200,5 @@ def test_a_network_that_the_device_refuses_is_a_device_failure(exported: Exporte
     assert failed.value.failure.kind == FailureKind.DEVICE and "\n" not in failed.value.failure.message
     with pytest.raises(BadInput, match="torch needs the network itself"):
         TorchRunner().load(broken)
+    with pytest.raises(BadInput, match="ONNX needs the network itself"):
+        onnx_file(broken)

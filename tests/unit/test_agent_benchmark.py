@@ -11,13 +11,14 @@ from support_networks import Residual
 
 from agent.compress.groups import find_groups
 from agent.compress.prune import prune
-from agent.measure import benchmark, lock
+from agent.measure import benchmark, lock, rounds
 from agent.measure.benchmark import compare, compare_many
 from agent.measure.device import channel_step, fingerprint
-from agent.measure.export import export
+from agent.measure.export import Exported, export
 from agent.measure.intervals import drift, ratio_interval, redraw
 from agent.measure.runners import OpenVINORunner
 from objective.errors import BadInput
+from objective.trial import Conditions
 
 HERE = fingerprint()
 IMAGE = torch.zeros(1, 1, 16, 16)
@@ -52,6 +53,9 @@ class FakeRunner:
     device: str = "fake"
     precision: str = "f32"
 
+    def settings(self) -> dict[str, str]:
+        return {"runner": "fake", "streams": "1", "threads": "1"}
+
     def load(self, model: object) -> None:
         raise AssertionError("callables are not loaded")
 
@@ -61,6 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The benchmark's own clock."""
     made = Clock()
     monkeypatch.setattr(benchmark, "time", made)
+    monkeypatch.setattr(rounds, "time", made)
     return made
 
 
@@ -82,7 +87,7 @@ def test_the_ratio_is_that_of_the_networks_not_of_the_neighbours(clock: Clock) -
 
     latency = compare(
         taking(clock, lambda: loaded(0.4)), taking(clock, lambda: loaded(1.0)), runner=FakeRunner(), device=HERE
-    )
+    ).latency
     assert latency.ratio == pytest.approx(0.4, rel=0.01)
     assert latency.ratio_lo < 0.4 * 1.005 and latency.ratio_hi > 0.4 * 0.995
     assert latency.p50_ms >= latency.p10_ms and latency.baseline_p10_ms == pytest.approx(1, rel=0.03)
@@ -91,7 +96,7 @@ def test_the_ratio_is_that_of_the_networks_not_of_the_neighbours(clock: Clock) -
 
 def test_rounds_go_on_until_the_interval_is_tight_or_time_is_over(clock: Clock) -> None:
     """A steady host needs the fewest rounds; an unsteady one uses its time, and says how wide the interval stayed."""
-    steady = compare(taking(clock, lambda: 0.5), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE)
+    steady = compare(taking(clock, lambda: 0.5), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE).latency
     assert steady.n == 40 and steady.ratio == 0.5
     assert (steady.ratio_lo, steady.ratio_hi) == pytest.approx((0.5 * 0.9902, 0.5 * 1.0098))
     random = np.random.default_rng(0)
@@ -100,7 +105,9 @@ def test_rounds_go_on_until_the_interval_is_tight_or_time_is_over(clock: Clock) 
         return float(random.lognormal(0, 0.1))
 
     began = clock.now
-    loose = compare(taking(clock, uneven), taking(clock, uneven), runner=FakeRunner(), device=HERE, time_limit_s=1.0)
+    loose = compare(
+        taking(clock, uneven), taking(clock, uneven), runner=FakeRunner(), device=HERE, time_limit_s=1.0
+    ).latency
     assert loose.n > 40 and loose.ratio_hi > loose.ratio and not loose.noisy
     assert 1.0 < (clock.now - began) / 1e9 < 2.0
 
@@ -113,14 +120,16 @@ def test_a_noisy_host_gets_three_times_as_long(clock: Clock) -> None:
         return float(random.lognormal(0, 2.0))
 
     began = clock.now
-    latency = compare(taking(clock, wild), taking(clock, wild), runner=FakeRunner(), device=HERE, time_limit_s=1.0)
+    latency = compare(
+        taking(clock, wild), taking(clock, wild), runner=FakeRunner(), device=HERE, time_limit_s=1.0
+    ).latency
     assert latency.noisy and 3.0 < (clock.now - began) / 1e9 < 6.0
 
 
 def test_a_dense_model_that_drifts_is_called_noisy(clock: Clock) -> None:
     """More than a tenth between the first and the second half of the slots."""
     growing = taking(clock, lambda: 1 + clock.now / 1e9)
-    latency = compare(taking(clock, lambda: 0.5), growing, runner=FakeRunner(), device=HERE)
+    latency = compare(taking(clock, lambda: 0.5), growing, runner=FakeRunner(), device=HERE).latency
     assert latency.noisy
     assert drift(np.array([1.0, 1.0, 1.2, 1.2])) == pytest.approx(0.2)
 
@@ -152,20 +161,22 @@ def test_a_ratio_that_changes_in_the_middle_is_not_settled(clock: Clock) -> None
     """The rounds go on although each half is steady, and the result is called noisy."""
     until = 0.25e9
     changing = taking(clock, lambda: 0.5 if clock.now < until else 0.6)
-    latency = compare(changing, taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE, time_limit_s=0.5)
+    latency = compare(changing, taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE, time_limit_s=0.5).latency
     assert latency.noisy and latency.n > 40
 
 
 def test_warm_up_calls_do_not_count(clock: Clock) -> None:
     """At least twenty calls of each network come before the first slot."""
     calls = iter([50.0] * 20 + [1.0] * 100000)
-    latency = compare(taking(clock, lambda: next(calls)), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE)
+    latency = compare(
+        taking(clock, lambda: next(calls)), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE
+    ).latency
     assert latency.p99_ms == 1.0
 
 
 def test_slow_networks_get_slots_of_one_call_and_do_not_overstay(clock: Clock) -> None:
     """A call of a tenth of a second: the time limit ends the rounds before the usual number is reached."""
-    latency = compare(taking(clock, lambda: 50), taking(clock, lambda: 100), runner=FakeRunner(), device=HERE)
+    latency = compare(taking(clock, lambda: 50), taking(clock, lambda: 100), runner=FakeRunner(), device=HERE).latency
     assert 15 <= latency.n < 40 and latency.ratio == 0.5
 
 
@@ -200,6 +211,73 @@ def test_a_pruned_network_is_measured_faster(tmp_path: Path) -> None:
     assert pruned.ratio_lo <= pruned.ratio <= pruned.ratio_hi < 0.7
     assert pruned.precision == "f32" and default.precision in ("f32", "bf16", "f16")
     assert pruned.throughput_fps > 0 and pruned.device == HERE
+
+
+def test_a_sitting_says_how_it_was_run_and_how_the_host_was(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every latency has the runner's settings and the host's conditions before and after, as read under the lock."""
+    read: list[Conditions] = []
+
+    def conditions() -> Conditions:
+        assert lock.holder() is not None
+        read.append(Conditions(load=float(len(read)), cpu_mhz=2000.0))
+        return read[-1]
+
+    monkeypatch.setattr(benchmark, "conditions", conditions)
+    sitting = compare(taking(clock, lambda: 0.5), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE)
+    for latency in sitting.latencies.values():
+        assert (latency.before, latency.after) == (Conditions(0.0, 2000.0), Conditions(1.0, 2000.0))
+        assert latency.settings == {"runner": "fake", "streams": "1", "threads": "1"} and latency.energy is None
+    assert sitting.latency is sitting.latencies["candidate"]
+
+
+def test_single_calls_tell_the_higher_percentiles(clock: Clock) -> None:
+    """One call in twenty is slow: the median does not see it, the 99th percentile does."""
+    calls = iter([*([1.0] * 40), *(([1.0] * 19 + [9.0]) * 10000)])
+    latency = compare(
+        taking(clock, lambda: next(calls)), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE
+    ).latency
+    assert (latency.p50_ms, latency.p90_ms, latency.p99_ms) == (1.0, 1.0, 9.0)
+
+
+def test_slots_take_turns_in_random_order(clock: Clock) -> None:
+    """Each round runs every network once; which goes first changes, and a seed repeats it."""
+
+    def order(seed: int) -> list[str]:
+        ran: list[str] = []
+
+        def network(name: str) -> Callable[[], None]:
+            def call() -> None:
+                clock.now += 10_000_000  # a slot of one call
+                ran.append(name)
+
+            return call
+
+        compare(network("c"), network("d"), runner=FakeRunner(), device=HERE, seed=seed, max_rounds=40)
+        return ran
+
+    first = order(0)
+    rounds_run = [tuple(first[-80:][place : place + 2]) for place in range(0, 80, 2)]
+    assert all(sorted(each) == ["c", "d"] for each in rounds_run) and len(set(rounds_run)) == 2
+    assert order(0) == first and order(1) != first
+
+
+def test_throughput_is_a_run_of_its_own(clock: Clock, tmp_path: Path) -> None:
+    """It is what the session counts while requests queue, whatever one call takes."""
+
+    class Queueing(rounds.CallSession):
+        def throughput(self, seconds: float) -> float:
+            return 7777.0 if seconds else 0.0
+
+    @dataclass(frozen=True)
+    class Runs(FakeRunner):
+        def load(self, model: object) -> rounds.CallSession:  # type: ignore[override]
+            return Queueing(taking(clock, lambda: 1.0), "f32")
+
+    model = Exported(tmp_path / "none.xml", None, "f32", 0, (1, 1, 16, 16))
+    sitting = compare_many({"a": model}, model, runner=Runs(), device=HERE)
+    assert {latency.throughput_fps for latency in sitting.latencies.values()} == {7777.0}
+    without = compare_many({"a": model}, model, runner=Runs(), device=HERE, throughput_s=0)
+    assert without.latencies["a"].throughput_fps == 0
 
 
 def test_nothing_trains_while_it_measures(clock: Clock) -> None:

@@ -83,6 +83,14 @@ def test_training_stands_still_while_a_measurement_holds_the_host(host) -> None:
     assert lock.holder() is None
 
 
+def test_two_devices_of_a_host_are_not_measured_at_once(host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor that drives one would disturb the other: each measurement has the whole host to itself."""
+    host(MEASURER, "measurer")
+    monkeypatch.setattr(lock, "MEASURER_PATIENCE_S", 0.1)
+    with pytest.raises(TrialFailed, match=r"another measurement .*NPU"), lock.exclusive("GPU"):
+        pass
+
+
 def test_a_killed_measurement_releases_the_host(host) -> None:
     """A measurer killed with -9 lets waiting trainers and measurers go on."""
     measurer, _ = host(MEASURER, "measurer")

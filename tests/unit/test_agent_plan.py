@@ -235,6 +235,10 @@ def test_a_ratio_block_of_ones_own_is_checked_and_kept(profile: Profile) -> None
     wrong = {"parameters": {"stern": {"values": [0.0, 0.5]}}}
     with pytest.raises(BadInput, match=r"ratio\.stern: .*name a layer group: stem, down_0"):
         resolve({"parameters": {"ratio": wrong}}, profile, "p:v0")
+    asked = {"parameters": {"measure": {"parameters": {"energy": {"value": "tegrastats"}}}}}
+    for given, energy in (({"parameters": {}}, "rapl"), (asked, "tegrastats")):
+        measure = resolve(given, profile, "p:v0", energy="rapl")["parameters"]["measure"]
+        assert measure == {"parameters": {"energy": {"value": energy}}}
 
 
 def test_a_networks_hash_is_that_of_its_shape() -> None:

@@ -8,10 +8,14 @@ import pytest
 import yaml
 from support_tiny_task import TinyTask
 
+from agent.bench import measured_on
+from agent.measure.choice import runner_for
+from agent.measure.energy import METERS
 from agent.request import from_config, from_sweep
 from agent.tasks.registry import load_task
 from objective.errors import BadInput
 from objective.space import nest
+from objective.sweepfile import RUNNERS
 
 CONFIG: dict[str, Any] = {
     "task": "fashion_mnist",
@@ -29,6 +33,34 @@ def test_a_configuration_becomes_a_candidate() -> None:
     assert (request.candidate.epochs, request.candidate.seed, request.lr) == (2.0, 3, 0.05)
     assert (request.candidate.importance, request.candidate.ranking) == ("fpgm", "filter")
     assert request.goal.max_drop == 0.02 and request.task == "fashion_mnist"
+
+
+def test_how_it_is_measured_reaches_the_bench() -> None:
+    """Runner, threads and source of energy; OpenVINO on the processor, one thread and no energy unless told."""
+    request = from_config(CONFIG | {"measure": {"runner": "torch_cpu", "threads": 2, "energy": "rapl"}})
+    assert (request.runner, request.threads, request.energy) == ("torch_cpu", 2, "rapl")
+    device, runner = measured_on(request)
+    assert runner.settings() == {"runner": "torch_cpu", "streams": "1", "threads": "2"} and device.kind == "cpu"
+    plain = measured_on(from_config(CONFIG))[1]
+    assert plain.settings() == {"runner": "openvino_cpu", "streams": "1", "threads": "1"}
+
+
+def test_every_runner_of_the_vocabulary_can_be_made_or_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line names the device or package that this host has not; energy has a meter for every source."""
+    monkeypatch.setenv("PRUNEFLEET_MEASURE_COMMAND", "")
+    for name in RUNNERS:
+        try:
+            runner = runner_for(name, "default")
+        except BadInput as missing:
+            assert "\n" not in str(missing)
+        else:
+            assert runner.settings()["runner"] == name
+    assert {source for sources in RUNNERS.values() for source in sources} == set(METERS)
+    with pytest.raises(BadInput, match=r"measure\.runner: got 'tflite'"):
+        runner_for("tflite")
+    monkeypatch.setitem(sys.modules, "agent.measure.onnx_runner", None)
+    with pytest.raises(BadInput, match=r"pip install 'prunefleet\[onnx\]'"):
+        runner_for("onnxruntime_cpu")
 
 
 def test_what_the_agent_added_is_no_part_of_the_request() -> None:
@@ -50,6 +82,10 @@ def test_what_the_agent_added_is_no_part_of_the_request() -> None:
         ({"recipe": {"importance": "hessian"}}, "recipe.importance: got 'hessian'; choose one of l2, l1"),
         ({"recipe": {"ranking": 1}}, "recipe.ranking: got 1; choose one of group, filter, channel"),
         ({"measure": {"device": "phone"}}, "measure.device: got 'phone'"),
+        ({"measure": {"runner": "tflite"}}, "measure.runner: got 'tflite'; write one of openvino_cpu"),
+        ({"measure": {"threads": 0}}, "measure.threads: got 0"),
+        ({"measure": {"runner": "command", "energy": "rapl"}}, "nothing tells the energy of command"),
+        ({"measure": {"runner": "torch_cuda", "energy": "rapl"}}, "measure.energy: got 'rapl'; write nvml"),
         ({"objective": {"kind": "best"}}, "objective.kind: got 'best'"),
         ({"objective": "fastest"}, "objective: got 'fastest'"),
         ({"baseline": 7}, "baseline: got 7"),

@@ -1,6 +1,9 @@
 """One trial: what it measures, and how each thing that can go wrong is told."""
 
 import errno
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from agent import trial
 from agent.bench import prepare
 from agent.failures import explain
 from agent.measure import device
+from agent.measure.samples import read_samples
+from agent.report import summary
 from agent.request import from_config
 from agent.trial import Bench, Trial, run_trial
 from agent.watch import Watch
@@ -60,6 +65,23 @@ def test_channels_are_chosen_as_the_candidate_says(bench: Bench, tmp_path: Path)
         assert isinstance(result, Trial) and result.measurement.kept["conv1"] == 32
         stems.append(result.network.get_parameter("conv1.weight"))
     assert not torch.equal(*stems)
+def test_a_trial_tells_energy_with_its_source(bench: Bench, tmp_path: Path) -> None:
+    """Candidate and dense network are read by the sweep's own meter, and what was timed is kept."""
+
+    class Meter:
+        source, step_s = "rapl", 0.001
+
+        @contextmanager
+        def reading(self) -> Iterator[Callable[[], float]]:
+            yield time.perf_counter  # as if the processor took one watt
+
+    result = _run(replace(bench, meter=Meter()), tmp_path, conv1=0.5)
+    assert isinstance(result, Trial)
+    energy = result.measurement.worst.energy
+    assert energy is not None and energy.source == "rapl" and energy.mj > 0 and energy.baseline_mj > 0
+    told = summary(result.measurement, result.score)
+    assert (told["energy_mj"], told["energy_source"]) == (energy.mj, "rapl")
+    assert read_samples(tmp_path / "samples.json.gz").latency == result.measurement.worst
 
 
 def test_the_dense_network_is_not_touched(bench: Bench, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from support_tiny_task import TinyTask
 
 from agent import worker
 from agent.measure import device
+from agent.measure.samples import read_samples
 from agent.stop import Stop
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, Measurement, Score, TrialFailed
@@ -83,7 +84,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return trial
 
 
-def test_a_trial_tells_its_score_and_hands_over_its_files(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_tells_its_score_and_hands_over_its_files(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A scored trial exits 0, says where it ran and with what, and publishes files without a pickle among them."""
     told, code = run()
     assert code == 0 and told.finished == (0, False)
@@ -98,11 +101,14 @@ def test_a_trial_tells_its_score_and_hands_over_its_files(run: Any, capsys: pyte
         "model.xml",
         "model.bin",
         "benchmark.json",
+        "samples.json.gz",
         "parity.json",
     }
     assert sum(map(len, told.files.values())) < 2_000_000
     assert not any(content.startswith((b"\x80", b"PK")) for content in told.files.values())
     assert Measurement.from_json(json.loads(told.files["benchmark.json"])["measurement"]) == measurement
+    (tmp_path / "samples").write_bytes(told.files["samples.json.gz"])
+    assert read_samples(tmp_path / "samples").latency == measurement.worst
     assert capsys.readouterr().out.count("\n") == 1
 
 

@@ -12,7 +12,18 @@ from objective.errors import BadInput
 from objective.goal import Goal
 from objective.profile import Curve, Profile, warm_points
 from objective.space import GroupSpec
-from objective.trial import Accuracy, Candidate, Device, Failure, FailureKind, Latency, Measurement, Score
+from objective.trial import (
+    Accuracy,
+    Candidate,
+    Conditions,
+    Device,
+    Energy,
+    Failure,
+    FailureKind,
+    Latency,
+    Measurement,
+    Score,
+)
 
 share = st.floats(0, 1)
 DEVICE = Device("local", "cpu", "host", "a cpu", 2, 8.0, "linux", {"openvino": "1"}, None)
@@ -24,6 +35,8 @@ CURVES = (
 )
 PROFILE = Profile("t", "n", "b", "cpu", "f32", GROUPS, "top1", 0.93, CURVES, (({"a": 32}, 0.8),), ({"a": 0.5},), "2026")
 LATENCY = Latency(DEVICE, "f32", 0.5, 0.49, 0.51, 1.0, 1.1, 1.2, 2.0, 2.0, 2.2, 900.0, 40)
+CONDITIONS = Conditions(0.5, 2000.0)
+FULL = replace(LATENCY, settings={"threads": "1"}, before=CONDITIONS, after=CONDITIONS, energy=Energy(1.5, 3.0, "rapl"))
 MEASUREMENT = Measurement(Candidate({"a": 0.5}), {"a": 32}, Accuracy("top1", 0.92), 0.01, (LATENCY,), 5, 6, 7)
 
 
@@ -38,6 +51,7 @@ def test_candidates_survive_json(ratios: dict[str, float], seed: int, epochs: fl
     "value",
     [
         MEASUREMENT,
+        FULL,
         PROFILE,
         Goal("most_accurate", max_latency_ms=1.5),
         Score(0.4, True, {"slack": 0.1}),
@@ -56,6 +70,9 @@ def test_values_survive_json(value: object) -> None:
         (lambda: replace(MEASUREMENT, latencies=()), "latencies: got ()"),
         (lambda: replace(LATENCY, ratio=0.0), "latency_ratio: got 0.0; give a number above 0"),
         (lambda: replace(LATENCY, p50_ms=9.0), "percentiles in rising order"),
+        (lambda: Energy(-1.0, 1.0, "rapl"), "energy_mj: got -1.0; give a number of at least 0"),
+        (lambda: Energy(1.0, 1.0, ""), "energy_source: got ''"),
+        (lambda: Conditions(load=-1.0), "conditions.load: got -1.0"),
         (lambda: Accuracy("top1", float("nan")), "val_top1: got nan"),
         (lambda: Accuracy("top1", 92.0), "val_top1: got 92.0"),
         (lambda: Candidate({"a.b": 0.5}), "letters, digits and underscores"),

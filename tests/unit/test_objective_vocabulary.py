@@ -8,14 +8,16 @@ import pytest
 from agent.report import FAILURE_KEYS, summary
 from objective.goal import Goal
 from objective.score import score
-from objective.trial import Accuracy, Candidate, Device, FailureKind, Latency, Measurement, Outcome
+from objective.trial import Accuracy, Candidate, Device, Energy, FailureKind, Latency, Measurement, Outcome
 
 PAGE = (Path(__file__).parents[2] / "docs" / "vocabulary.md").read_text()
 NAMES = set(re.findall(r"`([a-z_0-9<>]+)`", PAGE))
 DEVICE = Device("local", "cpu", "h", "c", 2, 8.0, "linux", {}, "none")
-LATENCY = Latency(DEVICE, "f32", 0.5, 0.4, 0.6, 1.0, 1.1, 1.2, 1.3, 2.0, 2.1, 900.0, 40)
+LATENCY = Latency(
+    DEVICE, "f32", 0.5, 0.4, 0.6, 1.0, 1.1, 1.2, 1.3, 2.0, 2.1, 900.0, 40, energy=Energy(4.0, 8.0, "rapl")
+)
 FULL = Measurement(
-    Candidate({"a": 0.5}), {"a": 8}, Accuracy("top1", 0.92, 0.9, 0.91, 0.3, 0.5), 0.01, (LATENCY,), 1, 2, 3, 4.0
+    Candidate({"a": 0.5}), {"a": 8}, Accuracy("top1", 0.92, 0.9, 0.91, 0.3, 0.5), 0.01, (LATENCY,), 1, 2, 3
 )
 SCORE = score(FULL, Goal())
 

@@ -1,0 +1,54 @@
+"""The raw samples of a sitting as one compact file: gzipped JSON, which any language reads and which runs no code.
+
+`{"version": 1, "loads": n, "networks": {name: {"latency": …, "slots_ms": […], "calls_ms": […]}}}`; `calls_ms` are
+rounded to 10 ns. A sitting's order is kept: round i ran the loads i % `loads`, and a network's calls fall into equal
+parts, one a slot.
+"""
+
+import gzip
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.measure.benchmark import Sitting
+from objective import checks
+from objective.errors import BadInput
+from objective.trial import Latency
+
+VERSION = 1
+FILE = "samples.json.gz"
+DIGITS = 5  # of milliseconds: 10 ns, less than a reading of the clock is worth
+
+
+def write_samples(sitting: Sitting, path: Path) -> None:
+    """Write the sitting to `path`; the same sitting gives the same bytes."""
+    networks = {
+        name: {
+            "latency": latency.to_json(),
+            "slots_ms": sitting.slots[name].tolist(),
+            "calls_ms": np.round(sitting.calls[name], DIGITS).tolist(),
+        }
+        for name, latency in sitting.latencies.items()
+    }
+    document = {"version": VERSION, "loads": sitting.loads, "networks": networks}
+    path.write_bytes(gzip.compress(json.dumps(document, separators=(",", ":")).encode(), mtime=0))
+
+
+def read_samples(path: Path) -> Sitting:
+    """The sitting that was written to `path`. Raises `BadInput` where the file holds something else."""
+    try:
+        document: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
+        version, loads, networks = (document[key] for key in ("version", "loads", "networks"))
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+        raise BadInput("samples", str(path), f"give a {FILE} of a trial: {error!r}") from None
+    if version != VERSION:
+        raise BadInput("samples.version", version, f"read it with a prunefleet that knows it; this one knows {VERSION}")
+    return Sitting(
+        {name: Latency.from_json(each["latency"]) for name, each in networks.items()},
+        {name: np.array(each["slots_ms"], np.float64) for name, each in networks.items()},
+        {name: np.array(each["calls_ms"], np.float64) for name, each in networks.items()},
+        checks.whole("samples.loads", loads, low=1),
+    )
