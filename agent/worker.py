@@ -100,7 +100,6 @@ def told(bench: "Bench") -> dict[str, object]:
 def publish(session: report.Session, result: "Trial", folder: Path) -> str:
     """Log the candidate's files as artifact `candidate-<run>`: nothing in it is a pickle."""
     from agent.compress import bundle
-
     from agent.measure.samples import FILE as SAMPLES
 
     files = bundle.write(folder, result.network, result.measurement.kept)

@@ -65,6 +65,8 @@ def test_channels_are_chosen_as_the_candidate_says(bench: Bench, tmp_path: Path)
         assert isinstance(result, Trial) and result.measurement.kept["conv1"] == 32
         stems.append(result.network.get_parameter("conv1.weight"))
     assert not torch.equal(*stems)
+
+
 def test_a_trial_tells_energy_with_its_source(bench: Bench, tmp_path: Path) -> None:
     """Candidate and dense network are read by the sweep's own meter, and what was timed is kept."""
 
