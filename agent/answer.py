@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -32,6 +33,7 @@ from objective.goal import Goal, Kind
 from objective.pareto import hypervolume
 from objective.profile import Profile
 from objective.score import best, values
+from objective.stats import mean_itself
 
 TRAINED_AT_MOST = 3
 SECONDS_FOR_TRAINING = 45.0
@@ -226,6 +228,7 @@ class _Answer:
                 _point(winner, sitting, "winner"),
                 [_point(each, sitting, _key(each.kept)) for each in uniform],
                 _point(dense, sitting, DENSE),
+                mean_itself if winner.examples is None else winner.value,
             ),
             "line": [
                 {"kept": dict(each.kept), "test": each.metric, **timing(sitting, _key(each.kept))} for each in uniform
@@ -275,8 +278,8 @@ def wanted(ratio: Mapping[str, float], judged: Mapping[str, float], quality: flo
 
 
 def _point(judged: Judged, sitting: Sitting, name: str) -> Point:
-    quality = torch.tensor([judged.metric]).double().numpy() if judged.correct is None else judged.correct
-    return Point(quality, sitting.slots[name])
+    examples = np.array([[judged.metric]]) if judged.examples is None else judged.examples
+    return Point(examples, sitting.slots[name])
 
 
 def _key(kept: Mapping[str, int]) -> str:

@@ -110,6 +110,10 @@ def test_augmentation_moves_and_mirrors_whole_images() -> None:
     mirrored = sum(_shift_of(a, b) == "mirrored" for a, b in zip(pixels, moved, strict=True))
     assert 15 < mirrored < 50
     assert torch.equal(augment(pixels, False, 0, torch.Generator()), pixels)
+    turned = augment(pixels, False, 0, torch.Generator().manual_seed(0), flip_vertical=True)
+    upside_down = [torch.equal(a.flip(1), b) for a, b in zip(pixels, turned, strict=True)]
+    assert 15 < sum(upside_down) < 50
+    assert all(torch.equal(a, b) for a, b, is_ in zip(pixels, turned, upside_down, strict=True) if not is_)
 
 
 def _shift_of(image: torch.Tensor, moved: torch.Tensor) -> str:
