@@ -28,7 +28,7 @@ def prepare(request: Request, store: Store | None, during: Stage, progress: Prog
     """
     torch.set_num_threads(trial_threads())
     with during("task"):
-        task = load_task(request.task)
+        task = load_task(request.task, request.options)
         device = fingerprint(request.device)
         runner = OpenVINORunner(precision=request.candidate.precision)
     with during("data"):
