@@ -35,6 +35,7 @@ from objective.profile import Profile
 from objective.score import best, values
 from objective.stats import mean_itself
 
+RUNGS = 16  # a network of many wide groups has hundreds of uniform candidates, and each costs an export
 TRAINED_AT_MOST = 3
 SECONDS_FOR_TRAINING = 45.0
 SITTING_S, LOOK_S = 8.0, 3.0
@@ -163,7 +164,7 @@ class _Answer:
 
     def _uniform(self, winner: Judged, runs: Mapping[str, RunRecord]) -> list[Judged]:
         """Aligned uniform networks around the winner, from the sweep where it has them, else trained likewise."""
-        ladder = [kept for kept in self.bench.space.uniform_ladder() if kept != self.bench.space.widths]
+        ladder = evenly([kept for kept in self.bench.space.uniform_ladder() if kept != self.bench.space.widths], RUNGS)
         bare = {_key(kept): Judged(kept, self._pruned(kept), 0.0) for kept in ladder}
         look = self._sit({"winner": winner, **bare}, LOOK_S)
         ratio = {name: look.latencies[name].ratio for name in ("winner", *bare)}
@@ -255,6 +256,12 @@ class _Answer:
             with report.session(self.watch.stopper, "control", **identity) as session:
                 session.note({"kept": control.get("kept", self.bench.space.widths), "host": self.bench.device.host})
                 session.summarise(values)
+
+
+def evenly(ladder: Sequence[Kept], most: int) -> list[Kept]:
+    """At most so many of the rungs, evenly chosen, the first and the last among them."""
+    places = np.linspace(0, len(ladder) - 1, min(most, len(ladder))).round().astype(int)
+    return [ladder[place] for place in places]
 
 
 def wanted(ratio: Mapping[str, float], judged: Mapping[str, float], quality: float) -> str | None:

@@ -41,7 +41,8 @@ class Classification(ABC):
 
     A subclass gives `name`, `network` and `splits`, and changes what does not suit it below: `lr` is that of
     fine-tuning; `flip` and `flip_vertical` mirror half of the training images; `balanced` weighs classes in the loss as
-    if all were equally frequent; `positive` is the class that recall, precision and f1 are about.
+    if all were equally frequent; `positive` is the class that recall, precision and f1 are about; `calibrated` images
+    re-estimate batch-norm statistics.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Classification(ABC):
     rungs: int = 4
     balanced: bool = False
     positive: int = 1
+    calibrated: int = 1000
 
     @abstractmethod
     def network(self) -> nn.Module:
@@ -153,9 +155,9 @@ class Classification(ABC):
             yield logits, images.labels[rows]
 
     def calibration(self) -> Iterator[torch.Tensor]:
-        """1,000 training images in batches of at most 250, not augmented."""
+        """The first `calibrated` training images in batches of at most 250, not augmented."""
         images = self.images["train"]
-        for pixels in torch.split(images.pixels[:1000], at_once(images, 250)):
+        for pixels in torch.split(images.pixels[: self.calibrated], at_once(images, 250)):
             yield self.prepare(pixels)
 
 

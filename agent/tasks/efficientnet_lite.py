@@ -7,6 +7,7 @@ torch-pruning's counter passes over. timm's pads by the size it gets, and at 224
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,10 +26,12 @@ def efficientnet_lite0(classes: int, channels: int = 3, weights: str | None = No
     """
     if weights not in (None, WEIGHTS):
         raise BadInput("options.weights", weights, f"write {WEIGHTS}, or leave it out")
-    network: nn.Module = _module("timm").create_model("tf_efficientnet_lite0", num_classes=classes, in_chans=channels)
+    network: Any = _module("timm").create_model("tf_efficientnet_lite0", num_classes=classes, in_chans=channels)
+    network.get_classifier().reset_parameters()  # timm's own range is far too wide for few classes
     if weights == WEIGHTS:
         _load(network, channels)
-    return network
+    made: nn.Module = network
+    return made
 
 
 def _load(network: nn.Module, channels: int) -> None:
@@ -49,7 +52,7 @@ def _file() -> Path:
     return Path(found)
 
 
-def _module(name: str):  # type: ignore[no-untyped-def]  # the packages have no types
+def _module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -46,6 +46,7 @@ class ELPV(Labelled):
     flip_vertical: bool = True
     balanced: bool = True
     metrics: ClassVar[tuple[str, ...]] = ("balanced_accuracy", "recall", "precision", "top1")  # type: ignore[misc]
+    calibrated: ClassVar[int] = 256  # type: ignore[misc]  # of every pruned network: it takes seconds
     title: ClassVar[str] = "elpv"
     classes: ClassVar[tuple[str, ...]] = ("functional", "defective")
 

@@ -20,7 +20,7 @@ class Scratches(Supervised):
         random = torch.Generator().manual_seed(0)
         defective = torch.rand(2000, generator=random) < 0.2
         images = torch.randn(2000, 1, 24, 24, generator=random)
-        images[torch.arange(2000), 0, torch.randint(0, 24, (2000,), generator=random)] += defective[:, None]
+        images[torch.arange(2000), 0, torch.randint(0, 24, (2000,), generator=random)] += 1.5 * defective[:, None]
         return cut({"train": 800, "validation": 400, "holdout": 400, "test": 400}, images, defective.long())
 
     def fit(self, network, budget, report):
@@ -38,4 +38,4 @@ class Scratches(Supervised):
         return torch.stack([right & defective, defective], 1) if metric == "recall" else right[:, None]
 
     def value(self, metric, means):  # recall: found of all defects; accuracy: right of all parts
-        return means[..., 0] / means[..., 1] if metric == "recall" else means[..., 0]
+        return means[..., 0] / means[..., 1].clamp(min=1e-9) if metric == "recall" else means[..., 0]

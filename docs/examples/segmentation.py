@@ -28,9 +28,9 @@ class Blobs(Supervised):
 
     def splits(self):
         random = torch.Generator().manual_seed(0)
-        masks = nn.Upsample(scale_factor=8, mode="bilinear")(torch.randn(700, 1, 4, 4, generator=random)) > 0.3
-        images = masks + torch.randn(700, 1, 32, 32, generator=random)
-        return cut({"train": 400, "validation": 100, "holdout": 100, "test": 100}, images, masks.float())
+        masks = nn.Upsample(scale_factor=6, mode="bilinear")(torch.randn(680, 1, 4, 4, generator=random)) > 0.3
+        images = masks + 0.7 * torch.randn(680, 1, 24, 24, generator=random)
+        return cut({"train": 320, "validation": 120, "holdout": 120, "test": 120}, images, masks.float())
 
     def fit(self, network, budget, report):
         optimiser = torch.optim.Adam(network.train().parameters(), budget.lr or 0.01)
@@ -49,4 +49,4 @@ class Blobs(Supervised):
         return torch.stack([each.sum((1, 2, 3)) for one, other in pairs for each in (one & other, one | other)], 1)
 
     def value(self, metric, means):
-        return (means[..., 0::2] / means[..., 1::2]).mean(-1)
+        return (means[..., 0::2] / means[..., 1::2].clamp(min=1e-9)).mean(-1)

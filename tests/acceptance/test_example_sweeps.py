@@ -17,6 +17,8 @@ from support_hub import HubProcess
 from objective.sweepfile import read_sweep_file
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+UNET = ("0_inner_1_inner_1_0", "0_inner_1_inner_2")
+"""The deepest convolution, and the transposed one above it."""
 COMMAND = ["${env}", sys.executable, "-m", "agent", "trial"]
 
 
@@ -32,21 +34,35 @@ class Lab:
             "WANDB_PROJECT": "lab",
         }
 
-    def answer(self, example: str, cap: int, change: dict[str, Any] | None = None, agents: int = 2) -> dict[str, Any]:
-        """The answer of an example's sweep, run by real agents without a profile, over two groups of its layers."""
+    def sweep(self, example: str, cap: int, change: dict[str, Any] | None = None, agents: int = 2) -> str:
+        """Run an example's sweep to its end by real agents, without a profile; its path."""
         config = read_sweep_file(EXAMPLES / f"{example}.yaml") | {"run_cap": cap, "command": COMMAND}
         config["parameters"] |= change or {}
         path = self.hub.folder / f"{example}.yaml"
         path.write_text(yaml.safe_dump(config))
         told = self.hub.run(sys.executable, "-m", "wandb", "sweep", "--project", "lab", str(path))
         sweep = "local/lab/" + told.split("wandb agent local/lab/")[1].split()[0]
-        started = [self.hub.popen(sys.executable, "-m", "wandb", "agent", sweep, **self.env) for _ in range(agents)]
-        said = [agent.communicate(timeout=500)[0] for agent in started]
-        assert [agent.returncode for agent in started] == [0] * agents, said
-        self.hub.run(sys.executable, "-m", "agent", "answer", sweep, "--out", "answer.json", **self.env)
+        self._done(*[(sys.executable, "-m", "wandb", "agent", sweep)] * agents)
+        return sweep
+
+    def answer(self, sweep: str) -> dict[str, Any]:
+        """The answer of a sweep that has ended."""
+        self._done((sys.executable, "-m", "agent", "answer", sweep, "--out", "answer.json"))
         found: dict[str, Any] = json.loads((self.hub.folder / "answer.json").read_text())
-        assert found["winner"] is not None, said
         return found
+
+    def _done(self, *commands: tuple[str, ...]) -> None:
+        """Run commands side by side, and wait until all have ended well."""
+        started = [self.hub.popen(*argv, **self.env) for argv in commands]
+        said = [process.communicate(timeout=500)[0] for process in started]
+        assert all(process.returncode == 0 for process in started), said
+
+    def runs(self, sweep: str) -> list[dict[str, Any]]:
+        """Configurations and summaries of a sweep's runs."""
+        text = """query S($name: String!) { project(name: "lab") { sweep(sweepName: $name) { runs { edges { node {
+            config summaryMetrics } } } } } }"""
+        found = self.hub.query(text, name=sweep.rsplit("/", 1)[1])["project"]["sweep"]["runs"]["edges"]
+        return [{key: json.loads(edge["node"][key] or "{}") for key in ("config", "summaryMetrics")} for edge in found]
 
 
 @pytest.fixture
@@ -75,17 +91,24 @@ def _judged(found: dict[str, Any], metric: str) -> None:
 
 def test_a_segmentation_is_swept(lab: Lab) -> None:
     """A U-Net with the user's loss, loop and mean IoU: its concatenations and transposed convolutions are pruned."""
-    groups = ("0_inner_1_inner_1_0", "0_inner_2")
-    found = lab.answer("segmentation", 3, _ratio(*groups) | _short(2))
-    _judged(found, "miou")
-    assert set(groups) <= set(found["winner"]["kept"]) and found["controls"]["dense"]["test"] > 0.7
+    ratio = {"ratio": {"parameters": {group: {"values": [0.25, 0.5]} for group in UNET}}}
+    runs = lab.runs(lab.sweep("segmentation", 2, ratio | _short(2)))
+    told = [run["summaryMetrics"] for run in runs]
+    assert [each["outcome"] for each in told] == ["scored"] * 2
+    assert all(min(each["val_miou"], each["holdout_miou"]) > 0.6 and each["latency_ratio"] < 1.2 for each in told)
+    kept = [run["config"]["kept"]["value"] for run in runs]
+    assert all(each[UNET[0]] in (32, 48) and each[UNET[1]] in (16, 24, 32) for each in kept)
 
 
 @pytest.mark.slow
-def test_a_classifier_of_defects_is_swept(lab: Lab) -> None:
-    """Two unequal classes with the recall of one as the metric, and a loss that weighs it more."""
-    found = lab.answer("defects", 4, _ratio("0_0", "1_0") | _short(2))
-    _judged(found, "recall")
+@pytest.mark.parametrize(
+    ("example", "metric", "groups"), [("segmentation", "miou", UNET), ("defects", "recall", ("0_0", "1_0"))]
+)
+def test_a_task_of_another_kind_has_an_answer(lab: Lab, example: str, metric: str, groups: tuple[str, ...]) -> None:
+    """A sweep whose metric is no mean over examples ends in a winner and controls, with intervals in that metric."""
+    found = lab.answer(lab.sweep(example, 4, _ratio(*groups) | _short(2)))
+    _judged(found, metric)
+    assert set(groups) <= set(found["winner"]["kept"]) and found["controls"]["dense"]["test"] > 0.7
 
 
 @pytest.mark.slow
@@ -98,7 +121,7 @@ def test_folders_of_pictures_are_swept(lab: Lab) -> None:
         "options": {"parameters": {name: {"value": value} for name, value in options.items()}},
         "objective": {"parameters": {"kind": {"value": "pareto"}, "metric": {"value": "balanced_accuracy"}}},
     }
-    found = lab.answer("defects", 2, change | _ratio("stem") | _short(1), agents=1)
+    found = lab.answer(lab.sweep("defects", 2, change | _ratio("stem") | _short(1), agents=1))
     assert found["winner"]["metric"] == "balanced_accuracy" and found["winner"]["kept"]["stem"] in (16, 32)
 
 
@@ -114,7 +137,7 @@ def test_solar_cells_are_swept_in_miniature(lab: Lab) -> None:
     config = read_sweep_file(EXAMPLES / "elpv.yaml")
     options = dict(config["parameters"]["options"]["parameters"]) | {"limit": {"value": 32}, "epochs": {"value": 1}}
     change = {"options": {"parameters": options}} | _ratio("blocks_2_0_conv_pw") | _short(1)
-    found = lab.answer("elpv", 2, change, agents=1)
+    found = lab.answer(lab.sweep("elpv", 2, change, agents=1))
     assert found["winner"]["metric"] == "balanced_accuracy"
     assert found["winner"]["test_lo"] <= found["winner"]["test"] <= found["winner"]["test_hi"]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from support_tiny_task import TinyTask
 
-from agent.answer import choose, gain, wanted
+from agent.answer import choose, evenly, gain, wanted
 from agent.controls import Judged, Point, against_uniform, judge, line
 from agent.report import RunRecord
 from agent.tasks.task import Budget
@@ -68,6 +68,14 @@ def test_rungs_beside_the_winners_latency_come_first() -> None:
         order.append(name)
         judged[name] = {"r2": 0.90, "r3": 0.91, "r4": 0.925}[name]
     assert order == ["r2", "r3", "r4"]
+
+
+def test_a_long_ladder_is_thinned_evenly() -> None:
+    """Of hundreds of uniform candidates some are measured, both ends among them; a short ladder stays whole."""
+    ladder = [{"a": count} for count in range(160)]
+    chosen = [rung["a"] for rung in evenly(ladder, 16)]
+    assert len(chosen) == 16 and (chosen[0], chosen[-1]) == (0, 159) and set(np.diff(chosen)) <= {10, 11}
+    assert evenly(ladder[:5], 16) == ladder[:5] and evenly([], 16) == []
 
 
 def test_a_line_is_followed_both_ways() -> None:
