@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -34,7 +35,9 @@ from objective.goal import Goal, Kind
 from objective.pareto import hypervolume
 from objective.profile import Profile
 from objective.score import best, values
+from objective.stats import mean_itself
 
+RUNGS = 16  # a network of many wide groups has hundreds of uniform candidates, and each costs an export
 TRAINED_AT_MOST = 3
 SECONDS_FOR_TRAINING = 45.0
 SITTING_S, LOOK_S = 8.0, 3.0
@@ -163,7 +166,7 @@ class _Answer:
 
     def _uniform(self, winner: Judged, runs: Mapping[str, RunRecord]) -> list[Judged]:
         """Aligned uniform networks around the winner, from the sweep where it has them, else trained likewise."""
-        ladder = [kept for kept in self.bench.space.uniform_ladder() if kept != self.bench.space.widths]
+        ladder = evenly([kept for kept in self.bench.space.uniform_ladder() if kept != self.bench.space.widths], RUNGS)
         bare = {_key(kept): Judged(kept, self._pruned(kept), 0.0) for kept in ladder}
         look = self._sit({"winner": winner, **bare}, LOOK_S)
         ratio = {name: look.latencies[name].ratio for name in ("winner", *bare)}
@@ -230,6 +233,7 @@ class _Answer:
                 _point(winner, sitting, "winner"),
                 [_point(each, sitting, _key(each.kept)) for each in uniform],
                 _point(dense, sitting, DENSE),
+                mean_itself if winner.examples is None else winner.value,
             ),
             "line": [
                 {"kept": dict(each.kept), "test": each.metric, **timing(sitting, _key(each.kept))} for each in uniform
@@ -258,6 +262,12 @@ class _Answer:
                 session.summarise(values)
 
 
+def evenly(ladder: Sequence[Kept], most: int) -> list[Kept]:
+    """At most so many of the rungs, evenly chosen, the first and the last among them."""
+    places = np.linspace(0, len(ladder) - 1, min(most, len(ladder))).round().astype(int)
+    return [ladder[place] for place in places]
+
+
 def wanted(ratio: Mapping[str, float], judged: Mapping[str, float], quality: float) -> str | None:
     """The uniform rung to train next, so that the line is known at the winner's latency, then at its quality.
 
@@ -279,8 +289,8 @@ def wanted(ratio: Mapping[str, float], judged: Mapping[str, float], quality: flo
 
 
 def _point(judged: Judged, sitting: Sitting, name: str) -> Point:
-    quality = torch.tensor([judged.metric]).double().numpy() if judged.correct is None else judged.correct
-    return Point(quality, sitting.slots[name])
+    examples = np.array([[judged.metric]]) if judged.examples is None else judged.examples
+    return Point(examples, sitting.slots[name])
 
 
 def _key(kept: Mapping[str, int]) -> str:

@@ -30,7 +30,7 @@ def prepare(request: Request, store: Store | None, during: Stage, progress: Prog
     """
     torch.set_num_threads(trial_threads())
     with during("task"):
-        task = load_task(request.task)
+        task = load_task(request.task, request.options)
         device, runner = measured_on(request)
     with during("data"):
         example = task.example_input()

@@ -88,7 +88,7 @@ def check(sweep_file: Path) -> int:
 
 def _task(checks: Checks, request: Request) -> Task:
     with checks.part("task") as found:
-        task = load_task(request.task)
+        task = load_task(request.task, request.options)
         if request.goal.metric not in task.metrics:
             raise BadInput("objective.metric", request.goal.metric, f"{task.name} gives {', '.join(task.metrics)}")
         found += [task.name, f"metrics {', '.join(task.metrics)}"]

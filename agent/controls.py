@@ -9,13 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from agent.measure.benchmark import Sitting
-from agent.tasks.task import Task
-from objective.stats import paired_bootstrap_difference, wilson_interval
+from agent.tasks.task import Task, statistics, value_of
+from objective.stats import (
+    Value,
+    bootstrap_interval,
+    mean_itself,
+    paired_bootstrap_difference,
+    resampled_means,
+    wilson_interval,
+)
 from objective.trial import Latency
 
 Floats = NDArray[np.float64]
@@ -24,36 +30,42 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Judged:
-    """A network with its test quality: a fraction, and per example 0 or 1 where the task can tell."""
+    """A network with its test quality, a fraction; `examples` [n, k] are the figures whose means give it by `value`.
+
+    A task that tells nothing of single examples leaves `examples` None.
+    """
 
     kept: Mapping[str, int]
     network: nn.Module
     metric: float
-    correct: Floats | None = None
+    examples: Floats | None = None
+    value: Value = mean_itself
 
     def quality(self) -> dict[str, float]:
-        """Test metric with its 95 % Wilson interval, where examples are known."""
-        if self.correct is None:
+        """Test metric with its 95 % interval where examples are known: Wilson's for a share, else by bootstrap."""
+        if self.examples is None:
             return {"test": self.metric}
-        low, high = wilson_interval(int(self.correct.sum()), len(self.correct))
+        if self.examples.shape[1] == 1 and np.isin(self.examples, (0, 1)).all():
+            low, high = wilson_interval(int(self.examples.sum()), len(self.examples))
+        else:
+            low, high = bootstrap_interval(self.examples, self.value)
         return {"test": self.metric, "test_lo": low, "test_hi": high}
 
     def drop_from(self, dense: "Judged") -> dict[str, float]:
         """What it loses on test against the dense network, with a paired 95 % interval where examples are known."""
-        if self.correct is None or dense.correct is None:
+        if self.examples is None or dense.examples is None:
             return {"test_drop": dense.metric - self.metric}
-        drop, low, high = paired_bootstrap_difference(dense.correct, self.correct)
+        drop, low, high = paired_bootstrap_difference(dense.examples, self.examples, self.value)
         return {"test_drop": drop, "test_drop_lo": low, "test_drop_hi": high}
 
 
 def judge(task: Task, network: nn.Module, kept: Mapping[str, int], metric: str) -> Judged:
     """Read the test split once for this network."""
-    correct = getattr(task, "correct", None)
-    if correct is None or metric != task.metrics[0]:
+    found = statistics(task, network, "test", metric)
+    if found is None:
         return Judged(kept, network, task.evaluate(network, "test")[metric])
-    found: torch.Tensor = correct(network, "test")
-    values = found.numpy().astype(np.float64)
-    return Judged(kept, network, float(values.mean()), values)
+    examples, value = found.numpy().astype(np.float64), value_of(task, metric)
+    return Judged(kept, network, float(value(examples.mean(0))), examples, value)
 
 
 def timing(sitting: Sitting, name: str) -> dict[str, float]:
@@ -74,25 +86,38 @@ def timing(sitting: Sitting, name: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Point:
-    """A network's quality per example (or one value for all) and the times of its slots in the sitting."""
+    """A network's figures per example, [n, k] (or one value for all), and the times of its slots in the sitting."""
 
-    quality: Floats
+    examples: Floats
     slots: Floats
 
 
 def against_uniform(
-    winner: Point, uniform: Sequence[Point], dense: Point, n: int = RESAMPLES, seed: int = 0
+    winner: Point,
+    uniform: Sequence[Point],
+    dense: Point,
+    value: Value = mean_itself,
+    n: int = RESAMPLES,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """The winner against the line through the dense network and the `uniform` rungs.
 
     Returns `equal_latency`: test of the line at the winner's latency ratio, and the winner's `gain` over it;
     `equal_quality`: latency ratio of the line at the winner's quality, and the share of it that the winner `saved`.
     Each has the ends of a 95 % interval from `n` resamples of examples and of rounds, drawn alike for all networks.
+    `value` makes the quality of the means of the examples' figures.
     """
     points = [winner, dense, *uniform]
-    random = np.random.default_rng(seed)
-    whole = _compare(points, None, None)
-    drawn = np.array([_compare(points, *_draw(points, random)) for _ in range(n)])
+    whole = _compare([float(value(each.examples.mean(0))) for each in points], [_p10(each.slots) for each in points])
+    qualities = np.array([value(resampled_means(each.examples, n, seed)) for each in points]).T
+    random, rounds = np.random.default_rng(seed), len(dense.slots)
+    rows = [random.integers(0, rounds, rounds) for _ in range(n)]
+    drawn = np.array(
+        [
+            _compare(quality, [_p10(each.slots[row]) for each in points])
+            for quality, row in zip(qualities.tolist(), rows, strict=True)
+        ]
+    )
     ends = np.percentile(drawn, [2.5, 97.5], axis=0)
     found = {key: (float(whole[i]), float(ends[0, i]), float(ends[1, i])) for i, key in enumerate(_KEYS)}
     return {
@@ -108,17 +133,15 @@ def _spread(key: str, values: tuple[float, float, float]) -> dict[str, float]:
     return dict(zip((key, f"{key}_lo", f"{key}_hi"), values, strict=True))
 
 
-def _draw(points: Sequence[Point], random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    examples, rounds = len(points[0].quality), len(points[0].slots)
-    return random.integers(0, examples, examples), random.integers(0, rounds, rounds)
+def _p10(slots: Floats) -> float:
+    return float(np.percentile(slots, 10))
 
 
-def _compare(
-    points: Sequence[Point], examples: NDArray[np.int64] | None, rounds: NDArray[np.int64] | None
-) -> tuple[float, float, float, float]:
-    """Quality of the line and gain at equal latency; latency of the line and share saved at equal quality."""
-    quality = [float((each.quality if examples is None else each.quality[examples]).mean()) for each in points]
-    p10 = [float(np.percentile(each.slots if rounds is None else each.slots[rounds], 10)) for each in points]
+def _compare(quality: Sequence[float], p10: Sequence[float]) -> tuple[float, float, float, float]:
+    """Quality of the line and gain at equal latency; latency of the line and share saved at equal quality.
+
+    Of each: the winner's first, then the dense network's, then the rungs'.
+    """
     ratio = [each / p10[1] for each in p10]
     at_latency, at_quality = line(ratio[1:], quality[1:], ratio[0], quality[0])
     return at_latency, quality[0] - at_latency, at_quality, 1 - ratio[0] / at_quality

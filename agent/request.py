@@ -1,13 +1,13 @@
 """What a run's configuration asks for: the sweep file's parameters as plain values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from objective import checks
 from objective.errors import BadInput
 from objective.goal import Goal
-from objective.sweepfile import BLOCKS, SINGLE, block, choices, measured_by
+from objective.sweepfile import BLOCKS, SINGLE, block, choices, measured_by, options
 from objective.trial import Candidate
 
 ADDED = ("device", "host", "kept", "task_hash", "data_hash", "baseline_hash", "versions")
@@ -16,7 +16,10 @@ ADDED = ("device", "host", "kept", "task_hash", "data_hash", "baseline_hash", "v
 
 @dataclass(frozen=True)
 class Request:
-    """One trial as a sweep asks for it. `baseline` is the dense model's SHA-256, `profile` an artifact, where named."""
+    """One trial as a sweep asks for it; `options` are the task's arguments.
+
+    `baseline` is the dense model's SHA-256, `profile` an artifact, where they are named.
+    """
 
     task: str
     candidate: Candidate
@@ -29,6 +32,7 @@ class Request:
     runner: str = "openvino_cpu"
     threads: int = 1
     energy: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.device != "local":
@@ -43,7 +47,7 @@ class Request:
 def from_config(config: Mapping[str, Any]) -> Request:
     """Read a run's configuration. Raises `BadInput` for an unknown key or a value out of range."""
     given = {key: value for key, value in config.items() if key not in ADDED and not key.startswith("_")}
-    known = (*SINGLE, *BLOCKS, "ratio")
+    known = (*SINGLE, *BLOCKS, "options", "ratio")
     for key in given:
         if key not in known:
             raise BadInput(f"parameters: unknown key {key}", given[key], f"use one of {', '.join(known)}")
@@ -68,6 +72,7 @@ def from_config(config: Mapping[str, Any]) -> Request:
         runner=measure.get("runner", "openvino_cpu"),
         threads=measure.get("threads", 1),
         energy=measure.get("energy"),
+        options=dict(checks.mapping("options", given.get("options", {}))),
     )
 
 
@@ -89,7 +94,7 @@ def from_sweep(config: Mapping[str, Any]) -> Request:
     parameters = config["parameters"]
     plain: dict[str, Any] = {key: _first(parameters[key]) for key in SINGLE if key in parameters}
     plain |= {name: {key: _first(spec) for key, spec in block(parameters, name).items()} for name in BLOCKS}
-    return from_config(plain)
+    return from_config(plain | {"options": options(parameters)})
 
 
 def _first(spec: object) -> Any:

@@ -100,7 +100,9 @@ VARIABLES = (
     ),
     Variable("WANDB_API_KEY", "", "your key on that server"),
     Variable(
-        "PRUNEFLEET_DATA", "", "folder with data sets of your own copy, looked into before anything is downloaded"
+        "PRUNEFLEET_DATA",
+        "",
+        "folder of data sets, looked into before anything is downloaded; options.root of a task is below it",
     ),
     Variable("PRUNEFLEET_CACHE", "~/.cache/prunefleet", "folder for data sets, dense models and unfinished profiles"),
     Variable(

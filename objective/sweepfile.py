@@ -74,12 +74,13 @@ def validate(config: Mapping[str, Any]) -> None:
 
 
 def _validate_parameters(parameters: Mapping[str, Any]) -> None:
-    _known("parameters", parameters, (*SINGLE, *BLOCKS, "ratio"))
+    _known("parameters", parameters, (*SINGLE, *BLOCKS, "options", "ratio"))
     if "task" not in parameters:
         raise BadInput("parameters.task", None, "write `task: {value: fashion_mnist}` or package.module:Class")
     for name, keys in BLOCKS.items():
         _known(f"parameters.{name}", block(parameters, name), keys)
     Goal.from_parameters(constants(block(parameters, "objective")))
+    options(parameters)
     for precision in choices(block(parameters, "measure").get("precision", {"value": "f32"})):
         if precision not in PRECISIONS:
             raise BadInput("parameters.measure.precision", precision, f"write one of {', '.join(PRECISIONS)}")
@@ -117,6 +118,16 @@ def block(parameters: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(inner, Mapping):
         raise BadInput(f"parameters.{name}", outer, f"nest it: `{name}: {{parameters: {{…}}}}`")
     return inner
+
+
+def options(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the task. Raises `BadInput` for one that is no constant: a sweep has one network and its data."""
+    given = block(parameters, "options")
+    for name, spec in given.items():
+        checks.name("parameters.options", name)
+        if not isinstance(spec, Mapping) or "value" not in spec:
+            raise BadInput(f"parameters.options.{name}", spec, "write {value: …}: a sweep has one network and its data")
+    return constants(given)
 
 
 def constants(parameters: Mapping[str, Any]) -> dict[str, Any]:

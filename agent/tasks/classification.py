@@ -11,11 +11,13 @@ from torch.nn import functional
 
 from agent.measure import lock
 from agent.tasks.distill import DistilledLoss, SoftTargets
+from agent.tasks.metrics import Metric, metric
 from agent.tasks.task import Budget, Report
 from agent.tasks.training import Batch, Schedule, bf16_pays, train
 from objective.errors import BadInput
 
 EVALUATED_AT_ONCE = 500
+PIXELS_AT_ONCE = 2**22  # fewer images at once where they are large: activations take many times the memory of these
 REPORT_EVERY = 10  # steps
 
 
@@ -35,10 +37,12 @@ class Images:
 
 
 class Classification(ABC):
-    """A `Task` of classifying images, with the metrics top1 and top5, or others of that kind.
+    """A `Task` of classifying images; its `metrics` are among those of `agent.tasks.metrics`.
 
     A subclass gives `name`, `network` and `splits`, and changes what does not suit it below: `lr` is that of
-    fine-tuning.
+    fine-tuning; `flip` and `flip_vertical` mirror half of the training images; `balanced` weighs classes in the loss as
+    if all were equally frequent; `positive` is the class that recall, precision and f1 are about; `calibrated` images
+    re-estimate batch-norm statistics.
     """
 
     name: str
@@ -48,8 +52,12 @@ class Classification(ABC):
     batch_size: int = 256
     lr: float = 0.05
     flip: bool = True
+    flip_vertical: bool = False
     shift: int = 2
     rungs: int = 4
+    balanced: bool = False
+    positive: int = 1
+    calibrated: int = 1000
 
     @abstractmethod
     def network(self) -> nn.Module:
@@ -88,7 +96,7 @@ class Classification(ABC):
         if budget.epochs == 0:
             return
         targets = SoftTargets(budget.teacher) if budget.teacher else None
-        loss = DistilledLoss(targets)
+        loss = DistilledLoss(targets, class_weights(train_images.labels) if self.balanced else None)
         batches = self.batches(train_images, budget.seed)
         bf16 = bf16_pays(self.name, network, next(batches), loss)
         schedule = Schedule(budget.lr or self.lr, steps)
@@ -107,55 +115,86 @@ class Classification(ABC):
         while True:
             order = torch.randperm(len(images.labels), generator=random)
             for chosen in torch.split(order[: len(order) // size * size], size):
-                pixels = augment(images.pixels[chosen], self.flip, self.shift, random)
+                pixels = augment(images.pixels[chosen], self.flip, self.shift, random, self.flip_vertical)
                 yield self.prepare(pixels), images.labels[chosen]
 
     def evaluate(self, network: nn.Module, split: str, limit: int | None = None) -> dict[str, float]:
-        """top1 and top5 on a split, on its first `limit` images if given; in float32."""
-        ranks = self._ranks(network, split, limit)
-        return {metric: float((ranks < int(metric[3:])).double().mean()) for metric in self.metrics}
+        """Each metric on a split, on its first `limit` images if given; in float32."""
+        wanted = self._wanted
+        sums = {name: torch.zeros(()) for name in wanted}
+        count = 0
+        for logits, labels in self._outputs(network, split, limit):
+            count += len(labels)
+            for name, each in wanted.items():
+                sums[name] = sums[name] + each.columns(logits, labels).double().sum(0)
+        return {name: float(each.value(sums[name] / count)) for name, each in wanted.items()}
 
-    def correct(self, network: nn.Module, split: str) -> torch.Tensor:
-        """bool [n]: which images of a split are classified rightly."""
-        return self._ranks(network, split, None) == 0
+    def statistics(self, network: nn.Module, split: str, name: str) -> torch.Tensor:
+        """[n, k]: what the metric `name` needs to know of each image of a split."""
+        wanted = self._wanted[name]
+        return torch.cat([wanted.columns(*batch) for batch in self._outputs(network, split, None)])
+
+    def value(self, name: str, means: torch.Tensor) -> torch.Tensor:
+        """The metric `name` of means over images, [..., k] → [...]."""
+        return self._wanted[name].value(means)
+
+    @property
+    def _wanted(self) -> dict[str, Metric]:
+        return {name: metric(name, self.positive) for name in self.metrics}
 
     @torch.no_grad()
-    def _ranks(self, network: nn.Module, split: str, limit: int | None) -> torch.Tensor:
-        """int [n]: how many classes score above the right one."""
+    def _outputs(self, network: nn.Module, split: str, limit: int | None) -> Iterator[Batch]:
+        """Logits and labels, batch by batch."""
         images = self.images[split]
-        ranks = []
         network.eval()
-        for start in range(0, min(limit or len(images.labels), len(images.labels)), EVALUATED_AT_ONCE):
-            end = min(start + EVALUATED_AT_ONCE, limit or len(images.labels))
-            labels = images.labels[start:end]
+        end, step = min(limit or len(images.labels), len(images.labels)), at_once(images, EVALUATED_AT_ONCE)
+        for start in range(0, end, step):
+            rows = slice(start, min(start + step, end))
             with lock.batch():
-                logits = network(self.prepare(images.pixels[start:end]))
-            better = (logits > logits.gather(1, labels[:, None])).sum(1)
-            # Nothing compares with NaN: an image with such scores would rank as if it were right.
-            ranks.append(torch.where(logits.isfinite().all(1), better, logits.shape[1]))
-        return torch.cat(ranks)
+                logits = network(self.prepare(images.pixels[rows]))
+            yield logits, images.labels[rows]
 
     def calibration(self) -> Iterator[torch.Tensor]:
-        """1,000 training images in four batches, not augmented."""
-        for pixels in torch.split(self.images["train"].pixels[:1000], 250):
+        """The first `calibrated` training images in batches of at most 250, not augmented."""
+        images = self.images["train"]
+        for pixels in torch.split(images.pixels[: self.calibrated], at_once(images, 250)):
             yield self.prepare(pixels)
 
 
-def augment(pixels: torch.Tensor, flip: bool, shift: int, random: torch.Generator) -> torch.Tensor:
+def at_once(images: Images, most: int) -> int:
+    """How many of the images go through a network together without training: at most `most`."""
+    return max(1, min(most, PIXELS_AT_ONCE // (images.pixels.shape[2] * images.pixels.shape[3])))
+
+
+def class_weights(labels: torch.Tensor) -> torch.Tensor:
+    """Weights of the classes [classes], inverse to how often each occurs among `labels`; 1 on average over images."""
+    counts = labels.bincount().clamp(min=1)
+    return len(labels) / (len(counts) * counts.float())
+
+
+def augment(
+    pixels: torch.Tensor, flip: bool, shift: int, random: torch.Generator, flip_vertical: bool = False
+) -> torch.Tensor:
     """Mirror half of the images and move each by up to `shift` pixels, zeros coming in; uint8 [n, c, h, w] → the same.
 
     One gather for the whole batch: no workers, no Python loop over images.
     """
     n, channels, height, width = pixels.shape
     padded = functional.pad(pixels, (shift,) * 4) if shift else pixels
-    columns = torch.arange(width).expand(n, width)
+    columns, rows = torch.arange(width).expand(n, width), torch.arange(height).expand(n, height)
     if flip:
-        mirrored = torch.rand(n, 1, generator=random) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
+        columns = _mirrored(columns, random)
+    if flip_vertical:
+        rows = _mirrored(rows, random)
     down, right = torch.randint(0, 2 * shift + 1, (2, n, 1), generator=random)
-    rows = (torch.arange(height) + down)[:, None, :, None]
+    rows = (rows + down)[:, None, :, None]
     columns = (columns + right)[:, None, None, :]
     return padded[torch.arange(n)[:, None, None, None], torch.arange(channels)[None, :, None, None], rows, columns]
+
+
+def _mirrored(places: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    """[n, size], half of the rows, by chance, in the other direction."""
+    return torch.where(torch.rand(len(places), 1, generator=random) < 0.5, places.flip(1), places)
 
 
 class _Progress:

@@ -69,14 +69,14 @@ class SoftTargets:
 
 
 class DistilledLoss:
-    """Cross-entropy, and the teacher's soft targets where there is one."""
+    """Cross-entropy, by classes of these weights if given, and the teacher's soft targets where there is one."""
 
-    def __init__(self, targets: SoftTargets | None) -> None:
-        self.targets = targets
+    def __init__(self, targets: SoftTargets | None, weights: torch.Tensor | None = None) -> None:
+        self.targets, self.weights = targets, weights
 
     def __call__(self, inputs: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """[n, ...], [n, classes], [n] → scalar."""
-        hard = functional.cross_entropy(logits.float(), labels)
+        hard = functional.cross_entropy(logits.float(), labels, self.weights)
         if self.targets is None:
             return hard
         outputs = functional.log_softmax(logits.float() / TEMPERATURE, 1)

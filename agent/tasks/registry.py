@@ -1,29 +1,38 @@
 """A task by its name in the sweep file: one that comes with the package, or `package.module:Class` of the user's."""
 
 import importlib
+import inspect
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from agent.tasks.task import Task
 from objective import checks
 from objective.errors import BadInput
 
-READY = {"fashion_mnist": "agent.tasks.fashion_mnist:FashionMNIST"}
+READY = {
+    "fashion_mnist": "agent.tasks.fashion_mnist:FashionMNIST",
+    "torchvision": "agent.tasks.torchvision_set:TorchvisionSet",
+    "image_folder": "agent.tasks.image_folder:ImageFolder",
+    "elpv": "agent.tasks.elpv:ELPV",
+}
 REQUIRED = ("network", "example_input", "fit", "evaluate", "calibration")
 
 
-def load_task(name: object) -> Task:
-    """The task named in a sweep file, made without arguments; modules are also looked for in the working directory.
+def load_task(name: object, options: Mapping[str, Any] | None = None) -> Task:
+    """The task named in a sweep file, made with its `options`; modules are also looked for in the working directory.
 
-    Raises `BadInput` for a name of another form, a module or class that cannot be loaded, or a class that lacks a
-    member of `Task`.
+    Raises `BadInput` for a name of another form, a module or class that cannot be loaded, an option that the class does
+    not take, or a class that lacks a member of `Task`.
     """
+    remedy = f"name one of {', '.join(READY)}, or package.module:Class"
     if not isinstance(name, str):
-        raise BadInput("task", name, f"name one of {', '.join(READY)}, or package.module:Class")
+        raise BadInput("task", name, remedy)
     module, colon, attribute = READY.get(name, name).partition(":")
     if not colon or not module or not attribute:
-        raise BadInput("task", name, f"name one of {', '.join(READY)}, or package.module:Class")
-    task = _make(name, module, attribute)
+        raise BadInput("task", name, remedy)
+    task = _make(name, _found(name, module, attribute), dict(options or {}))
     missing = [member for member in REQUIRED if not callable(getattr(task, member, None))]
     missing += [member for member in ("name", "metrics") if not getattr(task, member, None)]
     if missing:
@@ -32,12 +41,12 @@ def load_task(name: object) -> Task:
     return task
 
 
-def _make(name: str, module: str, attribute: str) -> Task:
+def _found(name: str, module: str, attribute: str) -> Callable[..., Task]:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
     try:
-        made: Task = getattr(importlib.import_module(module), attribute)()
+        found: Callable[..., Task] = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         remedy = f"no module {error.name!r} here: start in its folder or set PYTHONPATH"
         raise BadInput("task", name, remedy) from error
@@ -45,4 +54,35 @@ def _make(name: str, module: str, attribute: str) -> Task:
         raise BadInput("task", name, str(error)) from error
     except (ImportError, SyntaxError, TypeError) as error:
         raise BadInput("task", name, f"it does not load: {type(error).__name__}: {error}") from error
-    return made
+    return found
+
+
+def _make(name: str, kind: Callable[..., Task], options: dict[str, Any]) -> Task:
+    """The task with its options; they stay with it, for its hash."""
+    _fitting(name, kind, options)
+    try:
+        task = kind(**options)
+        if options:
+            task.given_options = options  # type: ignore[attr-defined]  # an optional member
+    except ModuleNotFoundError as error:
+        raise BadInput("task", name, f"install {error.name}, which it needs") from error
+    except (AttributeError, ImportError, TypeError) as error:
+        raise BadInput("task", name, f"it does not load: {type(error).__name__}: {error}") from error
+    return task
+
+
+def _fitting(name: str, kind: Callable[..., Task], options: Mapping[str, Any]) -> None:
+    """Raise `BadInput` for an option that the task's class does not take, or that it needs and is not given."""
+    try:
+        parameters = inspect.signature(kind).parameters.values()
+    except (TypeError, ValueError):  # no class; making it says so
+        return
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
+        return
+    known = [each.name for each in parameters if each.kind is not inspect.Parameter.VAR_POSITIONAL]
+    for option, value in options.items():
+        if option not in known:
+            raise BadInput(f"options.{option}", value, f"{name} takes {', '.join(known) or 'no options'}")
+    for each in parameters:
+        if each.name in known and each.default is inspect.Parameter.empty and each.name not in options:
+            raise BadInput(f"options.{each.name}", None, f"give this option: {name} needs it")

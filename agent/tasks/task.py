@@ -11,6 +11,7 @@ from torch import nn
 
 from objective import checks
 from objective.errors import BadInput
+from objective.stats import Value, mean_itself
 
 SPLITS = ("validation", "holdout", "test")
 
@@ -43,8 +44,12 @@ class Task(Protocol):
 
     Optional members, used where a task has them: `dense_budget() -> Budget` (training of the dense network; epochs 0
     for a network that comes trained), `recalibrate(network)` (else batch-norm statistics are re-estimated on
-    `calibration()`), `correct(network, split) -> Tensor` (bool, one per image; gives paired intervals), `teacher()`,
-    `data_hash() -> str` and `task_hash() -> str`.
+    `calibration()`), `data_hash() -> str` and `task_hash() -> str`.
+
+    For intervals, paired between networks, a task says what single examples contribute. Where the first metric is a
+    share of the examples, `correct(network, split) -> Tensor` does, a bool for each. For other metrics
+    `statistics(network, split, metric) -> Tensor` gives figures [n, k] of each example, and `value(metric, means) ->
+    Tensor` the metric [...] of their means [..., k]: of intersections and unions, say, the mean of their quotients.
     """
 
     name: str
@@ -79,11 +84,33 @@ def dense_budget(task: Task) -> Budget:
     return own() if own else Budget(epochs=10)
 
 
+def statistics(task: Task, network: nn.Module, split: str, metric: str) -> torch.Tensor | None:
+    """Figures [n, k] of each example, by `statistics` or `correct` of the task; None where it has neither."""
+    own: Callable[[nn.Module, str, str], torch.Tensor] | None = getattr(task, "statistics", None)
+    if own:
+        return own(network, split, metric)
+    correct: Callable[[nn.Module, str], torch.Tensor] | None = getattr(task, "correct", None)
+    return correct(network, split)[:, None] if correct and metric == task.metrics[0] else None
+
+
+def value_of(task: Task, metric: str) -> Value:
+    """What makes `metric` of the means of `statistics`: the task's `value`, else the mean itself."""
+    own: Callable[[str, torch.Tensor], torch.Tensor] | None = getattr(task, "value", None)
+    if own is None:
+        return mean_itself
+    return lambda means: own(metric, torch.from_numpy(means)).double().numpy()
+
+
 def task_hash(task: Task) -> str:
-    """Hash of the task's code: its own word, else of the source of its classes and of the network's shapes.
+    """Hash of the task's code and options: its own word, else of the source of its classes and of the network's shapes.
 
     Raises `BadInput` for a class without a source file, such as one typed into a notebook.
     """
+    options: Mapping[str, object] = getattr(task, "given_options", {})
+    return digest(_code_hash(task), repr(sorted(options.items()))) if options else _code_hash(task)
+
+
+def _code_hash(task: Task) -> str:
     own: Callable[[], str] | None = getattr(task, "task_hash", None)
     if own:
         return own()

@@ -87,7 +87,7 @@ def answer_text(answer: Json) -> list[str]:
         f"  {_figures(winner)}, loses {interval(winner, 'test_drop', '{:.2%}')}{_doubt(winner)}",
         f"Dense: at {controls['dense']['precision']} {_figures(controls['dense'])}; at the device's default, "
         f"{controls['dense_default']['precision']}, {_figures(controls['dense_default'])}",
-        f"Uniform on the same grid: {_uniform(controls.get('uniform'))}",
+        f"Uniform on the same grid: {_uniform(controls.get('uniform'), winner.get('metric', 'top1'))}",
         f"Search: {_gain(answer['hypervolume_gain'])}",
     ]
 
@@ -107,15 +107,16 @@ def _figures(row: Json) -> str:
     return f"{test}latency {interval(row, 'latency_ratio')} of dense, {interval(row, 'latency_p10_ms')} ms"
 
 
-def _uniform(uniform: Json | None) -> str:
+def _uniform(uniform: Json | None, metric: str) -> str:
     """The control nearest in latency, and the winner against the line through all of them."""
     if uniform is None:
         return "there is no other aligned uniform candidate"
     equal, latency = uniform["equal_quality"], uniform["equal_latency"]
+    quality = "accuracy" if metric.startswith("top") else metric
     return (
         f"nearest in latency keeps {channels(uniform['kept'])}, {_figures(uniform)}; the best takes "
-        f"{interval(equal, 'saved', '{:.1%}')} less latency at equal accuracy, and has "
-        f"{interval(latency, 'gain', '{:+.2%}')} accuracy at equal latency"
+        f"{interval(equal, 'saved', '{:.1%}')} less latency at equal {quality}, and has "
+        f"{interval(latency, 'gain', '{:+.2%}')} {quality} at equal latency"
     )
 
 

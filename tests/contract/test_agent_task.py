@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import support_idx
+import support_pictures
 import torch
 from support_tiny_task import TinyTask
 
 from agent.compress.groups import find_groups
 from agent.tasks.fashion_mnist import FashionMNIST
+from agent.tasks.image_folder import ImageFolder
+from agent.tasks.registry import load_task
 from agent.tasks.task import SPLITS, Budget, Task, data_hash, dense_budget, task_hash
 from agent.tasks.training import recalibrate
 
@@ -29,12 +32,31 @@ def documented(name: str) -> Task:
     return made
 
 
-@pytest.fixture(params=["FashionMNIST", "TinyTask", "Leaves", "Masks"])
+def example(name: str) -> Task:
+    """A task of docs/examples, its dense network trained for a moment."""
+    module, kind = {"Blobs": "segmentation", "Scratches": "defects"}[name], name
+    made: Task = load_task(f"{module}:{kind}")
+    made.dense_budget = lambda: Budget(1)  # type: ignore[attr-defined]
+    return made
+
+
+def folder(root: Path) -> Task:
+    """A task on pictures in folders."""
+    support_pictures.folders(root / "parts", 40)
+    return ImageFolder(root=str(root / "parts"), architecture="resnet9", size=24, epochs=4, batch_size=16)
+
+
+@pytest.fixture(params=["FashionMNIST", "TinyTask", "Leaves", "Masks", "Blobs", "Scratches", "ImageFolder"])
 def task(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
     monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PRUNEFLEET_DATA", str(tmp_path / "data"))
     support_idx.pretend(monkeypatch, tmp_path / "data", packed=False)
-    if request.param == "FashionMNIST":
+    if request.param in ("Blobs", "Scratches"):
+        monkeypatch.syspath_prepend(str(PAGE.parent / "examples"))
+        yield example(request.param)
+    elif request.param == "ImageFolder":
+        yield folder(tmp_path)
+    elif request.param == "FashionMNIST":
         yield FashionMNIST(limit=300)
     else:
         yield TinyTask() if request.param == "TinyTask" else documented(request.param)

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from support_tiny_task import TinyTask
 
-from agent.answer import choose, gain, wanted
+from agent.answer import choose, evenly, gain, wanted
 from agent.controls import Judged, Point, against_uniform, judge, line
 from agent.report import RunRecord
+from agent.tasks.task import Budget
 from objective.goal import Goal
 
 RANDOM = np.random.default_rng(0)
@@ -68,6 +70,14 @@ def test_rungs_beside_the_winners_latency_come_first() -> None:
     assert order == ["r2", "r3", "r4"]
 
 
+def test_a_long_ladder_is_thinned_evenly() -> None:
+    """Of hundreds of uniform candidates some are measured, both ends among them; a short ladder stays whole."""
+    ladder = [{"a": count} for count in range(160)]
+    chosen = [rung["a"] for rung in evenly(ladder, 16)]
+    assert len(chosen) == 16 and (chosen[0], chosen[-1]) == (0, 159) and set(np.diff(chosen)) <= {10, 11}
+    assert evenly(ladder[:5], 16) == ladder[:5] and evenly([], 16) == []
+
+
 def test_a_line_is_followed_both_ways() -> None:
     """Quality at a latency and latency at a quality lie on the same segments; slower and worse points do not count."""
     ratios, qualities = [0.2, 0.4, 0.6, 1.0], [0.88, 0.90, 0.89, 0.92]
@@ -78,7 +88,7 @@ def test_a_line_is_followed_both_ways() -> None:
 
 
 def _point(quality: float, ms: float) -> Point:
-    return Point((RANDOM.random(4000) < quality).astype(float), ms * (1 + 0.02 * RANDOM.random(200)))
+    return Point((RANDOM.random((4000, 1)) < quality).astype(float), ms * (1 + 0.02 * RANDOM.random(200)))
 
 
 def test_a_better_network_gains_beyond_noise() -> None:
@@ -108,3 +118,44 @@ def test_test_quality_comes_with_intervals_where_examples_are_known() -> None:
     assert judged.drop_from(judged) == {"test_drop": 0.0, "test_drop_lo": 0.0, "test_drop_hi": 0.0}
     bare = Judged({}, judged.network, 0.5)
     assert bare.quality() == {"test": 0.5} and list(bare.drop_from(judged)) == ["test_drop"]
+
+
+class _Halves(TinyTask):
+    """The tiny task judged by a quality that is no mean over examples."""
+
+    metrics = ("f1",)
+
+
+def test_a_metric_that_is_no_mean_has_intervals_too() -> None:
+    """F1 and its like come with bootstrap intervals, of the drop in pairs, from what single examples contribute."""
+    task = _Halves()
+    network = task.network()
+    task.fit(network, Budget(0.5, 0.1), lambda row: True)
+    dense = judge(task, network, {}, "f1")
+    assert dense.examples is not None and dense.examples.shape == (500, 3)
+    assert dense.metric == pytest.approx(task.evaluate(dense.network, "test")["f1"])
+    told = dense.quality()
+    assert told["test_lo"] <= told["test"] <= told["test_hi"] and told["test_hi"] > told["test_lo"]
+    assert dense.drop_from(dense) == {"test_drop": 0.0, "test_drop_lo": 0.0, "test_drop_hi": 0.0}
+    other = Point(dense.examples, 0.5 * np.ones(50))
+    found = against_uniform(other, [other], Point(dense.examples, np.ones(50)), dense.value, n=50)
+    assert found["equal_latency"]["gain"] == pytest.approx(0)
+
+
+class _Simple:
+    """A task that says which examples are right, and no more."""
+
+    metrics = ("share", "other")
+
+    def correct(self, network: object, split: str) -> torch.Tensor:
+        return torch.tensor([True, True, True, False])
+
+    def evaluate(self, network: object, split: str) -> dict[str, float]:
+        return {"share": 0.75, "other": 0.5}
+
+
+def test_a_task_may_tell_shares_alone() -> None:
+    """`correct` gives the first metric its Wilson interval; another metric of that task has none."""
+    told = judge(_Simple(), torch.nn.Identity(), {}, "share").quality()  # type: ignore[arg-type]
+    assert (told["test"], told["test_lo"], told["test_hi"]) == pytest.approx((0.75, 0.3006, 0.9544), abs=1e-4)
+    assert judge(_Simple(), torch.nn.Identity(), {}, "other").quality() == {"test": 0.5}  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from agent.measure.choice import runner_for
 from agent.measure.energy import METERS
 from agent.request import from_config, from_sweep
 from agent.tasks.registry import load_task
+from agent.tasks.task import task_hash
 from objective.errors import BadInput
 from objective.space import nest
 from objective.sweepfile import RUNNERS
@@ -89,6 +90,7 @@ def test_what_the_agent_added_is_no_part_of_the_request() -> None:
         ({"objective": {"kind": "best"}}, "objective.kind: got 'best'"),
         ({"objective": "fastest"}, "objective: got 'fastest'"),
         ({"baseline": 7}, "baseline: got 7"),
+        ({"options": "small"}, "options: got 'small'"),
     ],
 )
 def test_a_wrong_configuration_is_one_line(change: dict[str, Any], words: str) -> None:
@@ -107,6 +109,40 @@ def test_a_sweep_file_asks_for_the_same() -> None:
     request = from_sweep({"parameters": parameters})
     assert request.candidate.epochs == 2 and request.candidate.ratios == {}
     assert from_config(nest({"task": "fashion_mnist", "recipe.epochs": 2})) == request
+
+
+def test_options_reach_the_task() -> None:
+    """Options of a sweep file and of a run's configuration are the same, and are arguments of the task's class."""
+    parameters = yaml.safe_load("{task: {value: fashion_mnist}, options: {parameters: {limit: {value: 30}}}}")
+    request = from_sweep({"parameters": parameters})
+    assert request == from_config({"task": "fashion_mnist", "options": {"limit": 30}})
+    assert load_task(request.task, request.options).limit == 30  # type: ignore[attr-defined]
+
+
+class Sized(TinyTask):
+    def __init__(self, width: int, depth: int = 3) -> None:
+        self.width = width
+
+
+def test_options_are_part_of_the_tasks_hash() -> None:
+    """Hosts whose tasks have the same code and other options do not take each other's dense network."""
+    hashes = {task_hash(load_task("test_agent_request:Sized", options)) for options in ({"width": 1}, {"width": 2})}
+    assert len(hashes) == 2 and task_hash(load_task("test_agent_request:Sized", {"width": 1})) in hashes
+    assert task_hash(load_task("support_tiny_task:TinyTask")) == task_hash(TinyTask())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "options.width: got None; give this option"),
+        ({"width": 1, "hight": 2}, "options.hight: got 2; test_agent_request:Sized takes width, depth"),
+    ],
+)
+def test_a_wrong_option_is_one_line(options: dict[str, Any], words: str) -> None:
+    """An option that is missing, or that the task does not take, is named with those that it takes."""
+    with pytest.raises(BadInput) as told:
+        load_task("test_agent_request:Sized", options)
+    assert words in str(told.value)
 
 
 def test_a_task_is_loaded_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -102,6 +102,21 @@ def test_the_measurement_of_arithmetic_leaves_the_network_alone(tmp_path: Path) 
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
 
+def test_slow_arithmetic_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first step in bfloat16 takes many times one in float32 there is no second one."""
+    clock, asked = [0.0], []
+
+    def step(network: nn.Module, batch: training.Batch, loss: training.Loss, bf16: bool) -> float:
+        asked.append(bf16)
+        clock[0] += 20.0 if bf16 else 1.0
+        return 0.0
+
+    monkeypatch.setattr(training, "_step", step)
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+    assert not bf16_pays("slow", _small(), (IMAGES, LABELS), _loss, tmp_path)
+    assert asked == [False] * 4 + [True]
+
+
 def test_augmentation_moves_and_mirrors_whole_images() -> None:
     """Each image is its own one shifted by at most two pixels, mirrored or not; about half are mirrored."""
     pixels = torch.randint(1, 255, (64, 2, 9, 9), dtype=torch.uint8)
@@ -110,6 +125,10 @@ def test_augmentation_moves_and_mirrors_whole_images() -> None:
     mirrored = sum(_shift_of(a, b) == "mirrored" for a, b in zip(pixels, moved, strict=True))
     assert 15 < mirrored < 50
     assert torch.equal(augment(pixels, False, 0, torch.Generator()), pixels)
+    turned = augment(pixels, False, 0, torch.Generator().manual_seed(0), flip_vertical=True)
+    upside_down = [torch.equal(a.flip(1), b) for a, b in zip(pixels, turned, strict=True)]
+    assert 15 < sum(upside_down) < 50
+    assert all(torch.equal(a, b) for a, b, is_ in zip(pixels, turned, upside_down, strict=True) if not is_)
 
 
 def _shift_of(image: torch.Tensor, moved: torch.Tensor) -> str:

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from objective.errors import BadInput
 from objective.pareto import REFERENCE, front, hypervolume, knee
-from objective.stats import paired_bootstrap_difference, wilson_interval
+from objective.stats import bootstrap_interval, paired_bootstrap_difference, resampled_means, wilson_interval
 
 clouds = st.integers(0, 12).flatmap(lambda n: arrays(float, (n, 2), elements=st.floats(0, 1.2)))
 
@@ -62,3 +62,37 @@ def test_differences_over_the_same_examples() -> None:
     assert 0.05 < low < mean < high < 0.15
     with pytest.raises(BadInput, match="theirs"):
         paired_bootstrap_difference(ours, theirs[1:])
+
+
+def test_resamples_are_of_the_same_examples() -> None:
+    """Two lists of as many examples are resampled alike, so that a column and its double stay one and two."""
+    figures = np.random.default_rng(0).random((50, 2))
+    once, twice = resampled_means(figures, n=100), resampled_means(2 * figures, n=100)
+    assert once.shape == (100, 2) and np.allclose(2 * once, twice)
+    assert once.std(0) == pytest.approx(figures.std(0) / np.sqrt(50), rel=0.25)
+
+
+def _ratio(means: np.ndarray) -> np.ndarray:
+    return means[..., 0] / means[..., 1]
+
+
+def test_a_quality_need_not_be_a_mean() -> None:
+    """Intervals of a quotient of means cover it as often as they should, and shrink with the examples."""
+    random = np.random.default_rng(0)
+    held, widths = 0, []
+    for seed in range(60):
+        unions = random.random(200) + 0.5
+        examples = np.stack([0.8 * unions + 0.1 * random.standard_normal(200), unions], 1)
+        low, high = bootstrap_interval(examples, _ratio, n=400, seed=seed)
+        held, widths = held + (low <= 0.8 <= high), [*widths, high - low]
+    assert 52 <= held <= 60 and max(widths) < 0.06
+    better = examples + np.array([0.05, 0.0])
+    gain, low, high = paired_bootstrap_difference(better, examples, _ratio, n=400)
+    assert low < gain < high and gain == pytest.approx(0.05 / examples[:, 1].mean())
+
+
+def test_figures_that_are_none_are_refused() -> None:
+    """No example, or one that is not finite, is refused."""
+    for wrong in ([], [[float("nan")]], np.zeros((2, 2, 2))):
+        with pytest.raises(BadInput, match="examples"):
+            resampled_means(wrong)

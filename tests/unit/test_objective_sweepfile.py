@@ -47,6 +47,9 @@ CASES: list[tuple[list[str], object, str]] = [
     (["parameters", "measure", "parameters", "energy"], {"values": ["rapl"]}, "give one constant `value`"),
     (["parameters", "ratio"], {"parameters": {"stem": {"values": [0.0, 1.0]}}}, "parameters.ratio.stem: got 1.0"),
     (["parameters", "ratio"], {"parameters": {"stem": {"min": -0.1, "max": 0.5}}}, "parameters.ratio.stem: got -0.1"),
+    (["parameters", "options"], {"parameters": {"fold": {"values": [0, 1]}}}, "parameters.options.fold: got"),
+    (["parameters", "options"], {"parameters": {"a.b": {"value": 1}}}, "parameters.options: got 'a.b'; give letters"),
+    (["parameters", "options"], {"fold": {"value": 0}}, "parameters.options: got"),
     (["parameters", "ratio"], {"stem": {"value": 0.5}}, "parameters.ratio: got"),
 ]
 
