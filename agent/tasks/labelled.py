@@ -17,6 +17,7 @@ from agent.tasks.efficientnet_lite import efficientnet_lite0
 from agent.tasks.network import ResNet9
 from agent.tasks.pictures import Form, Part
 from agent.tasks.task import Budget
+from agent.tasks.zoo import classifier
 from objective import checks
 from objective.errors import BadInput
 
@@ -110,15 +111,11 @@ def by_name(name: str, classes: int, channels: int, weights: str | None) -> nn.M
         return ResNet9(channels, classes)
     if name == "efficientnet_lite0":
         return efficientnet_lite0(classes, channels, weights)
-    from torchvision import models
-
-    if channels != 3:
-        raise BadInput("options.channels", channels, f"give 3 for {name}, or choose resnet9 or efficientnet_lite0")
     try:
-        found: nn.Module = models.get_model(name, weights=weights, num_classes=classes)
-    except ValueError as error:
-        raise BadInput("options.architecture", name, "name a classifier of torchvision, such as resnet18") from error
-    return found
+        return classifier(name if "/" in name else f"torchvision/{name}", classes, channels, weights)
+    except BadInput as error:
+        field = {"network": "options.architecture", "weights": "options.weights"}.get(error.field, error.field)
+        raise BadInput(field, name if error.field == "network" else error.got, error.remedy) from error
 
 
 def located(root: str) -> Path:

@@ -68,5 +68,5 @@ def test_what_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadInput, match=r"options\.weights: got 'best'; write imagenet"):
         efficientnet_lite0(2, weights="best")
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(BadInput, match=r"efficientnet_lite0.*pip install 'prunefleet\[elpv\]'"):
+    with pytest.raises(BadInput, match=r"timm.*pip install 'prunefleet\[zoo\]'"):
         efficientnet_lite0(2)
