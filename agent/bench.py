@@ -3,22 +3,79 @@
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from agent.cache import cache_folder, new_folder, only_one
 from agent.compress.groups import Group, find_groups, specs
+from agent.compress.quantise import quantise
+from agent.measure.deployed import Deployed
 from agent.measure.device import channel_step, fingerprint
-from agent.measure.export import Exported, export
-from agent.measure.runners import OpenVINORunner
+from agent.measure.export import PRECISIONS, Exported, export, sized
+from agent.measure.runners import OpenVINORunner, Runner, supported_precisions
 from agent.request import Request
 from agent.tasks.baseline import Baseline, Progress, Store, obtain
 from agent.tasks.registry import load_task
-from agent.trial import Bench
+from agent.tasks.task import Budget, Task
+from objective.goal import Goal
 from objective.space import Space
-from objective.trial import Device
+from objective.trial import Candidate, Device
 
 Stage = Callable[[str], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a trial needs besides its candidate: the same for all trials of a sweep on this host."""
+
+    task: Task
+    baseline: Baseline
+    groups: tuple[Group, ...]
+    space: Space
+    goal: Goal
+    device: Device
+    runner: Runner
+    dense: Exported
+    dense_f32: Exported
+    lr: float | None = None
+    distill: bool = False
+    skip: bool = True
+    seconds_to_measure: float = 3.0
+
+    @property
+    def precision(self) -> str:
+        """The one that candidates and the dense network are deployed and measured at."""
+        return self.dense.precision
+
+    @property
+    def runner_f32(self) -> Runner:
+        """The one for the dense network at f32, where that is measured beside."""
+        return OpenVINORunner(self.runner.device)
+
+    def at(self, precision: str) -> "Bench":
+        """The same bench at another precision."""
+        if precision == self.precision:
+            return self
+        dense = export_dense(self.baseline, self.task, self.device, precision)
+        space = space_of(self.groups, self.device, precision)
+        return replace(self, space=space, runner=runner_at(precision), dense=dense)
+
+    def deploy(self, network: nn.Module, folder: Path, name: str = "model", rough: bool = False) -> Exported:
+        """`network` as it would ship: `folder/name.xml`, at INT8 quantised; `rough` is enough for its latency."""
+        return deploy(network, self.task, folder, self.precision, name, rough)
+
+    def as_deployed(self, model: Exported, network: nn.Module) -> nn.Module:
+        """What quality is judged on: `network`, at another precision than f32 what the device makes of its `model`."""
+        return network if self.precision == "f32" else Deployed(self.runner.load(model), model.input_shape)
+
+    def budget(self, candidate: Candidate) -> Budget:
+        """How a candidate is fine-tuned: by its own epochs and seed, the dense network teaching where that is asked."""
+        teacher = self.baseline.network if self.distill else None
+        return Budget(candidate.epochs, self.lr, candidate.seed, teacher)
 
 
 def prepare(request: Request, store: Store | None, during: Stage, progress: Progress | None = None) -> Bench:
@@ -30,16 +87,18 @@ def prepare(request: Request, store: Store | None, during: Stage, progress: Prog
     with during("task"):
         task = load_task(request.task)
         device = fingerprint(request.device)
-        runner = OpenVINORunner(precision=request.candidate.precision)
+        runner = runner_at(request.candidate.precision)
     with during("data"):
         example = task.example_input()
     with during("baseline"):
-        baseline = obtain(task, store, request.baseline, progress)
+        baseline = obtain(task, store if request.upload != "metrics" else None, request.baseline, progress)
     with during("groups"):
         groups = find_groups(baseline.network, example)
-        dense = export_dense(baseline, example, device, request.candidate.precision)
+        plain = export_dense(baseline, task, device, "f32")
+        dense = export_dense(baseline, task, device, request.candidate.precision)
     space = space_of(groups, device, request.candidate.precision)
-    return Bench(task, baseline, groups, space, request.goal, device, runner, dense, request.lr, request.distill)
+    recipe = (request.lr, request.distill, request.skip)
+    return Bench(task, baseline, groups, space, request.goal, device, runner, dense, plain, *recipe)
 
 
 def space_of(groups: tuple[Group, ...], device: Device, precision: str) -> Space:
@@ -53,13 +112,42 @@ def trial_threads() -> int:
     return int(asked) if asked.isdecimal() and int(asked) > 0 else 1
 
 
-def export_dense(baseline: Baseline, example: torch.Tensor, device: Device, precision: str) -> Exported:
-    """The dense network's export, made once per host and version of OpenVINO."""
-    name = f"{baseline.sha256[:16]}-openvino-{device.versions['openvino']}"
+def runner_at(precision: str) -> OpenVINORunner:
+    """A runner that computes in `precision`; in f32 where this host has no bf16, and around an INT8 network's integers.
+
+    Raises `BadInput` for a precision that no host has.
+    """
+    fits = precision in supported_precisions() or precision not in PRECISIONS
+    return OpenVINORunner(precision=precision if fits else "f32")
+
+
+def deploy(
+    network: nn.Module, task: Task, folder: Path, precision: str, name: str = "model", rough: bool = False
+) -> Exported:
+    """`network` as it would ship at `precision`, in `folder`; an INT8 one's f32 export stays beside it as `name_f32`.
+
+    `rough` quantises just well enough to measure latency. Raises as `export` and `quantise` do.
+    """
+    example = task.example_input()
+    if precision != "int8":
+        return export(network, example, folder, precision, name)
+    return quantise(export(network, example, folder, "f32", f"{name}_f32"), task.calibration(), name, rough)
+
+
+def export_dense(baseline: Baseline, task: Task, device: Device, precision: str) -> Exported:
+    """The dense network as it would ship at `precision`, made once per host and versions of what makes it."""
+    maker = f"int8-nncf-{version_of('nncf')}-" if precision == "int8" else ""
+    name = f"{baseline.sha256[:16]}-{maker}openvino-{device.versions['openvino']}"
     folder = cache_folder() / "dense" / name
     if not (folder / "dense.xml").is_file():
         with only_one(folder.with_name(f"{name}.lock")), new_folder(folder) as fresh:
-            export(baseline.network, example, fresh, name="dense")
-    xml = folder / "dense.xml"
-    size = xml.stat().st_size + xml.with_suffix(".bin").stat().st_size
-    return Exported(xml, None, precision, size, tuple(example.shape), baseline.network)
+            deploy(baseline.network, task, fresh, "int8" if maker else "f32", "dense")
+    return replace(sized(folder / "dense.xml", precision, tuple(task.example_input().shape)), network=baseline.network)
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package, "none" where it is missing."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "none"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from agent.bench import export_dense, space_of, trial_threads
+from agent.bench import Bench, export_dense, runner_at, space_of, trial_threads
 from agent.compress.groups import Group, find_groups
 from agent.measure.device import fingerprint
 from agent.measure.runners import OpenVINORunner
@@ -20,11 +20,11 @@ from agent.server import base_url, require_server
 from agent.tasks.baseline import Baseline
 from agent.tasks.registry import load_task
 from agent.tasks.task import SPLITS, Task, digest
-from agent.trial import Bench, run_trial
+from agent.trial import Trial, run_trial
 from agent.watch import Watch
 from objective.errors import BadInput
 from objective.space import Space
-from objective.sweepfile import read_sweep_file
+from objective.sweepfile import UPLOADS, read_sweep_file
 from objective.trial import Device, Failure, TrialFailed
 
 EPOCHS = 0.02
@@ -70,6 +70,8 @@ def check(sweep_file: Path) -> int:
         config = read_sweep_file(sweep_file)
         request = from_sweep(config)
         found += [str(sweep_file), f"{request.goal.kind} on {request.goal.metric}"]
+    with checks.part("upload") as found:
+        found += [UPLOADS[request.upload]]
     task = _task(checks, request)
     network = task.network()
     device, runner = _device(checks, request)
@@ -77,10 +79,10 @@ def check(sweep_file: Path) -> int:
     _server(checks)
     with tempfile.TemporaryDirectory() as folder, _cache_in(Path(folder)):
         baseline = _untrained(task, network, Path(folder))
-        dense = export_dense(baseline, task.example_input(), device, request.candidate.precision)
         brief: Any = Brief(task)
-        recipe = (request.lr, request.distill, MEASURED_S)
-        bench = Bench(brief, baseline, groups, space, request.goal, device, runner, dense, *recipe)
+        dense, plain = (export_dense(baseline, task, device, each) for each in (request.candidate.precision, "f32"))
+        recipe = (request.lr, request.distill, False, MEASURED_S)
+        bench = Bench(brief, baseline, groups, space, request.goal, device, runner, dense, plain, *recipe)
         _miniature(checks, request, bench, Path(folder))
     print(f"{sweep_file}: all is well", flush=True)
     return 0
@@ -102,7 +104,7 @@ def _task(checks: Checks, request: Request) -> Task:
 def _device(checks: Checks, request: Request) -> tuple[Device, OpenVINORunner]:
     with checks.part("device") as found:
         device = fingerprint(request.device)
-        runner = OpenVINORunner(precision=request.candidate.precision)
+        runner = runner_at(request.candidate.precision)
         found += [device.cpu, f"{device.cores} cores", f"measures at {runner.precision}"]
     return device, runner
 
@@ -152,5 +154,6 @@ def _miniature(checks: Checks, request: Request, bench: Bench, folder: Path) -> 
         result = run_trial(candidate, bench, folder, Watch())
         if isinstance(result, Failure):
             raise TrialFailed(result)
+        assert isinstance(result, Trial)  # nothing is skipped here
         ratio = result.measurement.worst.ratio
         found += [f"latency ratio {ratio:.2f} at the smallest uniform size", f"parity {result.parity:.0e}"]

@@ -17,13 +17,14 @@ from typing import Any, Protocol
 import numpy as np
 from torch import nn
 
+from agent.bench import deploy, runner_at
 from agent.compress.groups import Group, find_groups, specs
 from agent.compress.prune import prune
 from agent.journal import Journal
 from agent.measure.benchmark import DENSE, compare_many
 from agent.measure.device import channel_step
-from agent.measure.export import Exported, export
-from agent.measure.runners import OpenVINORunner, Runner
+from agent.measure.export import Exported
+from agent.measure.runners import Runner
 from agent.tasks.task import Task, data_hash, digest, task_hash
 from agent.tasks.training import recalibrate
 from objective.errors import BadInput
@@ -90,8 +91,8 @@ def make_profile(
     space = Space(specs(groups, channel_step(device, precision)))
     key = _key(task, baseline, device, precision, goal, space, effort)
     with Journal(cache / "profiles" / f"{key[:16]}.jsonl") as journal:
-        chosen: Runner = runner or OpenVINORunner(precision=precision)
-        plan = _Plan(task, baseline.network, groups, goal.metric, journal, chosen, device, effort)
+        chosen: Runner = runner or runner_at(precision)
+        plan = _Plan(task, baseline.network, groups, goal.metric, journal, chosen, precision, device, effort)
         plan.run(points(space, effort), report or (lambda done, total, text: None))
         profile = _profile(task, baseline, device, precision, goal, space, plan)
     return replace(profile, warm=warm_points(profile, goal))
@@ -157,6 +158,7 @@ class _Plan:
     metric: str
     journal: Journal
     runner: Runner
+    precision: str
     device: Device
     effort: Effort
     began: float = field(default_factory=time.perf_counter)
@@ -191,9 +193,8 @@ class _Plan:
         return self.task.evaluate(network, "validation", self.effort.examples)[self.metric]
 
     def _sit(self, sitting: Sequence[tuple[str, Kept]], note: Callable[[str], None]) -> None:
-        example = self.task.example_input()
         with tempfile.TemporaryDirectory() as folder:
-            dense = export(self.network, example, Path(folder), name=DENSE)
+            dense = deploy(self.network, self.task, Path(folder), self.precision, DENSE, rough=True)
             models = {_name(kept): self._point(group, kept, Path(folder), note) for group, kept in sitting}
             limit = self.effort.sitting_s
             timed = compare_many(
@@ -206,7 +207,7 @@ class _Plan:
         example = self.task.example_input()
         network = prune(self.network, example, self.groups, kept).network
         name = f"model{len(list(folder.glob('*.xml')))}"
-        exported = export(network, example, folder, name=name)
+        exported = deploy(network, self.task, folder, self.precision, name, rough=True)
         if group:
             metric = self.value(f"metric {_name(kept)}", lambda: self._quality(network))
             note(f"{group} {kept[group]} channels: {self.metric} {metric:.3f}")

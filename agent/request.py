@@ -7,7 +7,7 @@ from typing import Any
 from objective import checks
 from objective.errors import BadInput
 from objective.goal import Goal
-from objective.sweepfile import BLOCKS, SINGLE, block, choices
+from objective.sweepfile import BLOCKS, DEFAULT_UPLOAD, SINGLE, block, choices, upload_of
 from objective.trial import Candidate
 
 ADDED = ("device", "host", "kept", "task_hash", "data_hash", "baseline_hash", "versions")
@@ -24,16 +24,21 @@ class Request:
     device: str = "local"
     lr: float | None = None
     distill: bool = False
+    skip: bool = True
+    timeout_minutes: float | None = None
+    upload: str = DEFAULT_UPLOAD
     baseline: str | None = None
     profile: str | None = None
 
     def __post_init__(self) -> None:
         if self.device != "local":
             raise BadInput("measure.device", self.device, "write local: the host that trains measures too")
-        if self.lr is not None:
-            checks.positive("recipe.lr", self.lr)
-        if not isinstance(self.distill, bool):
-            raise BadInput("recipe.distill", self.distill, "write true or false")
+        for name in ("lr", "timeout_minutes"):
+            if getattr(self, name) is not None:
+                checks.positive(f"recipe.{name}", getattr(self, name))
+        for name in ("distill", "skip"):
+            if not isinstance(getattr(self, name), bool):
+                raise BadInput(f"recipe.{name}", getattr(self, name), "write true or false")
 
 
 def from_config(config: Mapping[str, Any]) -> Request:
@@ -57,6 +62,9 @@ def from_config(config: Mapping[str, Any]) -> Request:
         device=measure.get("device", "local"),
         lr=recipe.get("lr"),
         distill=recipe.get("distill", False),
+        skip=recipe.get("skip", True),
+        timeout_minutes=recipe.get("timeout_minutes"),
+        upload=upload_of({"upload": {"value": given.get("upload", DEFAULT_UPLOAD)}}),
         baseline=_named(given, "baseline"),
         profile=_named(given, "profile"),
     )

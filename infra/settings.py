@@ -103,6 +103,9 @@ VARIABLES = (
         "PRUNEFLEET_DATA", "", "folder with data sets of your own copy, looked into before anything is downloaded"
     ),
     Variable("PRUNEFLEET_CACHE", "~/.cache/prunefleet", "folder for data sets, dense models and unfinished profiles"),
+    Variable(
+        "PRUNEFLEET_CACHE_MB", "4096", "the most MiB that results of trials may take in it; 0: nothing is remembered"
+    ),
     Variable("PRUNEFLEET_DEBUG", "", "set to anything: a failed trial shows its traceback"),
     Variable(
         "PRUNEFLEET_LOG_OPERATIONS", "", "set to anything: the hub logs the name of each operation it is asked for"

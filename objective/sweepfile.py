@@ -23,10 +23,17 @@ TOP_LEVEL = frozenset(
 METHODS = ("bayes", "random", "grid", "custom")
 OBJECTIVE = ("kind", "metric", "max_drop", "max_latency_ratio", "max_latency_ms", "weight")
 MEASURE = ("device", "precision")
-RECIPE = ("epochs", "lr", "seed", "distill")
+RECIPE = ("epochs", "lr", "seed", "distill", "skip", "timeout_minutes")
 BLOCKS: Mapping[str, tuple[str, ...]] = {"objective": OBJECTIVE, "measure": MEASURE, "recipe": RECIPE}
-SINGLE = ("task", "profile", "baseline")
-PRECISIONS = ("f32", "bf16")
+SINGLE = ("task", "profile", "baseline", "upload")
+UPLOADS: Mapping[str, str] = {
+    "metrics": "figures and configurations; networks stay on the host that made them",
+    "bundles": "figures, configurations, the runs' console lines, the dense network and every scored one",
+    "all": "figures, configurations, the runs' console lines, the dense network, every scored one, the task's source",
+}
+"""What leaves the host, by the word in the sweep file."""
+DEFAULT_UPLOAD = "bundles"
+PRECISIONS = ("f32", "bf16", "int8")
 
 
 def read_sweep_file(path: Path) -> dict[str, Any]:
@@ -67,6 +74,7 @@ def _validate_parameters(parameters: Mapping[str, Any]) -> None:
         raise BadInput("parameters.task", None, "write `task: {value: fashion_mnist}` or package.module:Class")
     for name, keys in BLOCKS.items():
         _known(f"parameters.{name}", block(parameters, name), keys)
+    upload_of(parameters)
     Goal.from_parameters(constants(block(parameters, "objective")))
     for precision in choices(block(parameters, "measure").get("precision", {"value": "f32"})):
         if precision not in PRECISIONS:
@@ -75,6 +83,19 @@ def _validate_parameters(parameters: Mapping[str, Any]) -> None:
         for ratio in choices(spec):
             if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
                 raise BadInput(f"parameters.ratio.{group}", ratio, "write ratios of at least 0 and below 1")
+
+
+def upload_of(parameters: Mapping[str, Any]) -> str:
+    """The sweep's constant `upload`; raises `BadInput` for another word or for several."""
+    spec = parameters.get("upload", {"value": DEFAULT_UPLOAD})
+    word = spec.get("value") if isinstance(spec, Mapping) else spec
+    if not isinstance(word, str) or word not in UPLOADS:
+        raise BadInput(
+            "parameters.upload",
+            spec,
+            f"write one constant, such as {{value: {DEFAULT_UPLOAD}}}; known are {', '.join(UPLOADS)}",
+        )
+    return word
 
 
 def block(parameters: Mapping[str, Any], name: str) -> Mapping[str, Any]:
