@@ -1,4 +1,4 @@
-"""The commands of this room: `python -m agent trial | plan | baseline | check | answer`; users type `prunefleet …`."""
+"""The commands of this room, `python -m agent COMMAND`; users type `prunefleet COMMAND`."""
 
 import argparse
 import os
@@ -47,6 +47,14 @@ def _answer(args: argparse.Namespace) -> int:
     return answer(args.sweep, args.out)
 
 
+def _cache(args: argparse.Namespace) -> int:
+    from agent.housekeeping import clear, show
+
+    if args.action == "show" and args.data:
+        raise BadInput("--data", True, "give it to `prunefleet cache clear`")
+    return show() if args.action == "show" else clear(args.data)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line of `python -m agent`."""
     top = argparse.ArgumentParser(prog="prunefleet", description="Make and measure candidates on this host.")
@@ -66,6 +74,10 @@ def parser() -> argparse.ArgumentParser:
     last.add_argument("sweep", metavar="ENTITY/PROJECT/SWEEP")
     last.add_argument("--out", type=Path, metavar="FILE", help="where the answer goes as JSON")
     last.set_defaults(run=_answer)
+    cache = commands.add_parser("cache", help="show what this host's cache holds, or clear it")
+    cache.add_argument("action", choices=("show", "clear"), nargs="?", default="show")
+    cache.add_argument("--data", action="store_true", help="with clear: remove data sets too")
+    cache.set_defaults(run=_cache)
     return top
 
 

@@ -4,7 +4,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from agent import report
-from agent.bench import prepare
-from agent.cache import replace_file
+from agent.bench import Bench, prepare
+from agent.cache import bundle_folder, replace_file
 from agent.commands import Watching, tell, watching
 from agent.compress import bundle
 from agent.compress.prune import prune
@@ -23,14 +23,12 @@ from agent.measure.benchmark import DENSE, Sitting, compare_many
 from agent.measure.choice import at_default
 from agent.measure.deployed import Deployed
 from agent.measure.device import usable_cores
-from agent.measure.export import Exported, export
 from agent.measure.runners import Sampler
 from agent.report import Reader, RunRecord
 from agent.request import Request, from_sweep
 from agent.server import require_server
 from agent.tasks.gradients import backward_of
 from agent.tasks.training import recalibrate, threads
-from agent.trial import Bench
 from objective.goal import Goal, Kind
 from objective.pareto import hypervolume
 from objective.profile import Profile
@@ -113,6 +111,8 @@ class _Answer:
             return {"winner": None, "controls": {}, "hypervolume_gain": {"warm": 0.0, "all": 0.0, "gain": 0.0}}
         tell("answer", 1, 5, f"{len(scored)} scored runs")
         chosen, agrees = choose(scored, self.request.goal, self.bench.baseline.metrics["holdout"][metric])
+        # A sweep may search the precision too: all is judged and measured at the winner's.
+        self.bench = self.bench.at(chosen.config.get("measure", {}).get("precision", self.bench.precision))
         winner = self._judged(self._network(chosen), chosen.config["kept"])
         dense = self._judged(self.bench.baseline.network, self.bench.space.widths)
         tell("answer", 2, 5, f"winner {chosen.name}, test {metric} {winner.metric:.4f}, dense {dense.metric:.4f}")
@@ -125,7 +125,7 @@ class _Answer:
         tell("answer", 5, 5, f"measured in one sitting of {len(sitting.slots[DENSE])} rounds")
         told = {
             "run": chosen.name,
-            "artifact": f"{self.reader.project}/candidate-{chosen.name}:v0",
+            **self._files(chosen),
             "ratios": dict(chosen.config.get("ratio", {})),
             "kept": dict(chosen.config["kept"]),
             "metric": metric,
@@ -140,13 +140,25 @@ class _Answer:
         sat = {"rounds": len(sitting.slots[DENSE]), "device": self.bench.device.to_json()}
         return {"winner": told, "controls": controls, "hypervolume_gain": gain(scored, self._warm()), "sitting": sat}
 
+    def _files(self, chosen: RunRecord) -> dict[str, str | None]:
+        """Where the winner's files are: in the project, or on this host if they may not leave it."""
+        if self.request.upload == "metrics":
+            return {"artifact": None, "files": str(bundle_folder(chosen.name))}
+        return {"artifact": f"{self.reader.project}/candidate-{chosen.name}:v0"}
+
     def _judged(self, network: nn.Module, kept: Mapping[str, int]) -> Judged:
+        """A network's test quality as it would ship: at another precision than f32 the deployed one is judged."""
+        metric = self.request.goal.metric
         with self.watch.during("judge"):
-            return judge(self.bench.task, network, dict(kept), self.request.goal.metric)
+            if isinstance(network, Deployed) or self.bench.precision == "f32":
+                return judge(self.bench.task, network, dict(kept), metric)
+            model = self.bench.deploy(network, self.folder / "judged")
+            found = judge(self.bench.task, self.bench.as_deployed(model, network), dict(kept), metric)
+        return replace(found, network=network)
 
     def _default_quality(self, dense: Judged) -> dict[str, float]:
         """The dense network's test quality at the device's default precision; nothing where a program only times it."""
-        model = self.bench.dense
+        model = self.bench.dense_f32
         session = at_default(self.bench.runner).load(model)
         if isinstance(session, Sampler):
             return {}
@@ -157,7 +169,8 @@ class _Answer:
         """The trained network of a scored run, from its files."""
         folder = self.folder / run.name
         with self.watch.during("fetch"):
-            self.reader.fetch(f"candidate-{run.name}", folder)
+            if not self.reader.fetch(f"candidate-{run.name}", folder):
+                folder = bundle_folder(run.name)  # it was not to leave this host
             return bundle.read(folder, self.bench.baseline.network, self._example, self.bench.groups)
 
     @property
@@ -194,16 +207,17 @@ class _Answer:
             self.watch.check()
         return network
 
-    def _export(self, network: nn.Module, name: str) -> Exported:
-        return export(network, self._example, self.folder / "sitting", self.request.candidate.precision, name=name)
-
     def _sit(self, networks: Mapping[str, Judged], seconds: float) -> Sitting:
         """Measure all at once; also the dense network at the device's default precision."""
         with self.watch.during("measure"):
-            models = {name: self._export(each.network, f"model{i}") for i, (name, each) in enumerate(networks.items())}
+            folder, rough = self.folder / "sitting", seconds <= LOOK_S
+            models = {
+                name: self.bench.deploy(each.network, folder, f"model{index}", rough)
+                for index, (name, each) in enumerate(networks.items())
+            }
             special = {DEFAULT: at_default(self.bench.runner)}
             return compare_many(
-                {**models, DEFAULT: self.bench.dense},
+                {**models, DEFAULT: self.bench.dense_f32},
                 self.bench.dense,
                 runner=self.bench.runner,
                 runners=special,
@@ -257,7 +271,7 @@ class _Answer:
             values = {key: value for key, value in control.items() if isinstance(value, float | str) and key != "test"}
             values |= {f"test_{metric}": control["test"]} if "test" in control else {}
             identity = {"id": f"{self.reader.name}-{name}".replace("_", "-"), "name": name, "group": self.reader.name}
-            with report.session(self.watch.stopper, "control", **identity) as session:
+            with report.session(self.watch.stopper, "control", upload=self.request.upload, **identity) as session:
                 session.note({"kept": control.get("kept", self.bench.space.widths), "host": self.bench.device.host})
                 session.summarise(values)
 

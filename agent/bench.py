@@ -3,24 +3,94 @@
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from agent.cache import cache_folder, new_folder, only_one
 from agent.compress.groups import Group, find_groups, specs
 from agent.compress.merge import MergedSpace, merge
+from agent.compress.quantise import quantise
 from agent.measure.choice import kind, runner_for
+from agent.measure.deployed import Deployed
 from agent.measure.device import channel_step, fingerprint
-from agent.measure.energy import find_meter
-from agent.measure.export import Exported, export
-from agent.measure.runners import Runner
+from agent.measure.energy import Meter, find_meter
+from agent.measure.export import Exported, export, sized
+from agent.measure.runners import Runner, Sampler, supported_precisions
 from agent.request import Request
 from agent.tasks.baseline import Baseline, Progress, Store, obtain
 from agent.tasks.registry import load_task
-from agent.trial import Bench
-from objective.trial import Device
+from agent.tasks.task import Budget, Task
+from objective.goal import Goal
+from objective.sweepfile import measured_by
+from objective.trial import Candidate, Device
 
 Stage = Callable[[str], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a trial needs besides its candidate: the same for all trials of a sweep on this host."""
+
+    task: Task
+    baseline: Baseline
+    groups: tuple[Group, ...]
+    space: MergedSpace
+    goal: Goal
+    device: Device
+    runner: Runner
+    dense: Exported
+    dense_f32: Exported
+    lr: float | None = None
+    distill: bool = False
+    skip: bool = True
+    seconds_to_measure: float = 3.0
+    meter: Meter | None = None
+
+    @property
+    def precision(self) -> str:
+        """The one that candidates and the dense network are deployed and measured at."""
+        return self.dense.precision
+
+    @property
+    def runner_f32(self) -> Runner:
+        """The one for the dense network at f32, where that is measured beside."""
+        return self._runner("f32")
+
+    def at(self, precision: str) -> "Bench":
+        """The same bench at another precision."""
+        if precision == self.precision:
+            return self
+        dense = export_dense(self.baseline, self.task, self.device, precision)
+        space = space_of(self.groups, self.device, precision)
+        return replace(self, space=space, runner=self._runner(precision), dense=dense)
+
+    def _runner(self, precision: str) -> Runner:
+        """The sweep's own at another precision."""
+        how = self.runner.settings()
+        return runner_at(precision, how["runner"], int(how.get("threads", 1)))
+
+    def deploy(self, network: nn.Module, folder: Path, name: str = "model", rough: bool = False) -> Exported:
+        """`network` as it would ship: `folder/name.xml`, at INT8 quantised; `rough` is enough for its latency."""
+        return deploy(network, self.task, folder, self.precision, name, rough)
+
+    def as_deployed(self, model: Exported, network: nn.Module) -> nn.Module:
+        """What quality is judged on: `network`, at another precision than f32 what the device makes of its `model`.
+
+        A program of the user's only times networks, so what it ran is judged as `network`.
+        """
+        if self.precision == "f32":
+            return network
+        session = self.runner.load(model)
+        return network if isinstance(session, Sampler) else Deployed(session, model.input_shape)
+
+    def budget(self, candidate: Candidate) -> Budget:
+        """How a candidate is fine-tuned: by its own epochs and seed, the dense network teaching where that is asked."""
+        teacher = self.baseline.network if self.distill else None
+        return Budget(candidate.epochs, self.lr, candidate.seed, teacher)
 
 
 def prepare(request: Request, store: Store | None, during: Stage, progress: Progress | None = None) -> Bench:
@@ -35,29 +105,20 @@ def prepare(request: Request, store: Store | None, during: Stage, progress: Prog
     with during("data"):
         example = task.example_input()
     with during("baseline"):
-        baseline = obtain(task, store, request.baseline, progress)
+        baseline = obtain(task, store if request.upload != "metrics" else None, request.baseline, progress)
     with during("groups"):
         groups = find_groups(baseline.network, example)
-        dense = export_dense(baseline, example, device, request.candidate.precision)
+        plain = export_dense(baseline, task, device, "f32")
+        dense = export_dense(baseline, task, device, request.candidate.precision)
     space = space_of(groups, device, request.candidate.precision)
-    return Bench(
-        task,
-        baseline,
-        groups,
-        space,
-        request.goal,
-        device,
-        runner,
-        dense,
-        request.lr,
-        request.distill,
-        meter=find_meter(request.energy),
-    )
+    recipe = (request.lr, request.distill, request.skip)
+    meter = find_meter(request.energy)
+    return Bench(task, baseline, groups, space, request.goal, device, runner, dense, plain, *recipe, meter=meter)
 
 
 def measured_on(request: Request) -> tuple[Device, Runner]:
     """This host's device, and what runs networks on it. Raises `BadInput` where the host has not what is asked for."""
-    runner = runner_for(request.runner, request.candidate.precision, request.threads)
+    runner = runner_at(request.candidate.precision, request.runner, request.threads)
     return fingerprint(request.device, kind(runner)), runner
 
 
@@ -72,13 +133,44 @@ def trial_threads() -> int:
     return int(asked) if asked.isdecimal() and int(asked) > 0 else 1
 
 
-def export_dense(baseline: Baseline, example: torch.Tensor, device: Device, precision: str) -> Exported:
-    """The dense network's export, made once per host and version of OpenVINO."""
-    name = f"{baseline.sha256[:16]}-openvino-{device.versions['openvino']}"
+def runner_at(precision: str, name: str = "openvino_cpu", threads: int = 1) -> Runner:
+    """The runner called `name` for networks that ship at `precision`.
+
+    It computes in f32 around an INT8 network's integers, and where this host's processor has no bf16. Raises `BadInput`
+    for INT8 elsewhere than in OpenVINO, and as `runner_for` does.
+    """
+    measured_by(name, threads, precision=precision)
+    missing = (name, precision) == ("openvino_cpu", "bf16") and precision not in supported_precisions()
+    return runner_for(name, "f32" if missing or precision == "int8" else precision, threads)
+
+
+def deploy(
+    network: nn.Module, task: Task, folder: Path, precision: str, name: str = "model", rough: bool = False
+) -> Exported:
+    """`network` as it would ship at `precision`, in `folder`; an INT8 one's f32 export stays beside it as `name_f32`.
+
+    `rough` quantises just well enough to measure latency. Raises as `export` and `quantise` do.
+    """
+    example = task.example_input()
+    if precision != "int8":
+        return export(network, example, folder, precision, name)
+    return quantise(export(network, example, folder, "f32", f"{name}_f32"), task.calibration(), name, rough)
+
+
+def export_dense(baseline: Baseline, task: Task, device: Device, precision: str) -> Exported:
+    """The dense network as it would ship at `precision`, made once per host and versions of what makes it."""
+    maker = f"int8-nncf-{version_of('nncf')}-" if precision == "int8" else ""
+    name = f"{baseline.sha256[:16]}-{maker}openvino-{device.versions['openvino']}"
     folder = cache_folder() / "dense" / name
     if not (folder / "dense.xml").is_file():
         with only_one(folder.with_name(f"{name}.lock")), new_folder(folder) as fresh:
-            export(baseline.network, example, fresh, name="dense")
-    xml = folder / "dense.xml"
-    size = xml.stat().st_size + xml.with_suffix(".bin").stat().st_size
-    return Exported(xml, None, precision, size, tuple(example.shape), baseline.network)
+            deploy(baseline.network, task, fresh, "int8" if maker else "f32", "dense")
+    return replace(sized(folder / "dense.xml", precision, tuple(task.example_input().shape)), network=baseline.network)
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package, "none" where it is missing."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "none"

@@ -9,10 +9,31 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from objective.errors import BadInput
+
+MIB = 2**20
+DEFAULT_MB = 4096
+
 
 def cache_folder() -> Path:
     """The folder for data sets, dense models and unfinished profiles: PRUNEFLEET_CACHE, else ~/.cache/prunefleet."""
     return Path(os.environ.get("PRUNEFLEET_CACHE") or "~/.cache/prunefleet").expanduser()
+
+
+def bundle_folder(run: str) -> Path:
+    """Where the files of a scored run are that may not leave this host."""
+    return cache_folder() / "bundles" / run
+
+
+def limit_bytes() -> int:
+    """The most that results of trials may take on this host: PRUNEFLEET_CACHE_MB, else 4 GiB.
+
+    Raises `BadInput` for another value than a whole number.
+    """
+    asked = os.environ.get("PRUNEFLEET_CACHE_MB") or str(DEFAULT_MB)
+    if not asked.isdecimal():
+        raise BadInput("PRUNEFLEET_CACHE_MB", asked, f"give a whole number of MiB such as {DEFAULT_MB}, or 0 for none")
+    return int(asked) * MIB
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from agent.bench import export_dense, measured_on, space_of, trial_threads
+from agent.bench import Bench, export_dense, measured_on, space_of, trial_threads
 from agent.compress.groups import Group, find_groups
+from agent.compress.merge import MergedSpace
 from agent.measure.energy import find_meter
 from agent.measure.runners import Runner
 from agent.request import Request, from_sweep
@@ -20,11 +21,11 @@ from agent.server import base_url, require_server
 from agent.tasks.baseline import Baseline
 from agent.tasks.registry import load_task
 from agent.tasks.task import SPLITS, Task, digest
-from agent.trial import Bench, run_trial
+from agent.trial import Trial, run_trial
 from agent.watch import Watch
 from objective.errors import BadInput
 from objective.space import Space
-from objective.sweepfile import read_sweep_file
+from objective.sweepfile import UPLOADS, read_sweep_file
 from objective.trial import Device, Failure, TrialFailed
 
 EPOCHS = 0.02
@@ -70,6 +71,8 @@ def check(sweep_file: Path) -> int:
         config = read_sweep_file(sweep_file)
         request = from_sweep(config)
         found += [str(sweep_file), f"{request.goal.kind} on {request.goal.metric}"]
+    with checks.part("upload") as found:
+        found += [UPLOADS[request.upload]]
     task = _task(checks, request)
     network = task.network()
     device, runner = _device(checks, request)
@@ -77,10 +80,22 @@ def check(sweep_file: Path) -> int:
     _server(checks)
     with tempfile.TemporaryDirectory() as folder, _cache_in(Path(folder)):
         baseline = _untrained(task, network, Path(folder))
-        dense = export_dense(baseline, task.example_input(), device, request.candidate.precision)
         brief: Any = Brief(task)
-        recipe = (request.lr, request.distill, MEASURED_S)
-        bench = Bench(brief, baseline, groups, space, request.goal, device, runner, dense, *recipe)
+        dense, plain = (export_dense(baseline, task, device, each) for each in (request.candidate.precision, "f32"))
+        recipe = (request.lr, request.distill, False, MEASURED_S, find_meter(request.energy))
+        bench = Bench(
+            brief,
+            baseline,
+            groups,
+            space,
+            request.goal,
+            device,
+            runner,
+            dense,
+            plain,
+            *recipe,
+            find_meter(request.energy),
+        )
         _miniature(checks, request, bench, Path(folder))
     print(f"{sweep_file}: all is well", flush=True)
     return 0
@@ -110,7 +125,7 @@ def _device(checks: Checks, request: Request) -> tuple[Device, Runner]:
 
 def _groups(
     checks: Checks, task: Task, network: torch.nn.Module, config: dict[str, Any], device: Device, request: Request
-) -> tuple[tuple[Group, ...], Space]:
+) -> tuple[tuple[Group, ...], MergedSpace]:
     with checks.part("groups") as found:
         groups = find_groups(network, task.example_input())
         space = space_of(groups, device, request.candidate.precision)
@@ -154,5 +169,6 @@ def _miniature(checks: Checks, request: Request, bench: Bench, folder: Path) -> 
         result = run_trial(candidate, bench, folder, Watch())
         if isinstance(result, Failure):
             raise TrialFailed(result)
+        assert isinstance(result, Trial)  # nothing is skipped here
         ratio = result.measurement.worst.ratio
         found += [f"latency ratio {ratio:.2f} at the smallest uniform size", f"parity {result.parity:.0e}"]

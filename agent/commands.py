@@ -7,13 +7,13 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import yaml
 
 from agent import report
-from agent.bench import prepare
+from agent.bench import Bench, prepare
 from agent.cache import cache_folder, replace_file
 from agent.compress.groups import Survey, survey
 from agent.compress.merge import merge
@@ -23,7 +23,6 @@ from agent.plan import make_profile, resolve
 from agent.request import Request, from_sweep
 from agent.server import require_server
 from agent.stop import Stop
-from agent.trial import Bench
 from agent.watch import Watch
 from objective.errors import BadInput
 from objective.profile import Profile
@@ -39,7 +38,7 @@ def plan(sweep_file: Path, out: Path | None) -> int:
     config = read_sweep_file(sweep_file)
     request = from_sweep(config)
     require_server()
-    with watching() as watch, report.session(watch.stopper, "plan", name=f"plan {request.task}") as session:
+    with watching() as watch, _session(watch, f"plan {request.task}", request) as session:
         bench = _dense(request, session, watch)
         reference = _profiled(request, bench, session, watch)
     if out:
@@ -53,10 +52,14 @@ def baseline(sweep_file: Path) -> int:
     """Train or fetch the dense model alone, and log it as an artifact. Raises as `plan` does."""
     request = from_sweep(read_sweep_file(sweep_file))
     require_server()
-    with watching() as watch, report.session(watch.stopper, "plan", name=f"dense {request.task}") as session:
+    with watching() as watch, _session(watch, f"dense {request.task}", request) as session:
         bench = _dense(request, session, watch)
         session.summarise({"seconds_dense": bench.baseline.seconds})
     return 0
+
+
+def _session(watch: "Watching", name: str, request: Request) -> AbstractContextManager[report.Session]:
+    return report.session(watch.stopper, "plan", upload=request.upload, name=name)
 
 
 class Watching(Watch):

@@ -9,7 +9,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
 BLAMED = {"data": FailureKind.DATA, "baseline": FailureKind.DATA, "prune": FailureKind.INFEASIBLE}
 INSTALL = "install what a trial needs on this host: pip install 'prunefleet[trial]'"
-DEVICE_STAGES = ("export", "measure", "export_final", "parity")
+DEVICE_WORDS = ("cuda error", "device lost", "device-side", "hip error", "exception from src/")
+DEVICE_STAGES = ("export", "measure", "export_final", "parity", "quantise")
 
 
 def explain(error: BaseException, stage: str) -> Failure:
@@ -34,7 +35,8 @@ def _kind(error: BaseException, stage: str) -> FailureKind:
         return BLAMED[stage]
     if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith("wandb"):
         return FailureKind.SERVER
-    return FailureKind.DEVICE if isinstance(error, RuntimeError) and stage in DEVICE_STAGES else FailureKind.UNKNOWN
+    lost = stage in DEVICE_STAGES or any(word in text for word in DEVICE_WORDS)
+    return FailureKind.DEVICE if isinstance(error, RuntimeError) and lost else FailureKind.UNKNOWN
 
 
 def _words(error: BaseException) -> str:

@@ -17,14 +17,15 @@ from typing import Any, Protocol
 import numpy as np
 from torch import nn
 
+from agent.bench import deploy, runner_at
 from agent.compress.groups import Group, find_groups, specs
 from agent.compress.merge import MergedSpace, merge
 from agent.compress.prune import prune
 from agent.journal import Journal
 from agent.measure.benchmark import DENSE, compare_many
 from agent.measure.device import channel_step
-from agent.measure.export import Exported, export
-from agent.measure.runners import OpenVINORunner, Runner
+from agent.measure.export import Exported
+from agent.measure.runners import Runner
 from agent.tasks.task import Task, data_hash, digest, task_hash
 from agent.tasks.training import recalibrate
 from objective.errors import BadInput
@@ -90,10 +91,10 @@ def make_profile(
     groups = find_groups(baseline.network, task.example_input())
     merged = MergedSpace(specs(groups, channel_step(device, precision)), dimensions=merge(groups))
     space = merged.searched
-    chosen: Runner = runner or OpenVINORunner(precision=precision)
-    key = _key(task, baseline, device, chosen, goal, merged, effort)
+    chosen = runner or runner_at(precision)
+    key = _key(task, baseline, device, precision, chosen, goal, merged, effort)
     with Journal(cache / "profiles" / f"{key[:16]}.jsonl") as journal:
-        plan = _Plan(task, baseline.network, groups, merged, goal.metric, journal, chosen, device, effort)
+        plan = _Plan(task, baseline.network, groups, merged, goal.metric, journal, chosen, precision, device, effort)
         plan.run(points(space, effort), report or (lambda done, total, text: None))
         profile = _profile(task, baseline, device, precision, goal, space, plan)
     return replace(profile, warm=warm_points(profile, goal))
@@ -138,10 +139,17 @@ def _name(kept: Mapping[str, int]) -> str:
 
 
 def _key(
-    task: Task, baseline: Dense, device: Device, runner: Runner, goal: Goal, space: MergedSpace, effort: Effort
+    task: Task,
+    baseline: Dense,
+    device: Device,
+    precision: str,
+    runner: Runner,
+    goal: Goal,
+    space: MergedSpace,
+    effort: Effort,
 ) -> str:
     """Hash of all that a finished point depends on: code, data, weights, device, and how it is measured."""
-    how = (runner.precision, sorted(runner.settings().items()))
+    how = (precision, runner.precision, sorted(runner.settings().items()))
     measured = (how, goal.metric, effort.examples, task_hash(task), data_hash(task), baseline.sha256)
     return digest(repr(measured), repr(sorted(device.to_json().items())), repr((space.groups, space.dimensions)))
 
@@ -163,6 +171,7 @@ class _Plan:
     metric: str
     journal: Journal
     runner: Runner
+    precision: str
     device: Device
     effort: Effort
     began: float = field(default_factory=time.perf_counter)
@@ -197,9 +206,8 @@ class _Plan:
         return self.task.evaluate(network, "validation", self.effort.examples)[self.metric]
 
     def _sit(self, sitting: Sequence[tuple[str, Kept]], note: Callable[[str], None]) -> None:
-        example = self.task.example_input()
         with tempfile.TemporaryDirectory() as folder:
-            dense = export(self.network, example, Path(folder), name=DENSE)
+            dense = deploy(self.network, self.task, Path(folder), self.precision, DENSE, rough=True)
             models = {_name(kept): self._point(group, kept, Path(folder), note) for group, kept in sitting}
             limit = self.effort.sitting_s
             timed = compare_many(
@@ -213,7 +221,7 @@ class _Plan:
         ratios = self.space.searched.ratios(kept)
         network = prune(self.network, example, self.groups, self.space.kept(ratios)).network
         name = f"model{len(list(folder.glob('*.xml')))}"
-        exported = export(network, example, folder, name=name)
+        exported = deploy(network, self.task, folder, self.precision, name, rough=True)
         if group:
             metric = self.value(f"metric {_name(kept)}", lambda: self._quality(network))
             note(f"{group} {kept[group]} channels: {self.metric} {metric:.3f}")

@@ -1,6 +1,8 @@
 """Where a trial meets wandb: run.config in; history, summary and artifacts out, in the words of docs/trial.md."""
 
+import contextlib
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+import yaml
 from wandb.errors import AuthenticationError, CommError, UsageError
 
 from agent.failures import explain
 from agent.server import base_url, masked
 from agent.stop import Stop
 from objective.errors import BadInput
-from objective.trial import Failure, FailureKind, Measurement, Outcome, Score, TrialFailed
+from objective.sweepfile import DEFAULT_UPLOAD
+from objective.trial import Failure, FailureKind, Latency, Measurement, Outcome, Score, Skipped, TrialFailed
 
 ANSWERS = {FailureKind.INFEASIBLE: Outcome.INFEASIBLE, FailureKind.DIVERGED: Outcome.DIVERGED}
 FAILURE_KEYS = ("failure_kind", "failure_stage", "failure_message")
+SCORE_KEYS = ("score", "score_terms", "metric_drop")
+INCUMBENT_S = 5.0
+"""How long a trial waits to hear what is the best score so far; without word it goes on."""
 
 
 class Session:
@@ -57,9 +64,44 @@ class Session:
     def scored(self, measurement: Measurement, score: Score, seconds: Mapping[str, float]) -> None:
         """Report a trial that came to a score."""
         found = {"outcome": Outcome.SCORED.value, **summary(measurement, score), **_stages(seconds)}
-        cleared = {key: None for key in FAILURE_KEYS if key in self._told()}
         self.log({key: found[key] for key in ("score", "latency_ratio", f"val_{measurement.accuracy.metric}")})
-        self.summarise(found | cleared)
+        self.summarise(found | self._cleared(FAILURE_KEYS))
+
+    def skipped(self, skipped: Skipped, seconds: Mapping[str, float]) -> None:
+        """Report a trial that could not win: its latency, and no score, not even an earlier attempt's."""
+        found = {
+            "outcome": Outcome.SKIPPED.value,
+            "score_bound": skipped.bound,
+            "incumbent": skipped.incumbent,
+            **_latency(skipped.latency),
+            "params": skipped.params,
+            "macs": skipped.macs,
+            **_stages(seconds),
+        }
+        self.log({"latency_ratio": skipped.latency.ratio})
+        self.summarise(found | self._cleared((*FAILURE_KEYS, *SCORE_KEYS)))
+
+    def incumbent(self) -> float | None:
+        """The best score that the run's sweep has so far; None where it has none or the server is slow to tell."""
+        if self._run.sweep_id is None:
+            return None
+        found: list[float] = []
+        asking = threading.Thread(target=self._ask, args=(found,), daemon=True, name="incumbent")
+        asking.start()
+        asking.join(INCUMBENT_S)  # the client would go on trying for longer than a trial takes
+        return found[0] if found else None
+
+    def _ask(self, found: list[float]) -> None:
+        scored = {"sweep": str(self._run.sweep_id), "summary_metrics.outcome": Outcome.SCORED.value}
+        with contextlib.suppress(Exception):  # whatever it is, the trial goes on without
+            runs = wandb.Api(timeout=int(INCUMBENT_S)).runs(
+                self.project, filters=scored, order="-summary_metrics.score", per_page=1
+            )
+            found += [float(run.summary["score"]) for run in runs[:1]]
+
+    def _cleared(self, keys: Sequence[str]) -> dict[str, None]:
+        """What an earlier attempt of this run said and this one does not."""
+        return {key: None for key in keys if key in self._told()}
 
     def _told(self) -> dict[str, Any]:
         """The summary so far: that of an earlier attempt, where the run is tried again."""
@@ -70,7 +112,8 @@ class Session:
         found = dict(zip(FAILURE_KEYS, (failure.kind.value, failure.stage, failure.message), strict=True))
         if failure.kind in ANSWERS:
             found["outcome"] = ANSWERS[failure.kind].value
-        self.summarise(found | _stages(seconds))
+        # A rung's score is no score of a trial.
+        self.summarise(found | self._cleared(SCORE_KEYS) | _stages(seconds))
 
     def refused(self, error: BadInput, stage: str) -> None:
         """Report that the sweep asks for what no host can do."""
@@ -98,12 +141,15 @@ class Session:
         self._run.finish(exit_code=exit_code)
 
 
-def start(stop: Stop, job_type: str | None = None, **options: Any) -> Session:
+def start(stop: Stop, job_type: str | None = None, upload: str | None = None, **options: Any) -> Session:
     """Open the run that `wandb agent` gave this process, or else a new one; `options` go to `wandb.init`.
+
+    `upload` says what may leave this host, as in the sweep file; the agent's own run is asked for it.
 
     Raises `BadInput` for a key that the server refuses, `TrialFailed` where it does not answer or the disk is full.
     """
     settings = wandb.Settings(stop_fn=stop.by_server.set)
+    _keep_back(settings, upload or _asked_upload())
     if not {"WANDB_SILENT", "WANDB_QUIET"} & set(os.environ):
         settings.quiet = True
     try:
@@ -117,6 +163,24 @@ def start(stop: Stop, job_type: str | None = None, **options: Any) -> Session:
     except OSError as error:
         raise TrialFailed(explain(error, "start")) from error
     return Session(run)
+
+
+def _keep_back(settings: wandb.Settings, upload: str) -> None:
+    """Tell the client what it may not send: it would collect console lines, packages, git state and the program."""
+    if upload != "all":
+        settings.save_code = False  # a user's page on wandb.ai can switch it on
+    if upload == "metrics":
+        settings.console, settings.disable_git = "off", True
+        settings.x_save_requirements, settings.x_disable_meta = False, True
+
+
+def _asked_upload() -> str:
+    """What the sweep's constant `upload` says, before the run is open: from the file that `wandb agent` wrote."""
+    try:
+        given = yaml.safe_load(Path(os.environ["WANDB_SWEEP_PARAM_PATH"]).read_text())
+        return str(given["upload"]["value"])
+    except (KeyError, OSError, TypeError, yaml.YAMLError):
+        return DEFAULT_UPLOAD
 
 
 @contextmanager
@@ -133,20 +197,31 @@ def session(stop: Stop, job_type: str, **options: Any) -> Iterator[Session]:
 
 def summary(measurement: Measurement, score: Score) -> dict[str, Any]:
     """A measurement and its score in the vocabulary of a run's summary."""
-    accuracy, latency = measurement.accuracy, measurement.worst
-    energy = latency.energy
+    accuracy = measurement.accuracy
     qualities = {
         f"val_{accuracy.metric}": accuracy.val,
         f"holdout_{accuracy.metric}": accuracy.holdout,
         f"test_{accuracy.metric}": accuracy.test,
         f"val_{accuracy.metric}_pruned": accuracy.pruned,
         f"val_{accuracy.metric}_recalibrated": accuracy.recalibrated,
+        f"val_{accuracy.metric}_trained": accuracy.trained,
     }
     found = {
         "score": score.value,
         "score_terms": dict(score.terms),
         **qualities,
         "metric_drop": measurement.metric_drop,
+        **_latency(measurement.worst),
+        "params": measurement.params,
+        "macs": measurement.macs,
+        "size_bytes": measurement.size_bytes,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _latency(latency: Latency) -> dict[str, Any]:
+    energy = latency.energy
+    found = {
         "latency_ratio": latency.ratio,
         "latency_ratio_lo": latency.ratio_lo,
         "latency_ratio_hi": latency.ratio_hi,
@@ -157,9 +232,7 @@ def summary(measurement: Measurement, score: Score) -> dict[str, Any]:
         "baseline_p50_ms": latency.baseline_p50_ms,
         "noisy": latency.noisy,
         "throughput_fps": latency.throughput_fps or None,
-        "params": measurement.params,
-        "macs": measurement.macs,
-        "size_bytes": measurement.size_bytes,
+        "latency_ratio_f32": latency.ratio_f32,
         "energy_mj": energy and energy.mj,
         "baseline_energy_mj": energy and energy.baseline_mj,
         "energy_source": energy and energy.source,

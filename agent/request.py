@@ -7,7 +7,16 @@ from typing import Any
 from objective import checks
 from objective.errors import BadInput
 from objective.goal import Goal
-from objective.sweepfile import BLOCKS, SINGLE, block, choices, measured_by, options
+from objective.sweepfile import (
+    BLOCKS,
+    DEFAULT_UPLOAD,
+    SINGLE,
+    block,
+    choices,
+    measured_by,
+    options,
+    upload_of,
+)
 from objective.trial import Candidate
 
 ADDED = ("device", "host", "kept", "task_hash", "data_hash", "baseline_hash", "versions")
@@ -27,6 +36,9 @@ class Request:
     device: str = "local"
     lr: float | None = None
     distill: bool = False
+    skip: bool = True
+    timeout_minutes: float | None = None
+    upload: str = DEFAULT_UPLOAD
     baseline: str | None = None
     profile: str | None = None
     runner: str = "openvino_cpu"
@@ -37,11 +49,13 @@ class Request:
     def __post_init__(self) -> None:
         if self.device != "local":
             raise BadInput("measure.device", self.device, "write local: the host that trains measures too")
-        measured_by(self.runner, self.threads, self.energy)
-        if self.lr is not None:
-            checks.positive("recipe.lr", self.lr)
-        if not isinstance(self.distill, bool):
-            raise BadInput("recipe.distill", self.distill, "write true or false")
+        measured_by(self.runner, self.threads, self.energy, self.candidate.precision)
+        for name in ("lr", "timeout_minutes"):
+            if getattr(self, name) is not None:
+                checks.positive(f"recipe.{name}", getattr(self, name))
+        for name in ("distill", "skip"):
+            if not isinstance(getattr(self, name), bool):
+                raise BadInput(f"recipe.{name}", getattr(self, name), "write true or false")
 
 
 def from_config(config: Mapping[str, Any]) -> Request:
@@ -67,6 +81,9 @@ def from_config(config: Mapping[str, Any]) -> Request:
         device=measure.get("device", "local"),
         lr=recipe.get("lr"),
         distill=recipe.get("distill", False),
+        skip=recipe.get("skip", True),
+        timeout_minutes=recipe.get("timeout_minutes"),
+        upload=upload_of({"upload": {"value": given.get("upload", DEFAULT_UPLOAD)}}),
         baseline=_named(given, "baseline"),
         profile=_named(given, "profile"),
         runner=measure.get("runner", "openvino_cpu"),

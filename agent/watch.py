@@ -1,5 +1,6 @@
 """Looks on while a trial runs: seconds by stage, rows on the way, and whether it should end."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,14 +9,20 @@ from dataclasses import dataclass, field
 from objective.trial import Failure, FailureKind, TrialFailed
 
 Row = Mapping[str, float]
+TOO_LONG = "not done within recipe.timeout_minutes"
 
 
 @dataclass
 class Watch:
-    """`log` takes rows of the history, `stop` says why to end or None; `stage` is the one under way or the last."""
+    """`log` takes rows of the history, `stop` says why to end or None, `incumbent` the best score of the sweep or None.
+
+    `stage` is the one under way or the last; after `deadline`, by `time.monotonic`, the trial ends as timed out.
+    """
 
     log: Callable[[Row], None] = lambda row: None
     stop: Callable[[], str | None] = lambda: None
+    incumbent: Callable[[], float | None] = lambda: None
+    deadline: float = math.inf
     seconds: dict[str, float] = field(default_factory=dict)
     stage: str = "start"
 
@@ -35,11 +42,13 @@ class Watch:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
 
     def check(self) -> None:
-        """Raise `TrialFailed` if somebody asked the trial to stop."""
+        """Raise `TrialFailed` if somebody asked the trial to stop, or its time is over."""
         if reason := self.stop():
             raise TrialFailed(Failure(FailureKind.INTERRUPTED, self.stage, reason))
+        if time.monotonic() > self.deadline:
+            raise TrialFailed(Failure(FailureKind.TIMEOUT, self.stage, TOO_LONG))
 
     def rung(self, row: Row) -> bool:
         """Log what training knows; returns False when it should end."""
         self.log(row)
-        return self.stop() is None
+        return self.stop() is None and time.monotonic() <= self.deadline

@@ -1,24 +1,34 @@
 """`prunefleet trial`: one trial under `wandb agent`, from its configuration to its exit code."""
 
+import inspect
 import json
 import os
+import shutil
 import sys
 import tempfile
+import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import report
+from agent.cache import bundle_folder, new_folder
 from agent.failures import explain
 from agent.request import from_config
 from agent.stop import Stop
-from agent.watch import Watch
+from agent.watch import TOO_LONG, Watch
+from agent.watchdog import GRACE_S, Watchdog
 from objective.errors import BadInput
-from objective.trial import Failure, FailureKind, TrialFailed
+from objective.trial import Failure, FailureKind, Skipped, TrialFailed
 
 if TYPE_CHECKING:
-    from agent.trial import Bench, Trial
+    from agent.bench import Bench
+    from agent.stages import Stages
+    from agent.tasks.task import Task
+    from agent.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,7 @@ class Ending:
     again: bool = False
 
 
+PREFIX = "prunefleet-trial-"
 ANSWERED, TRY_AGAIN, WRONG_SWEEP = Ending(0), Ending(1, again=True), Ending(2)
 
 
@@ -43,7 +54,7 @@ def main() -> int:
     except TrialFailed as error:
         print(error, file=sys.stderr)
         return TRY_AGAIN.code
-    watch = Watch(log=session.log, stop=stop.reason)
+    watch = Watch(log=session.log, stop=stop.reason, incumbent=session.incumbent)
     ending = _trial(session, watch, stop)
     session.finish(ending.code, ending.again)
     return ending.code
@@ -59,28 +70,60 @@ def _trial(session: report.Session, watch: Watch, stop: Stop) -> Ending:
             print(f"{watch.stage}: {wrong}", file=sys.stderr)
             session.refused(wrong, watch.stage)
             return WRONG_SWEEP
+    if isinstance(result, Skipped):
+        session.skipped(result, watch.seconds)
+        best = f"scores at most {result.bound:.4f}, {result.incumbent:.4f} is reached"
+        print(f"skipped: latency ratio {result.latency.ratio:.3f} {best}")
+        return ANSWERED
     session.scored(result.measurement, result.score, watch.seconds)
     accuracy, latency = result.measurement.accuracy, result.measurement.worst
     print(f"score {result.score.value:.4f}: {accuracy.metric} {accuracy.val:.4f}, latency ratio {latency.ratio:.3f}")
     return ANSWERED
 
 
-def _result(session: report.Session, watch: Watch) -> "Trial":
-    """The trial with its files published; raises whatever a stage raises."""
+def _result(session: report.Session, watch: Watch) -> "Trial | Skipped":
+    """The trial with its files published, or word that it cannot win; raises whatever a stage raises."""
     request = from_config(session.config)
     with watch.during("imports"):
         from agent.bench import prepare
+        from agent.steps import remembered
         from agent.trial import run_trial
     bench = prepare(request, session, watch.during, lambda share, text: watch.rung({"dense_done": share}))
     with watch.during("groups"):
         session.note(told(bench) | {"kept": bench.space.kept(request.candidate.ratios)})
-    with tempfile.TemporaryDirectory(prefix="prunefleet-trial-") as folder:
-        result = run_trial(request.candidate, bench, Path(folder), watch)
+    with limited(request.timeout_minutes, session, watch), tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+        stages = remembered(bench, request.candidate)
+        result = run_trial(request.candidate, bench, Path(folder), watch, stages)
+        session.summarise(noticed(bench, stages))
         if isinstance(result, Failure):
             raise TrialFailed(result)
+        if isinstance(result, Skipped):
+            return result
         with watch.during("publish"):
-            publish(session, result, Path(folder))
+            publish(session, result, Path(folder), request.upload, bench.task)
     return result
+
+
+@contextmanager
+def limited(minutes: float | None, session: report.Session, watch: Watch) -> Iterator[None]:
+    """Give the block so many minutes; one that hangs is ended with its process, and the run handed back."""
+    if minutes is None:
+        yield
+        return
+    watch.deadline = time.monotonic() + 60 * minutes
+
+    def bark() -> None:
+        failure = Failure(FailureKind.TIMEOUT, watch.stage, f"{TOO_LONG} and hangs")
+        print(f"{failure.stage}: {failure.kind.value}: {failure.message}", file=sys.stderr)
+        session.failed(failure, watch.seconds)
+        session.finish(TRY_AGAIN.code, TRY_AGAIN.again)
+
+    dog = Watchdog(watch.deadline + GRACE_S, bark)
+    dog.start()
+    try:
+        yield
+    finally:
+        dog.call_off()
 
 
 def told(bench: "Bench") -> dict[str, object]:
@@ -97,8 +140,19 @@ def told(bench: "Bench") -> dict[str, object]:
     }
 
 
-def publish(session: report.Session, result: "Trial", folder: Path) -> str:
-    """Log the candidate's files as artifact `candidate-<run>`: nothing in it is a pickle."""
+def noticed(bench: "Bench", stages: "Stages") -> dict[str, object]:
+    """What was found out on the way: the arithmetic that trains faster here, the parts that were not done anew."""
+    from agent.tasks.training import arithmetic
+
+    found: dict[str, object] = {"arithmetic": arithmetic(bench.task.name), "recalled": stages.recalled}
+    return {key: value for key, value in found.items() if value}
+
+
+def publish(session: report.Session, result: "Trial", folder: Path, upload: str, task: "Task") -> None:
+    """Log the candidate's files as artifact `candidate-<run>`: nothing in it is a pickle.
+
+    Where the sweep uploads metrics alone they stay in this host's cache; with `upload: all` the task's source goes too.
+    """
     from agent.compress import bundle
     from agent.measure.samples import FILE as SAMPLES
 
@@ -109,7 +163,14 @@ def publish(session: report.Session, result: "Trial", folder: Path) -> str:
         (folder / f"{name}.json").write_text(json.dumps(document, indent=1))
     files += [folder / f"{name}.json" for name in documents]
     files += [result.exported.xml, result.exported.xml.with_suffix(".bin"), folder / SAMPLES]
-    return session.publish(f"candidate-{session.name}", "candidate", files, {"kept": result.measurement.kept})
+    if upload == "all" and (source := inspect.getsourcefile(type(task))):
+        files.append(Path(shutil.copy(source, folder / "task.py")))
+    if upload == "metrics":
+        with new_folder(bundle_folder(session.name)) as kept:
+            for file in files:
+                shutil.copy(file, kept)
+    else:
+        session.publish(f"candidate-{session.name}", "candidate", files, {"kept": result.measurement.kept})
 
 
 def _failed(session: report.Session, watch: Watch, stop: Stop, failure: Failure, error: Exception) -> Ending:

@@ -191,6 +191,7 @@ WORDS: Mapping[str, tuple[str, str | None]] = {
 AGENT_COMMANDS = {
     "plan": "measure each layer group's sensitivity and latency, and write the search space into a sweep file",
     "check": "validate a sweep file, its task, data, device and server, and run one miniature trial",
+    "cache": "show what this host's cache holds, or clear it",
     "trial": "run one trial, as `wandb agent` calls it",
 }
 

@@ -110,6 +110,9 @@ VARIABLES = (
         "",
         "the program that times networks where a sweep says `measure.runner: command`; see docs/measurement.md",
     ),
+    Variable(
+        "PRUNEFLEET_CACHE_MB", "4096", "the most MiB that results of trials may take in it; 0: nothing is remembered"
+    ),
     Variable("PRUNEFLEET_DEBUG", "", "set to anything: a failed trial shows its traceback"),
     Variable(
         "PRUNEFLEET_LOG_OPERATIONS", "", "set to anything: the hub logs the name of each operation it is asked for"

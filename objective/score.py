@@ -49,6 +49,7 @@ LATENCY_SIGMA = 0.5  # most_accurate: half the limit too slow costs 1 − 1/e of
 ON_LIMIT = 1e-6  # what is left of a gain exactly on the limit: enough to order ties
 ROUNDING = 1e-12  # 0.93 − 0.92 is more than 0.01 in floating point
 LEAST_RATIO = 1e-6  # samples of a model may fall below 0, latencies do not
+GAIN = 0.01  # a pruned network is not expected to beat the dense one by more than one point
 
 
 def score(measurement: Measurement, goal: Goal) -> Score:
@@ -99,6 +100,23 @@ def values(
         limit = max(goal.max_drop or 0.0, LEAST_LIMIT)
         return _limited(slack, speed, TAU * limit, SIGMA * limit)
     return _limited(slack, quality, TAU, LATENCY_SIGMA)
+
+
+def bound(ratio: float, goal: Goal, dense_metric: float, baseline_ms: float | None = None, gain: float = GAIN) -> float:
+    """Return the best score that a network of this latency can have if it gains at most ``gain`` over the dense model.
+
+    Raises:
+        BadInput: the limit is in milliseconds and ``baseline_ms`` is not given.
+    """
+    return float(values(min(dense_metric + gain, 1.0), -gain, ratio, goal, baseline_ms))
+
+
+def hopeless(bound: float, incumbent: float | None, goal: Goal) -> bool:
+    """Return whether a candidate that scores at most ``bound`` need not be trained: the best so far is above it.
+
+    Never for ``pareto``, where a candidate that scores less may still lie on the front.
+    """
+    return goal.kind != Kind.PARETO and incumbent is not None and bound < incumbent
 
 
 def feasible(value: float) -> bool:

@@ -24,10 +24,17 @@ TOP_LEVEL = frozenset(
 METHODS = ("bayes", "random", "grid", "custom")
 OBJECTIVE = ("kind", "metric", "max_drop", "max_latency_ratio", "max_latency_ms", "weight")
 MEASURE = ("device", "precision", "runner", "threads", "energy")
-RECIPE = ("epochs", "lr", "seed", "distill", "importance", "ranking")
+RECIPE = ("epochs", "lr", "seed", "distill", "importance", "ranking", "skip", "timeout_minutes")
 BLOCKS: Mapping[str, tuple[str, ...]] = {"objective": OBJECTIVE, "measure": MEASURE, "recipe": RECIPE}
-SINGLE = ("task", "profile", "baseline")
-PRECISIONS = ("f32", "bf16", "f16")
+SINGLE = ("task", "profile", "baseline", "upload")
+UPLOADS: Mapping[str, str] = {
+    "metrics": "figures and configurations; networks stay on the host that made them",
+    "bundles": "figures, configurations, the runs' console lines, the dense network and every scored one",
+    "all": "figures, configurations, the runs' console lines, the dense network, every scored one, the task's source",
+}
+"""What leaves the host, by the word in the sweep file."""
+DEFAULT_UPLOAD = "bundles"
+PRECISIONS = ("f32", "bf16", "f16", "int8")
 RUNNERS: Mapping[str, tuple[str, ...]] = {
     "openvino_cpu": ("rapl", "tegrastats"),
     "openvino_gpu": (),
@@ -39,6 +46,8 @@ RUNNERS: Mapping[str, tuple[str, ...]] = {
     "command": (),
 }
 """What may run the networks, with the sources of energy that see it."""
+QUANTISED_BY = ("openvino_cpu", "openvino_gpu", "openvino_npu")
+"""Runners that take the INT8 networks which NNCF makes."""
 
 
 def read_sweep_file(path: Path) -> dict[str, Any]:
@@ -79,11 +88,9 @@ def _validate_parameters(parameters: Mapping[str, Any]) -> None:
         raise BadInput("parameters.task", None, "write `task: {value: fashion_mnist}` or package.module:Class")
     for name, keys in BLOCKS.items():
         _known(f"parameters.{name}", block(parameters, name), keys)
+    upload_of(parameters)
     Goal.from_parameters(constants(block(parameters, "objective")))
     options(parameters)
-    for precision in choices(block(parameters, "measure").get("precision", {"value": "f32"})):
-        if precision not in PRECISIONS:
-            raise BadInput("parameters.measure.precision", precision, f"write one of {', '.join(PRECISIONS)}")
     _validate_measure(block(parameters, "measure"))
     for group, spec in block(parameters, "ratio").items():
         for ratio in choices(spec):
@@ -97,18 +104,36 @@ def _validate_measure(measure: Mapping[str, Any]) -> None:
     for key in ("runner", "threads", "energy"):
         if key in measure and key not in found:
             raise BadInput(f"parameters.measure.{key}", measure[key], "give one constant `value`")
-    measured_by(found.get("runner", "openvino_cpu"), found.get("threads", 1), found.get("energy"))
+    for precision in choices(measure.get("precision", {"value": "f32"})):
+        measured_by(found.get("runner", "openvino_cpu"), found.get("threads", 1), found.get("energy"), precision)
 
 
-def measured_by(runner: object, threads: object, energy: object) -> None:
-    """Refuse a runner or a source of energy that there is not, or a source that does not see the runner's device."""
+def measured_by(runner: object, threads: object, energy: object = None, precision: object = "f32") -> None:
+    """Refuse a runner, source of energy or precision that there is not, or that does not go with the runner."""
     if runner not in RUNNERS:
         raise BadInput("measure.runner", runner, f"write one of {', '.join(RUNNERS)}")
+    if precision not in PRECISIONS:
+        raise BadInput("measure.precision", precision, f"write one of {', '.join(PRECISIONS)}")
+    if precision == "int8" and runner not in QUANTISED_BY:
+        raise BadInput("measure.precision", precision, f"write {' or '.join(QUANTISED_BY)} for measure.runner")
     checks.whole("measure.threads", threads, low=1)
     sources = RUNNERS[str(runner)]
     if energy is not None and energy not in sources:
         remedy = f"write {' or '.join(sources)}" if sources else f"leave it out: nothing tells the energy of {runner}"
         raise BadInput("measure.energy", energy, remedy)
+
+
+def upload_of(parameters: Mapping[str, Any]) -> str:
+    """The sweep's constant `upload`; raises `BadInput` for another word or for several."""
+    spec = parameters.get("upload", {"value": DEFAULT_UPLOAD})
+    word = spec.get("value") if isinstance(spec, Mapping) else spec
+    if not isinstance(word, str) or word not in UPLOADS:
+        raise BadInput(
+            "parameters.upload",
+            spec,
+            f"write one constant, such as {{value: {DEFAULT_UPLOAD}}}; known are {', '.join(UPLOADS)}",
+        )
+    return word
 
 
 def block(parameters: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -72,7 +72,8 @@ class Device(Plain):
 class Accuracy(Plain):
     """The quality metric as fractions from 0 to 1: ``val`` guides, ``holdout`` checks the guide, ``test`` is read once.
 
-    ``pruned`` is the validation metric right after pruning, ``recalibrated`` after batch-norm re-estimation.
+    ``pruned`` is the validation metric right after pruning, ``recalibrated`` after batch-norm re-estimation, and
+    ``trained`` after fine-tuning, in f32; given where the network is deployed, and judged, at another precision.
     """
 
     metric: str
@@ -81,10 +82,11 @@ class Accuracy(Plain):
     test: float | None = None
     pruned: float | None = None
     recalibrated: float | None = None
+    trained: float | None = None
 
     def __post_init__(self) -> None:
         checks.name("metric", self.metric)
-        for split in ("val", "holdout", "test", "pruned", "recalibrated"):
+        for split in ("val", "holdout", "test", "pruned", "recalibrated", "trained"):
             value = getattr(self, split)
             if value is not None or split == "val":
                 checks.number(f"{split}_{self.metric}", value, low=0, high=1)
@@ -130,6 +132,7 @@ class Latency(Plain):
 
     ``ratio`` is the candidate's 10th percentile over the dense model's, with its 95 % interval; ``*_ms`` are
     milliseconds of one inference; ``n`` is the number of slots; ``noisy`` says that the dense model drifted meanwhile.
+    ``ratio_f32`` is the ratio to the dense model at f32 in the same sitting, given where ``ratio`` is to another one.
     ``settings`` say how it was run (runner, streams, threads), ``before`` and ``after`` how the host was; ``energy`` is
     None where the host cannot tell.
     """
@@ -148,6 +151,7 @@ class Latency(Plain):
     throughput_fps: float
     n: int
     noisy: bool = False
+    ratio_f32: float | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     before: Conditions | None = None
     after: Conditions | None = None
@@ -160,6 +164,8 @@ class Latency(Plain):
         for name in ("p10_ms", "p50_ms", "p90_ms", "p99_ms", "baseline_p10_ms", "baseline_p50_ms"):
             checks.positive(name if name.startswith("baseline") else f"latency_{name}", getattr(self, name))
         checks.number("throughput_fps", self.throughput_fps, low=0)
+        if self.ratio_f32 is not None:
+            checks.positive("latency_ratio_f32", self.ratio_f32)
         checks.whole("latency_n", self.n, low=1)
         if self.ratio_lo > self.ratio_hi:
             raise BadInput("latency_ratio_lo", self.ratio_lo, f"give at most latency_ratio_hi, {self.ratio_hi}")
@@ -202,6 +208,27 @@ class Measurement(Plain):
 
 
 @dataclass(frozen=True)
+class Skipped(Plain):
+    """A trial that ended before training: no network as slow can score above ``bound``, and ``incumbent`` is reached.
+
+    It has no accuracy: only its channels, its size and its latency are known.
+    """
+
+    candidate: Candidate
+    kept: Mapping[str, int]
+    latency: Latency
+    bound: float
+    incumbent: float
+    params: int
+    macs: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kept", dict(self.kept))
+        if not checks.number("score_bound", self.bound) < checks.number("incumbent", self.incumbent):
+            raise BadInput("score_bound", self.bound, f"give less than the incumbent's score, {self.incumbent}")
+
+
+@dataclass(frozen=True)
 class Score(Plain):
     """What a measurement is worth to a goal, larger is better; ``terms`` say where the value comes from."""
 
@@ -235,6 +262,7 @@ class FailureKind(StrEnum):
     DEVICE = "device"
     DATA = "data"
     INTERRUPTED = "interrupted"
+    TIMEOUT = "timeout"
     SERVER = "server"
     UNKNOWN = "unknown"
 

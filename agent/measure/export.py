@@ -2,8 +2,9 @@
 
 import copy
 import os
+import tempfile
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,17 @@ from agent.measure.engine import openvino
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, TrialFailed
 
-PRECISIONS = ("f32", "bf16", "f16")
+PRECISIONS = ("f32", "bf16", "f16", "int8")
 PARITY_LIMIT = 1e-4
+ROOM = 2**16  # bytes that a disk which is not full has left
 
 
 @dataclass(frozen=True)
 class Exported:
     """A network on disk: `xml` with its weights beside it in `.bin`, `size_bytes` of both, and the shape of its input.
 
-    `precision` is the one to run it at. `network` is the source while it is at hand, for runners that take torch's.
+    `precision` is the one to run it at; that of an INT8 network is in the file itself. `network` is the source while it
+    is at hand, for runners that take torch's.
     """
 
     xml: Path
@@ -43,6 +46,8 @@ def export(
 ) -> Exported:
     """Write `network` as `folder/name.xml` and `.bin`, in f32 whatever `precision` it is to run at.
 
+    INT8 is made of that file by `agent.compress.quantise`.
+
     `example_input`: [1, ...], which fixes the input's shape. The network is left as it was. Raises `BadInput` for an
     unknown precision and `TrialFailed` where the network does not convert.
     """
@@ -51,11 +56,26 @@ def export(
     source = copy.deepcopy(network).float().eval()
     folder.mkdir(parents=True, exist_ok=True)
     xml = folder / f"{name}.xml"
-    # By default weights are stored in half precision: an "f32" model would be rounded without a word.
-    openvino.save_model(_convert(source, example_input), xml, compress_to_fp16=False)
+    save(_convert(source, example_input), xml)
     written = _write_onnx(source, example_input, folder / f"{name}.onnx") if onnx else None
+    return replace(sized(xml, precision, tuple(example_input.shape)), onnx=written, network=source)
+
+
+def save(model: "openvino.Model", xml: Path) -> None:
+    """Write a model, its weights as they are; raises `OSError` where the disk is full, which OpenVINO does not tell."""
+    try:
+        # By default weights are stored in half precision: an "f32" model would be rounded without a word.
+        openvino.save_model(model, xml, compress_to_fp16=False)
+    except RuntimeError:
+        with tempfile.TemporaryFile(dir=xml.parent) as probe:
+            probe.write(bytes(ROOM))
+        raise
+
+
+def sized(xml: Path, precision: str, input_shape: tuple[int, ...]) -> Exported:
+    """The network in the files `xml` and `.bin`."""
     size = xml.stat().st_size + xml.with_suffix(".bin").stat().st_size
-    return Exported(xml, written, precision, size, tuple(example_input.shape), source)
+    return Exported(xml, None, precision, size, input_shape)
 
 
 def _convert(network: nn.Module, example_input: torch.Tensor) -> "openvino.Model":

@@ -133,17 +133,26 @@ def re_estimate(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
 
 def bf16_pays(name: str, network: nn.Module, batch: Batch, loss: Loss, cache: Path | None = None) -> bool:
     """Whether training in bfloat16 is faster here: measured once per host, torch and `name`, then remembered."""
-    folder = cache or cache_folder()
-    path = folder / "bf16" / f"{name}-{platform.node()}-{torch.__version__}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        return bool(json.loads(path.read_text())["bf16"])
+    if known := arithmetic(name, cache):
+        return known == "bf16"
     with lock.exclusive("training"):
         seconds = {"f32": _seconds_per_step(network, batch, loss, False)}
         # Without instructions for it, one step in bfloat16 can take longer than a minute: it is not asked for four.
         seconds["bf16"] = _seconds_per_step(network, batch, loss, True, enough=4 * seconds["f32"])
     chosen = seconds["bf16"] < 0.95 * seconds["f32"]
-    replace_file(path, json.dumps({"bf16": chosen, "seconds_per_step": seconds}).encode())
+    replace_file(_choice(name, cache), json.dumps({"bf16": chosen, "seconds_per_step": seconds}).encode())
     return chosen
+
+
+def arithmetic(name: str, cache: Path | None = None) -> str | None:
+    """What training of `name` computes in on this host, "bf16" or "f32"; None where that was not measured yet."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return "bf16" if json.loads(_choice(name, cache).read_text())["bf16"] else "f32"
+    return None
+
+
+def _choice(name: str, cache: Path | None) -> Path:
+    return (cache or cache_folder()) / "bf16" / f"{name}-{platform.node()}-{torch.__version__}.json"
 
 
 def _seconds_per_step(

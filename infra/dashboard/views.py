@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.dashboard.text import number, percent, plain, points, score
-from infra.dashboard.trials import Question, Trial, question, share_kept, trials, widths
+from infra.dashboard.trials import ANSWERED, Question, Trial, question, share_kept, trials, widths
 from infra.dashboard.views_answer import Line, answer
 from infra.hub.rows import AgentRow, RunRow, SweepRow
 from objective.pareto import front
@@ -172,9 +172,13 @@ def progress(all_trials: Sequence[Trial], run_cap: int | None) -> Progress:
 
 
 def best_trial(all_trials: Sequence[Trial], asked: Question) -> Trial | None:
-    """The ended trial with the best value of the sweep's metric; the earlier one where two are equal."""
+    """The ended trial with the best value of the sweep's metric; the earlier one where two are equal.
+
+    A trial of pruning must have come to its score: what it logs while it trains is not its answer.
+    """
     sign = 1.0 if asked.maximize else -1.0
-    scored = [(sign * one.score, -one.number, one) for one in all_trials if one.score is not None and one.ended]
+    ended = [one for one in all_trials if one.ended and (one.outcome in ANSWERED or not asked.prunes)]
+    scored = [(sign * one.score, -one.number, one) for one in ended if one.score is not None]
     return max(scored, key=lambda entry: entry[:2])[2] if scored else None
 
 

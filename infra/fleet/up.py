@@ -23,7 +23,7 @@ from infra.fleet.summary import answer_text, document, trials_table
 from infra.fleet.supervise import Agent, Supervisor
 from infra.remote import SweepView, create_sweep, default_entity, download, read_sweep
 from objective.errors import BadInput
-from objective.sweepfile import read_sweep_file
+from objective.sweepfile import UPLOADS, read_sweep_file, upload_of
 
 LOOK_EVERY = 3.0  # seconds between two looks at the sweep
 TICK = 0.5
@@ -106,11 +106,12 @@ def client_environment(state: Mapping[str, Any]) -> dict[str, str]:
 
 def up(options: Options, screen: Screen | None = None) -> int:
     """Run the whole line; returns the exit code: 0 done, 130 stopped by the user. Raises `BadInput`, `StepFailed`."""
-    read_sweep_file(options.sweep_file)
+    config = read_sweep_file(options.sweep_file)
     with hold(options.data) as state, screen or Screen() as shown:
         data = options.data.resolve()
         fleet = Fleet(options, shown, state, HubProcess(data, options.host, options.port))
         fleet.impatient.install()
+        shown.say(f"What trials send to the hub: {UPLOADS[upload_of(config['parameters'])]}")
         try:
             _run(fleet)
         except Stopped:
@@ -244,7 +245,8 @@ def _trials(fleet: Fleet, sweep: str) -> SweepView:
 def standing(view: SweepView) -> str:
     """One line about a sweep: runs so far, how they ended, the best score."""
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(view.outcomes().items()))
-    scores = [run.summary["score"] for run in view.runs if isinstance(run.summary.get("score"), int | float)]
+    told = [run.summary.get("score") for run in view.runs if run.outcome == "scored"]
+    scores = [score for score in told if isinstance(score, int | float)]
     best = f"; best score {max(scores):.4f}" if scores else ""
     return f"{len(view.runs)}/{view.run_cap or '∞'} runs: {outcomes or 'none yet'}{best}"
 
@@ -257,11 +259,17 @@ def _tell(fleet: Fleet, view: SweepView, answer: Mapping[str, Any]) -> None:
     for line in answer_text(answer):
         fleet.screen.say(line)
     if answer["winner"]:
-        folder = download(answer["winner"]["artifact"], options.data / "winner" / answer["winner"]["run"])
-        fleet.screen.say(f"Files of the best: {folder}")
+        fleet.screen.say(f"Files of the best: {_files(options, answer['winner'])}")
     fleet.screen.say(
         f"Look again: prunefleet hub --data {options.data / 'hub'}, then {page(fleet.state['url'], view.path)}"
     )
     fleet.screen.say(f"Add a machine: prunefleet up {options.sweep_file} --host ADDRESS prints the line to paste there")
     text = json.dumps(document(view, options.agents, fleet.state.get("seconds", {}), answer), indent=1)
     options.answer.write_text(text + "\n")
+
+
+def _files(options: Options, winner: Mapping[str, Any]) -> Path:
+    """Where the winner's files lie: fetched from the hub, or where the trial left what was not to be uploaded."""
+    if winner["artifact"] is None:
+        return Path(winner["files"])
+    return download(winner["artifact"], options.data / "winner" / winner["run"])

@@ -126,7 +126,7 @@ def test_killed_parts_and_ctrl_c_lose_nothing(up_in, monkeypatch: pytest.MonkeyP
     answer = json.loads((up.folder / "demo.json").read_text())
     assert answer["sweep"] == sweep
     assert answer["agents"] == 2
-    assert answer["outcomes"] == {"scored": 10}, up.text()[-3000:]
+    _assert_answered(answer, 10)
     assert {"winner", "controls", "hypervolume_gain", "seconds"} <= set(answer)
     assert all(score is None or score for score in before.values())
     for told in ("Going on with sweep", "Look again", "Add a machine"):
@@ -150,9 +150,15 @@ def test_a_second_machine_joins_with_the_printed_lines(up_in, tmp_path: Path, mo
         assert done(process, up) == 0, up.text()[-3000:]
         other.wait(60)
         answer = json.loads((up.folder / "demo.json").read_text())
-        assert answer["outcomes"] == {"scored": 9}
+        _assert_answered(answer, 9)
         hosts = {trial["host"] for trial in answer["trials"]}
         assert len(hosts) == 2 and "pf-second" in hosts, (hosts, (tmp_path / "other.log").read_text()[-2000:])
+
+
+def _assert_answered(answer: dict, count: int) -> None:
+    """So many runs, each scored or too slow to win; none is lost, none is there twice."""
+    outcomes = answer["outcomes"]
+    assert sum(outcomes.values()) == count and set(outcomes) <= {"scored", "skipped"} and outcomes["scored"], answer
 
 
 def _pasted(up: Up) -> str:

@@ -1,7 +1,9 @@
 """What a session tells the server, in the vocabulary of a run; and files that are written whole or not at all."""
 
 import errno
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from objective.trial import (
     FailureKind,
     Latency,
     Measurement,
+    Skipped,
     TrialFailed,
 )
 
@@ -33,7 +36,7 @@ MEASURED = Measurement(Candidate({"a": 0.5}), {"a": 8}, Accuracy("top1", 0.92, 0
 class Run:
     """Stands for wandb's run."""
 
-    id, entity, project = "r1", "me", "p"
+    id, entity, project, sweep_id = "r1", "me", "p", "s1"
 
     def __init__(self, **summary: Any) -> None:
         self.summary: dict[str, Any] = dict(summary)
@@ -71,6 +74,47 @@ def test_a_second_attempt_clears_the_first_ones_failure() -> None:
     session, run = _session(failure_kind="disk_full", failure_stage="export", failure_message="x")
     session.scored(MEASURED, score(MEASURED, Goal()), {})
     assert run.summary["failure_kind"] is None and run.summary["outcome"] == "scored"
+
+
+def test_a_skipped_trial_has_a_latency_and_no_score() -> None:
+    """It says how fast it is and what it could not beat; nothing that an earlier attempt of the run came to stays."""
+    session, run = _session(failure_kind="disk_full", score=0.3, metric_drop=0.1)
+    session.skipped(Skipped(Candidate({}), {"a": 8}, LATENCY, 0.5, 0.7, 1, 2), {"measure": 3.0})
+    told = run.summary
+    assert (told["outcome"], told["latency_ratio"], told["baseline_p50_ms"]) == ("skipped", 0.5, 2.1)
+    assert (told["score_bound"], told["incumbent"], told["seconds_measure"]) == (0.5, 0.7, 3.0)
+    assert (told["score"], told["metric_drop"], told["failure_kind"]) == (None, None, None)
+    assert run.rows == [{"latency_ratio": 0.5}]
+    with pytest.raises(BadInput, match=r"score_bound: got 0\.8; give less than the incumbent"):
+        Skipped(Candidate({}), {"a": 8}, LATENCY, 0.8, 0.7, 1, 2)
+
+
+def test_a_rungs_score_is_no_score_of_a_failed_trial() -> None:
+    """What training logged on its way does not stand in the summary of a trial that came to nothing."""
+    session, run = _session(score=0.3)
+    session.failed(Failure(FailureKind.DIVERGED, "train", "nan"), {})
+    assert run.summary["score"] is None
+
+
+@pytest.mark.parametrize("trouble", ["hangs", "fails", "has none", "no sweep"])
+def test_without_word_of_the_incumbent_a_trial_goes_on(monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
+    """A server that hangs or fails, a sweep without a scored run, a run without a sweep: none, and soon."""
+    session, run = _session()
+    over = threading.Event()
+
+    def api(**_: object) -> Any:
+        if trouble == "hangs":
+            over.wait(30)
+        if trouble != "has none":
+            raise ConnectionError
+        return SimpleNamespace(runs=lambda *_, **__: [])
+
+    monkeypatch.setattr(report, "INCUMBENT_S", 0.1)
+    monkeypatch.setattr(report.wandb, "Api", api)
+    if trouble == "no sweep":
+        run.sweep_id = None  # type: ignore[assignment]
+    assert session.incumbent() is None
+    over.set()
 
 
 @pytest.mark.parametrize(
@@ -114,6 +158,23 @@ def test_a_run_that_cannot_be_opened_is_the_hosts_failure(
     with pytest.raises(TrialFailed) as told:
         report.start(Stop())
     assert told.value.failure.kind is kind
+
+
+@pytest.mark.parametrize(("word", "quiet"), [("metrics", True), ("bundles", False), (None, False)])
+def test_the_client_keeps_back_what_may_not_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str | None, quiet: bool
+) -> None:
+    """With `upload: metrics` in the file that the agent wrote neither console, packages, metadata nor git state."""
+    given: list[Any] = []
+    monkeypatch.setattr(report.wandb, "init", lambda **options: given.append(options["settings"]) or Run())
+    if word:
+        (tmp_path / "params.yaml").write_text(f"wandb_version: 1\nupload: {{desc: null, value: {word}}}\n")
+        monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(tmp_path / "params.yaml"))
+    report.start(Stop())
+    report.start(Stop(), upload=word)
+    for settings in given:
+        assert settings.save_code is False
+        assert (settings.console == "off", bool(settings.x_disable_meta), bool(settings.disable_git)) == (quiet,) * 3
 
 
 def test_a_refused_key_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ from agent.request import from_config
 from agent.trial import Bench, Trial, run_trial
 from agent.watch import Watch
 from objective.errors import BadInput
-from objective.trial import Candidate, Failure, FailureKind, TrialFailed
+from objective.score import values
+from objective.trial import Candidate, Failure, FailureKind, Skipped, TrialFailed
 
 CONFIG = {"task": "support_tiny_task:TinyTask", "objective": {"kind": "fastest", "max_drop": 0.05}}
 STAGES = ["prune", "export", "measure", "recalibrate", "train", "evaluate", "export_final", "parity"]
@@ -36,7 +37,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
         return replace(prepare(from_config(CONFIG), None, Watch().during), seconds_to_measure=0.2)
 
 
-def _run(bench: Bench, tmp_path: Path, watch: Watch | None = None, **ratios: float) -> Trial | Failure:
+def _run(bench: Bench, tmp_path: Path, watch: Watch | None = None, **ratios: float) -> Trial | Skipped | Failure:
     return run_trial(Candidate(ratios, epochs=0.5), bench, tmp_path, watch or Watch())
 
 
@@ -84,6 +85,48 @@ def test_a_trial_tells_energy_with_its_source(bench: Bench, tmp_path: Path) -> N
     told = summary(result.measurement, result.score)
     assert (told["energy_mj"], told["energy_source"]) == (energy.mj, "rapl")
     assert read_samples(tmp_path / "samples.json.gz").latency == result.measurement.worst
+
+
+def test_a_candidate_that_is_too_slow_to_win_is_not_trained(bench: Bench, tmp_path: Path) -> None:
+    """Where the best so far is out of reach at its latency it ends before training, its latency measured."""
+    asked: list[str] = []
+
+    def incumbent() -> float:
+        asked.append("now")
+        return 0.99
+
+    watch = Watch(incumbent=incumbent)
+    result = _run(bench, tmp_path, watch, conv2=0.5)
+    assert isinstance(result, Skipped) and result.incumbent == 0.99 > result.bound
+    assert result.kept == {"conv1": 64, "conv2": 32, "conv3": 64} and result.latency.ratio > 0
+    assert list(watch.seconds) == STAGES[:3] and asked == ["now"]
+    assert Skipped.from_json(result.to_json()) == result
+
+
+@pytest.mark.parametrize("incumbent", [None, 0.0])
+def test_a_candidate_that_may_still_win_is_trained(bench: Bench, tmp_path: Path, incumbent: float | None) -> None:
+    """Without a best so far, or with one that it may beat, nothing is skipped."""
+    assert isinstance(_run(bench, tmp_path, Watch(incumbent=lambda: incumbent), conv2=0.5), Trial)
+
+
+def test_nothing_is_skipped_where_the_sweep_says_so(bench: Bench, tmp_path: Path) -> None:
+    """With `recipe.skip: false`, and for the whole front of accuracy against latency, every candidate is trained."""
+    for changed in (replace(bench, skip=False), replace(bench, goal=replace(bench.goal, kind="pareto"))):
+        assert isinstance(_run(changed, tmp_path, Watch(incumbent=lambda: 0.99)), Trial)
+
+
+def test_every_rung_has_a_score(bench: Bench, tmp_path: Path) -> None:
+    """Rows with the validation metric say what they would come to, so that early termination can judge them."""
+    rows: list[dict[str, float]] = []
+    result = run_trial(Candidate({}, epochs=2.0), bench, tmp_path, Watch(log=lambda row: rows.append(dict(row))))
+    assert isinstance(result, Trial)
+    rungs = [row for row in rows if "train_loss" in row and "val_top1" in row]
+    assert len(rungs) == bench.task.rungs - 1 and all("score" in row for row in rungs)
+    assert [row for row in rows if "score" in row] == rungs
+    last = rungs[-1]
+    drop = bench.baseline.metrics["validation"]["top1"] - last["val_top1"]
+    ratio = result.measurement.worst.ratio
+    assert last["score"] == pytest.approx(float(values(last["val_top1"], drop, ratio, bench.goal)))
 
 
 def test_the_dense_network_is_not_touched(bench: Bench, tmp_path: Path) -> None:
@@ -136,6 +179,9 @@ def test_a_loss_that_is_not_finite_is_the_candidates(
         ("train", RuntimeError("DefaultCPUAllocator: can't allocate memory: tried 9 bytes"), FailureKind.OUT_OF_MEMORY),
         ("measure", RuntimeError("CUDA out of memory. Tried to allocate"), FailureKind.OUT_OF_MEMORY),
         ("measure", RuntimeError("Exception from src/inference: device lost"), FailureKind.DEVICE),
+        ("train", RuntimeError("CUDA error: an illegal memory access was encountered"), FailureKind.DEVICE),
+        ("evaluate", RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp: gone"), FailureKind.DEVICE),
+        ("train", TrialFailed(Failure(FailureKind.TIMEOUT, "train", "too long")), FailureKind.TIMEOUT),
         ("data", BadInput("data", "x.gz", "replace this file"), FailureKind.DATA),
         ("baseline", BadInput("baseline", "abc", "run plan again"), FailureKind.DATA),
         ("prune", BadInput("kept.a", 0, "keep 1 to 8"), FailureKind.INFEASIBLE),

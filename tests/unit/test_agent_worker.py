@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from agent.measure import device
 from agent.measure.samples import read_samples
 from agent.stop import Stop
 from objective.errors import BadInput
-from objective.trial import Failure, FailureKind, Measurement, Score, TrialFailed
+from objective.trial import Failure, FailureKind, Measurement, Score, Skipped, TrialFailed
 
 CONFIG: dict[str, Any] = {
     "task": "support_tiny_task:TinyTask",
@@ -33,7 +35,9 @@ class Told:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = dict(config)
         self.noted: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
         self.rows: list[Mapping[str, float]] = []
+        self.published: list[str] = []
         self.files: dict[str, bytes] = {}
         self.said: list[object] = []
         self.finished: tuple[int, bool] | None = None
@@ -48,12 +52,22 @@ class Told:
         return False
 
     def publish(self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any]) -> str:
+        self.published.append(kind)
         if kind == "candidate":
             self.files = {file.name: file.read_bytes() for file in files}
         return "v0"
 
     def scored(self, measurement: Measurement, score: Score, seconds: Mapping[str, float]) -> None:
         self.said.append((measurement, score, dict(seconds)))
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        self.summary |= values
+
+    def skipped(self, skipped: Skipped, seconds: Mapping[str, float]) -> None:
+        self.said.append((skipped, dict(seconds)))
+
+    def incumbent(self) -> float | None:
+        return None
 
     def failed(self, failure: Failure, seconds: Mapping[str, float]) -> None:
         self.said.append(failure)
@@ -90,6 +104,7 @@ def test_a_trial_tells_its_score_and_hands_over_its_files(
     """A scored trial exits 0, says where it ran and with what, and publishes files without a pickle among them."""
     told, code = run()
     assert code == 0 and told.finished == (0, False)
+    assert told.summary["arithmetic"] in ("f32", "bf16")
     assert told.noted["kept"] == {"conv1": 32, "conv2": 64, "conv3": 64}
     assert {"device", "host", "task_hash", "data_hash", "baseline_hash", "versions"} <= set(told.noted)
     measurement, score, seconds = told.said[0]
@@ -112,11 +127,23 @@ def test_a_trial_tells_its_score_and_hands_over_its_files(
     assert capsys.readouterr().out.count("\n") == 1
 
 
+def test_a_trial_that_cannot_win_ends_well(
+    run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It exits 0 as skipped, in one line, and publishes nothing."""
+    monkeypatch.setattr(Told, "incumbent", lambda self: 0.99)
+    told, code = run()
+    assert (code, told.finished, told.files) == (0, (0, False), {})
+    skipped, seconds = told.said[0]
+    assert skipped.incumbent == 0.99 and "measure" in seconds and "train" not in seconds
+    assert capsys.readouterr().out.startswith("skipped: latency ratio")
+
+
 def test_a_candidates_failure_is_an_answer(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loss that is not finite exits 0 and is not tried again."""
     run()
     monkeypatch.setattr(TinyTask, "lr", 1e30)
-    told, code = run()
+    told, code = run(CONFIG | {"recipe": {"epochs": 0.3}})
     assert (code, told.finished) == (0, (0, False)) and told.said[0].kind is FailureKind.DIVERGED
 
 
@@ -134,9 +161,59 @@ def test_a_hosts_failure_hands_the_run_back(
 
     run()
     monkeypatch.setattr(TinyTask, "fit", fit)
-    told, code = run()
+    told, code = run(CONFIG | {"recipe": {"epochs": 0.3}})
     assert (code, told.finished) == (1, (1, True)) and told.said[0].kind is kind
     assert capsys.readouterr().err.strip().count("\n") == 0
+
+
+def test_a_trial_that_takes_too_long_is_handed_back(run: Any) -> None:
+    """Its time over it ends at its next stage: exit 1, to be tried again."""
+    told, code = run(CONFIG | {"recipe": {"epochs": 0.2, "timeout_minutes": 1e-4}})
+    assert (code, told.finished) == (1, (1, True)) and told.said[0].kind is FailureKind.TIMEOUT
+
+
+def test_a_repeated_candidate_answers_from_this_host(run: Any) -> None:
+    """The second run of one configuration measures and trains nothing, and says so."""
+    first, _ = run()
+    again, code = run()
+    assert code == 0 and again.summary["recalled"] == ["measure", "train", "deploy"] and "recalled" not in first.summary
+    assert again.said[0][0] == first.said[0][0] and set(again.files) == set(first.files)
+    assert not {"export", "measure", "train", "evaluate"} & set(again.said[0][2])
+
+
+def test_metrics_alone_leave_the_host_where_that_is_asked(run: Any, tmp_path: Path) -> None:
+    """Neither the dense network nor the candidate's files are published; the latter stay in the cache."""
+    told, code = run(CONFIG | {"upload": "metrics"})
+    assert code == 0 and not told.published
+    left = {path.name for path in (tmp_path / "cache" / "bundles" / "run1").iterdir()}
+    assert left == {"kept.json", "weights.safetensors", "model.xml", "model.bin", "benchmark.json", "parity.json"}
+
+
+def test_the_tasks_source_leaves_where_that_is_asked(run: Any) -> None:
+    """With `upload: all` the candidate's files have it; with the default they do not (see above)."""
+    told, _ = run(CONFIG | {"upload": "all"})
+    assert b"class TinyTask" in told.files["task.py"] and "dense" in told.published
+
+
+WATCHDOG = """
+import sys, time
+from agent.watchdog import Watchdog
+dog = Watchdog(time.monotonic() + 0.2, lambda: print("told", flush=True))
+dog.start()
+if "off" in sys.argv:
+    dog.call_off()
+    sys.exit(0)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("word", "ended"), [("hang", (1, "told\n")), ("off", (0, ""))])
+def test_a_trial_that_hangs_is_ended(word: str, ended: tuple[int, str]) -> None:
+    """The server is told and the process ends with code 1; a trial that ended by itself is let be."""
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHDOG, word], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == ended
 
 
 def test_missing_data_is_the_hosts_failure(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

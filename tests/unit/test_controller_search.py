@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_pruning import DENSE, GROUPS, WIDTHS, Problem, kept_of, sweep, sweep_config
+from support_pruning import DENSE, GOAL, GROUPS, WIDTHS, Problem, kept_of, sweep, sweep_config
 
 from infra.controller import __main__ as process
 from infra.controller import surrogate
@@ -23,11 +23,14 @@ from infra.controller.random import RandomSearch
 from infra.controller.surrogate import Form, fit
 from objective.errors import BadInput
 from objective.goal import Goal
+from objective.score import bound, hopeless
 from objective.space import Space
 
 
-def play(problem: Problem, method: str, seed: int, count: int = 20) -> list[tuple[StoredTrial, dict[str, int]]]:
-    """`count` trials by two agents: each suggestion is made while one trial runs."""
+def play(
+    problem: Problem, method: str, seed: int, count: int = 20, skip: bool = False
+) -> list[tuple[StoredTrial, dict[str, int]]]:
+    """`count` trials by two agents: each suggestion is made while one trial runs; `skip` those that cannot win."""
     spec = sweep(method, problem.profile(seed) if method == "bayes" else None, name=f"s{seed}")
     controller = BayesSearch() if method == "bayes" else RandomSearch()
     done: list[tuple[StoredTrial, dict[str, int]]] = []
@@ -38,8 +41,18 @@ def play(problem: Problem, method: str, seed: int, count: int = 20) -> list[tupl
         answer = controller.suggest(spec, seen, spec.seed(len(seen)))
         assert isinstance(answer, Suggestion)
         kept = kept_of(answer)
-        done.append((problem.trial(f"t{place}", answer.params, kept, seed), kept))
+        trial = problem.trial(f"t{place}", answer.params, kept, seed)
+        done.append((skipped(trial, seen) if skip else trial, kept))
     return done
+
+
+def skipped(trial: StoredTrial, seen: list[StoredTrial]) -> StoredTrial:
+    """The trial, without an accuracy where it could not have beaten the best that was seen."""
+    best = max((each.value for each in seen if each.value is not None), default=None)
+    assert trial.latency_ratio is not None
+    if not hopeless(bound(trial.latency_ratio, GOAL, DENSE), best, GOAL):
+        return trial
+    return replace(trial, value=None, drop=None, metric=None, outcome="skipped")
 
 
 def found(problem: Problem, done: list[tuple[StoredTrial, dict[str, int]]]) -> float:
@@ -171,6 +184,41 @@ def test_skipped_trials_teach_latency(twelve: list[StoredTrial]) -> None:
     space = ChannelGrid(sweep(profile=PROFILE), PROFILE)
     facts = read(space, [replace(trial, outcome="skipped", drop=None, value=None) for trial in twelve])
     assert (len(facts.latency_at), len(facts.drop_at)) == (12, 0)
+
+
+def test_skipped_trials_teach_no_accuracy(twelve: list[StoredTrial]) -> None:
+    """The model of the drop and the best that the search builds on are those without them, the latency's knows more."""
+    space = ChannelGrid(sweep(profile=PROFILE), PROFILE)
+    skipped = [replace(trial, outcome="skipped", drop=None, value=None) for trial in twelve[8:]]
+    with_them, without = (
+        Search(space, PROFILE, Goal(max_drop=0.02), read(space, trials), 0)
+        for trials in ([*twelve[:8], *skipped], twelve[:8])
+    )
+    here = space.matrix([kept for trial in skipped if (kept := space.tried(trial)) is not None])
+    told = np.log([trial.latency_ratio for trial in skipped])
+    assert np.array_equal(with_them._drop.predict(here).mean, without._drop.predict(here).mean)
+    off = [np.abs(each._latency.predict(here).mean - told).max() for each in (with_them, without)]
+    assert off[0] < 0.5 * off[1]
+    assert len(with_them._reached) == len(without._reached) == 8
+
+
+def test_skipped_trials_are_not_tried_again(twelve: list[StoredTrial]) -> None:
+    """Their place is taken, for they would be skipped again."""
+    spec = sweep(profile=PROFILE)
+    first = suggestion(spec, twelve)
+    skipped = replace(twelve[-1], name="s", params=first.params, outcome="skipped", drop=None, value=None)
+    assert kept_of(suggestion(spec, [*twelve, skipped])) != kept_of(first)
+
+
+@pytest.mark.slow
+def test_skipping_costs_the_search_nothing() -> None:
+    """Where trials that cannot win are not trained, twenty trials find as good a candidate as where all are."""
+    found_by = {True: [], False: []}
+    for seed in (1, 2):
+        problem = Problem.seeded(100 + seed)
+        for skip, reached in found_by.items():
+            reached.append(found(problem, play(problem, "bayes", seed, skip=skip)))
+    assert np.mean(found_by[True]) > np.mean(found_by[False]) - 0.02
 
 
 def test_infeasible_regions_are_avoided(twelve: list[StoredTrial]) -> None:

@@ -50,6 +50,24 @@ def test_best_is_the_best_score_of_an_ended_trial(view: SweepView) -> None:
     assert (view.best.name, view.best_within) == ("run005", True)
 
 
+def test_a_skipped_trial_counts_and_shows_its_latency() -> None:
+    """It has ended, stands in the progress bar under its own name, and is neither best nor on the front."""
+    summary = {"outcome": "skipped", "latency_ratio": 0.9, "latency_p10_ms": 1.8, "score": None, "score_bound": 0.1}
+    view = sweep_view(sweep_row(), [*trial_rows(), run_row(9, summary=summary)])
+    assert ("skipped", 1) in view.progress.parts and view.progress.ended == 8
+    skipped = view.trials[-1]
+    assert (skipped.ratio, skipped.ms, skipped.score, skipped.measured) == (0.9, 1.8, None, False)
+    assert view.best is not None and view.best.name == "run005"
+    assert "run009" not in by_name(chart(view, "tradeoff")["points"])
+
+
+def test_what_a_trial_logged_on_its_way_does_not_win() -> None:
+    """The score of a rung is no answer: a trial that was killed there is not the best."""
+    lost = run_row(9, state=RunState.CRASHED, summary={"score": 0.99, "val_top1": 0.9, "latency_ratio": 0.1})
+    view = sweep_view(sweep_row(), [*trial_rows(), lost])
+    assert view.best is not None and view.best.name == "run005"
+
+
 def test_best_without_a_feasible_trial_says_so() -> None:
     """While no trial meets the limit the best is shown as outside of it."""
     view = sweep_view(sweep_row(), [trial_row(1, (16, 16, 32), 0.90, 0.2, "explore")])

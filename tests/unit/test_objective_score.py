@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from objective.errors import BadInput
 from objective.goal import Goal
 from objective.pareto import hypervolume
-from objective.score import best, feasible, score, values
+from objective.score import GAIN, best, bound, feasible, hopeless, score, values
 from objective.trial import Accuracy, Candidate, Device, Latency, Measurement
 
 DENSE = 0.93
@@ -178,3 +178,40 @@ def test_many_are_scored_as_one_is() -> None:
     """The vectorised formula gives what it gives one at a time."""
     grid = np.linspace(-0.01, 0.05, 7)
     assert values(DENSE - grid, grid, 0.4, GOALS[0]).tolist() == [worth(GOALS[0], drop, 0.4) for drop in grid]
+
+
+gains = st.floats(0, 0.05)
+
+
+@given(goals, drops, ratios, gains)
+def test_no_network_scores_above_its_bound(goal: Goal, drop: float, ratio: float, gain: float) -> None:
+    """Whatever training makes of a candidate, unless it gains more than the margin, it scores below the bound."""
+    drop = max(drop, -gain)
+    assert worth(goal, drop, ratio) <= bound(ratio, goal, DENSE, 2.0, gain) + 1e-15
+
+
+@given(goals, drops, ratios, drops, ratios)
+def test_what_would_win_is_never_hopeless(goal: Goal, d1: float, r1: float, d2: float, r2: float) -> None:
+    """A candidate whose score would come to more than the incumbent's is trained."""
+    incumbent, would = worth(goal, d1, r1), worth(goal, max(d2, -GAIN), r2)
+    if hopeless(bound(r2, goal, DENSE, 2.0), incumbent, goal):
+        assert would <= incumbent
+
+
+@given(goals, ratios, ratios, gains, gains)
+def test_the_bound_falls_with_latency_and_rises_with_the_margin(
+    goal: Goal, r1: float, r2: float, g1: float, g2: float
+) -> None:
+    """A slower candidate is never more hopeful, a larger margin never less."""
+    bounds = [bound(max(r1, r2), goal, DENSE, 2.0, min(g1, g2)), bound(min(r1, r2), goal, DENSE, 2.0, max(g1, g2))]
+    assert bounds[0] <= bounds[1]
+
+
+def test_slower_than_the_incumbent_is_hopeless_where_the_fastest_is_sought() -> None:
+    """And only there, and only where there is an incumbent: for the front of both figures everything is tried."""
+    for ratio, expected in ((0.39, False), (0.41, True)):
+        assert hopeless(bound(ratio, GOALS[0], DENSE), worth(GOALS[0], 0.0, 0.4), GOALS[0]) is expected
+    assert not hopeless(bound(2.0, GOALS[0], DENSE), None, GOALS[0])
+    assert not hopeless(bound(2.0, GOALS[5], DENSE), worth(GOALS[5], 0.0, 0.1), GOALS[5])
+    assert hopeless(bound(0.6, GOALS[2], DENSE), worth(GOALS[2], 0.05, 0.4), GOALS[2])  # beyond the limit on latency
+    assert not hopeless(bound(0.49, GOALS[2], DENSE), worth(GOALS[2], 0.0, 0.4), GOALS[2])

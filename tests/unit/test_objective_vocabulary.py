@@ -14,15 +14,31 @@ PAGE = (Path(__file__).parents[2] / "docs" / "vocabulary.md").read_text()
 NAMES = set(re.findall(r"`([a-z_0-9<>]+)`", PAGE))
 DEVICE = Device("local", "cpu", "h", "c", 2, 8.0, "linux", {}, "none")
 LATENCY = Latency(
-    DEVICE, "f32", 0.5, 0.4, 0.6, 1.0, 1.1, 1.2, 1.3, 2.0, 2.1, 900.0, 40, energy=Energy(4.0, 8.0, "rapl")
+    DEVICE,
+    "int8",
+    0.5,
+    0.4,
+    0.6,
+    1.0,
+    1.1,
+    1.2,
+    1.3,
+    2.0,
+    2.1,
+    900.0,
+    40,
+    ratio_f32=0.2,
+    energy=Energy(4.0, 8.0, "rapl"),
 )
 FULL = Measurement(
-    Candidate({"a": 0.5}), {"a": 8}, Accuracy("top1", 0.92, 0.9, 0.91, 0.3, 0.5), 0.01, (LATENCY,), 1, 2, 3
+    Candidate({"a": 0.5}), {"a": 8}, Accuracy("top1", 0.92, 0.9, 0.91, 0.3, 0.5, 0.93), 0.01, (LATENCY,), 1, 2, 3
 )
 SCORE = score(FULL, Goal())
 
 
-@pytest.mark.parametrize("key", [*summary(FULL, SCORE), *FAILURE_KEYS])
+@pytest.mark.parametrize(
+    "key", [*summary(FULL, SCORE), *FAILURE_KEYS, "score_bound", "incumbent", "recalled", "arithmetic"]
+)
 def test_every_key_of_a_summary_is_documented(key: str) -> None:
     """A key that a trial writes has its row, whatever the metric is called."""
     assert key.replace("top1", "<metric>") in NAMES

@@ -23,6 +23,30 @@ parameters:
   recipe: {parameters: {epochs: {value: 0.5}, lr: {values: [%s]}}}
   ratio: {parameters: {conv1: {value: 0.5}}}
 """
+LATENCY_FIRST = """
+program: prunefleet
+command: ["${env}", "%s", "-m", "agent", trial]
+method: grid
+run_cap: 2
+metric: {name: score, goal: maximize}
+parameters:
+  task: {value: "support_tiny_task:TinyTask"}
+  objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.2}}}
+  recipe: {parameters: {epochs: {value: 1}}}
+  ratio: {parameters: {conv2: {values: [0.75, 0.0, 0.5]}}}
+"""
+EARLY = """
+program: prunefleet
+command: ["${env}", "%s", "-m", "agent", trial]
+method: grid
+early_terminate: {type: hyperband, min_iter: 2, eta: 2}
+metric: {name: score, goal: maximize}
+parameters:
+  task: {value: "support_tiny_task:TinyTask"}
+  objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.2}}}
+  recipe: {parameters: {epochs: {value: 1}, skip: {value: false}}}
+  ratio: {parameters: {conv2: {values: [0.75, 0.0]}}}
+"""
 
 
 class Lab:
@@ -39,8 +63,12 @@ class Lab:
 
     def sweep(self, *rates: float) -> str:
         """A new sweep with one trial per learning rate; its path."""
+        return self.make(SWEEP % (sys.executable, ", ".join(f"{rate:.1e}" for rate in rates)))
+
+    def make(self, text: str) -> str:
+        """A new sweep of that file; its path."""
         path = self.hub.folder / "sweep.yaml"
-        path.write_text(SWEEP % (sys.executable, ", ".join(f"{rate:.1e}" for rate in rates)))
+        path.write_text(text)
         output = self.hub.run(sys.executable, "-m", "wandb", "sweep", "--project", "lab", str(path))
         return "local/lab/" + output.split("wandb agent local/lab/")[1].split()[0]
 
@@ -83,6 +111,37 @@ def test_trials_without_a_plan_are_scored_or_diverge(lab: Lab) -> None:
     assert len([name for name in names if name.startswith("dense-")]) == 1
 
 
+def test_a_trial_that_cannot_beat_the_best_ends_as_skipped(lab: Lab) -> None:
+    """The second trial hears of the first one's score, is slower, and ends untrained; it counts towards run_cap."""
+    sweep = lab.make(LATENCY_FIRST % sys.executable)
+    agent = lab.agent(sweep)
+    output, _ = agent.communicate(timeout=150)
+    assert agent.returncode == 0, output
+    first, second = sorted(lab.runs(sweep), key=lambda run: -run["config"]["ratio"]["conv2"])
+    assert first["summary"]["outcome"] == "scored" and first["summary"]["score"] > 0.1
+    told = second["summary"]
+    assert (second["state"], told["outcome"]) == ("finished", "skipped")
+    assert told["incumbent"] == first["summary"]["score"] > told["score_bound"]
+    assert told["latency_ratio"] > 0.9 and not {"score", "metric_drop", "seconds_train"} & set(told)
+    assert f"candidate-{second['name']}" not in _artifacts(lab)
+    text = """query S($name: String!) { project(name: "lab") { sweep(sweepName: $name) { state } } }"""
+    state = lab.hub.query(text, name=sweep.rsplit("/", 1)[1])["project"]["sweep"]["state"]
+    assert state == "FINISHED" and len(lab.runs(sweep)) == 2
+
+
+@pytest.mark.slow
+def test_a_rung_reaches_early_termination(lab: Lab) -> None:
+    """The hub judges a trial by the scores of its rungs: one that is slower is stopped before its end."""
+    sweep = lab.make(EARLY % sys.executable)
+    agent = lab.agent(sweep, TINY_SECONDS="25")
+    output, _ = agent.communicate(timeout=240)
+    assert agent.returncode == 0, output
+    good, bad = sorted(lab.runs(sweep), key=lambda run: -run["config"]["ratio"]["conv2"])
+    assert good["summary"]["outcome"] == "scored"
+    assert bad["summary"]["failure_kind"] == "interrupted" and "server asked" in bad["summary"]["failure_message"]
+    assert bad["summary"].get("score") is None and "outcome" not in bad["summary"]
+
+
 def test_a_terminated_trial_comes_back_and_a_stopped_one_ends(lab: Lab) -> None:
     """SIGTERM hands the run back, and it is resumed under its id; the server's stop then ends it with exit code 0."""
     sweep = lab.sweep(0.05)
@@ -96,7 +155,7 @@ def test_a_terminated_trial_comes_back_and_a_stopped_one_ends(lab: Lab) -> None:
     lab.hub.query("mutation S($id: ID!) { stopRun(input: {id: $id}) { success } }", id=again["id"])
     wait_for(lambda: _trial_of(first["name"], 0) == 0, 50)
     ended = wait_for(lambda: [run for run in lab.runs(sweep) if run["state"] not in ("running", "pending")], 20)[0]
-    assert ended["summary"]["failure_kind"] == "interrupted" and "score" not in ended["summary"]
+    assert ended["summary"]["failure_kind"] == "interrupted" and ended["summary"].get("score") is None
     assert "server asked" in ended["summary"]["failure_message"]
 
 
