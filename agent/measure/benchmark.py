@@ -110,9 +110,7 @@ def compare_many(
     long. `meter` reads energy in a run of its own. Raises `BadInput` for a candidate named "dense" or another precision
     than the runner's, and `TrialFailed` with kind DEVICE where the device refuses a network.
     """
-    if DENSE in candidates or (precision is not None and precision != runner.precision):
-        got, field = (DENSE, "candidates") if DENSE in candidates else (precision, "precision")
-        raise BadInput(field, got, f"name it otherwise; the runner computes in {runner.precision}")
+    _check(candidates, runner, precision)
     models: dict[str, tuple[Model, Runner]] = {DENSE: (dense, runner)}
     models |= {name: (model, (runners or {}).get(name, runner)) for name, model in candidates.items()}
     sessions = _load(models, loads)
@@ -124,19 +122,22 @@ def compare_many(
         fps = {name: each.throughput(throughput_s) if throughput_s else 0.0 for name, each in first.items()}
         energy = per_inference(meter, first, seed) if meter else {}
         after = conditions()
-    latencies = {
-        name: replace(
-            rounds.latency(name, device, fps[name]),
-            settings=models[name][1].settings(),
-            before=before,
-            after=after,
-            energy=energy.get(name),
-        )
-        for name in models
-    }
+
+    def latency(name: str) -> Latency:
+        settings, found = models[name][1].settings(), rounds.latency(name, device, fps[name])
+        return replace(found, settings=settings, before=before, after=after, energy=energy.get(name))
+
     slots = {name: np.array(values) for name, values in rounds.slots.items()}
     calls = {name: np.concatenate(parts) for name, parts in rounds.calls.items()}
-    return Sitting(latencies, slots, calls, rounds.loads)
+    return Sitting({name: latency(name) for name in models}, slots, calls, rounds.loads)
+
+
+def _check(candidates: Mapping[str, Model], runner: Runner, precision: str | None) -> None:
+    """Refuse what would mislead: a candidate called "dense", or another precision than the runner's."""
+    if DENSE in candidates:
+        raise BadInput("candidates", DENSE, "name it otherwise: that is the dense model's name")
+    if precision is not None and precision != runner.precision:
+        raise BadInput("precision", precision, f"the runner computes in {runner.precision}")
 
 
 def _load(models: Mapping[str, tuple[Model, Runner]], loads: int) -> dict[str, Sequence[Session]]:

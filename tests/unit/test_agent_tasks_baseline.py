@@ -90,7 +90,7 @@ def test_processes_that_start_together_train_once(store: Folder, monkeypatch: py
     for caller in callers:
         caller.start()
     for caller in callers:
-        caller.join(60)
+        caller.join(300)
     assert len(set(got)) == 1 and len(got) == 3 and len(fits) == 1
 
 

@@ -85,9 +85,9 @@ def test_re_estimation_averages_all_batches_alike() -> None:
 
 def test_the_arithmetic_is_chosen_once_per_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """bfloat16 is taken where it is faster, and the measurement is not repeated."""
-    monkeypatch.setattr(training, "_seconds_per_step", lambda *given: 0.1 if given[-1] else 0.2)
+    monkeypatch.setattr(training, "_seconds_per_step", lambda *given, **_: 0.1 if given[-1] else 0.2)
     assert bf16_pays("tiny", _small(), (IMAGES, LABELS), _loss, tmp_path)
-    monkeypatch.setattr(training, "_seconds_per_step", lambda *given: 0.2 if given[-1] else 0.1)
+    monkeypatch.setattr(training, "_seconds_per_step", lambda *given, **_: 0.2 if given[-1] else 0.1)
     assert bf16_pays("tiny", _small(), (IMAGES, LABELS), _loss, tmp_path)
     assert not bf16_pays("other", _small(), (IMAGES, LABELS), _loss, tmp_path)
     notes = [json.loads(path.read_text()) for path in (tmp_path / "bf16").iterdir()]
