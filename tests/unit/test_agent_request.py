@@ -87,6 +87,11 @@ def test_what_the_agent_added_is_no_part_of_the_request() -> None:
         ({"upload": "weights"}, "parameters.upload: got {'value': 'weights'}; write one constant"),
         ({"measure": {"device": "phone"}}, "measure.device: got 'phone'"),
         ({"measure": {"runner": "tflite"}}, "measure.runner: got 'tflite'; write one of openvino_cpu"),
+        (
+            {"measure": {"runner": "torch_cpu", "precision": "int8"}},
+            "measure.precision: got 'int8'; write openvino_cpu",
+        ),
+        ({"measure": {"precision": "f8"}}, "measure.precision: got 'f8'; write one of f32, bf16, f16, int8"),
         ({"measure": {"threads": 0}}, "measure.threads: got 0"),
         ({"measure": {"runner": "command", "energy": "rapl"}}, "nothing tells the energy of command"),
         ({"measure": {"runner": "torch_cuda", "energy": "rapl"}}, "measure.energy: got 'rapl'; write nvml"),

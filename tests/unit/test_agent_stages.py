@@ -177,7 +177,7 @@ def test_a_repeated_candidate_is_only_pruned(bench: Bench, tmp_path: Path) -> No
     assert (again.measurement, again.score, again.parity) == (first.measurement, first.score, first.parity)
     states = zip(first.network.state_dict().values(), again.network.state_dict().values(), strict=True)
     assert all(torch.equal(*pair) for pair in states) and not again.network.training
-    for name in ("model.xml", "model.bin"):
+    for name in ("model.xml", "model.bin", "samples.json.gz"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     assert bytes_of({"x": again.exported.xml})["x"].numel() > 0
 
@@ -200,9 +200,11 @@ def _stop_at(stage: str) -> Watch:
     return watch
 
 
-@pytest.mark.parametrize("change", [{"epochs": 0.6}, {"seed": 7}, {"ratios": {"conv2": 0.25}}])
+@pytest.mark.parametrize(
+    "change", [{"epochs": 0.6}, {"seed": 7}, {"ratios": {"conv2": 0.25}}, {"importance": "l1"}, {"ranking": "filter"}]
+)
 def test_another_candidate_is_trained_itself(bench: Bench, change: dict[str, object]) -> None:
-    """Channels, epochs and seed are all part of what is remembered."""
+    """Channels and how they were chosen, epochs and seed are all part of what is remembered."""
     remembered(bench, CANDIDATE).keep("train", *_about(bench, CANDIDATE), value={})
     other = replace(CANDIDATE, **change)  # type: ignore[arg-type]
     assert remembered(bench, other).recall("train", *_about(bench, other)) is None

@@ -11,7 +11,7 @@ import pytest
 import torch
 from support_tiny_task import TinyTask
 
-from agent import trial
+from agent import bench as bench_module
 from agent.bench import prepare
 from agent.failures import explain
 from agent.measure import device
@@ -25,7 +25,7 @@ from objective.score import values
 from objective.trial import Candidate, Failure, FailureKind, Skipped, TrialFailed
 
 CONFIG = {"task": "support_tiny_task:TinyTask", "objective": {"kind": "fastest", "max_drop": 0.05}}
-STAGES = ["prune", "export", "measure", "recalibrate", "train", "evaluate", "export_final", "parity"]
+STAGES = ["prune", "export", "measure", "recalibrate", "train", "export_final", "parity", "evaluate"]
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def test_an_error_in_a_stage_becomes_a_failure(bench: Bench, tmp_path: Path, mon
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(trial, "export", full)
+    monkeypatch.setattr(bench_module, "export", full)
     result = _run(bench, tmp_path)
     assert isinstance(result, Failure) and (result.kind, result.stage) == (FailureKind.DISK_FULL, "export")
 

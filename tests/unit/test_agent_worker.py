@@ -186,7 +186,9 @@ def test_metrics_alone_leave_the_host_where_that_is_asked(run: Any, tmp_path: Pa
     told, code = run(CONFIG | {"upload": "metrics"})
     assert code == 0 and not told.published
     left = {path.name for path in (tmp_path / "cache" / "bundles" / "run1").iterdir()}
-    assert left == {"kept.json", "weights.safetensors", "model.xml", "model.bin", "benchmark.json", "parity.json"}
+    assert left == {"kept.json", "weights.safetensors", "model.xml", "model.bin", "benchmark.json", "parity.json"} | {
+        "samples.json.gz"
+    }
 
 
 def test_the_tasks_source_leaves_where_that_is_asked(run: Any) -> None:
