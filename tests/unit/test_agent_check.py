@@ -43,7 +43,7 @@ def test_a_good_sweep_passes_every_part(sweep: Any, tmp_path: Path, capsys: pyte
     assert sweep() == 0
     lines = capsys.readouterr().out.splitlines()
     parts = [line.split()[1].rstrip(":") for line in lines[:-1]]
-    assert parts == ["file", "task", "data", "device", "groups", "server", "trial"]
+    assert parts == ["file", "upload", "task", "data", "device", "groups", "server", "trial"]
     assert lines[-1].endswith("all is well")
     assert {path.name for path in (tmp_path / "cache").glob("*")} <= {"bf16"}
 

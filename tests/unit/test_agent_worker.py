@@ -6,14 +6,17 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import support_tiny_task
 from support_tiny_task import TinyTask
+from torch import nn
 
 from agent import worker
 from agent.measure import device
+from agent.report import Session
 from agent.stop import Stop
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, Measurement, Score, Skipped, TrialFailed
@@ -183,10 +186,18 @@ def test_metrics_alone_leave_the_host_where_that_is_asked(run: Any, tmp_path: Pa
     assert left == {"kept.json", "weights.safetensors", "model.xml", "model.bin", "benchmark.json", "parity.json"}
 
 
-def test_the_tasks_source_leaves_where_that_is_asked(run: Any) -> None:
+def test_the_tasks_source_leaves_where_that_is_asked(tmp_path: Path) -> None:
     """With `upload: all` the candidate's files have it; with the default they do not (see above)."""
-    told, _ = run(CONFIG | {"upload": "all"})
-    assert b"class TinyTask" in told.files["task.py"] and "dense" in told.published
+    for name in ("model.xml", "model.bin"):
+        (tmp_path / name).touch()
+    measured = SimpleNamespace(to_json=dict, kept={})
+    exported = SimpleNamespace(xml=tmp_path / "model.xml")
+    result: Any = SimpleNamespace(
+        network=nn.Linear(1, 1), measurement=measured, score=measured, parity=0.0, exported=exported
+    )
+    told = Told({})
+    worker.publish(cast(Session, told), result, tmp_path, "all", TinyTask())
+    assert b"class TinyTask" in told.files["task.py"] and "weights.safetensors" in told.files
 
 
 WATCHDOG = """
