@@ -145,7 +145,7 @@ def test_a_rung_reaches_early_termination(lab: Lab) -> None:
 def test_a_terminated_trial_comes_back_and_a_stopped_one_ends(lab: Lab) -> None:
     """SIGTERM hands the run back, and it is resumed under its id; the server's stop then ends it with exit code 0."""
     sweep = lab.sweep(0.05)
-    lab.agent(sweep, TINY_SECONDS="100")
+    lab.agent(sweep, TINY_SECONDS="100", PRUNEFLEET_CACHE_MB="0")  # it must train
     first = wait_for(lambda: _training(lab, sweep), 60)
     os.kill(_trial_of(first["name"]), signal.SIGTERM)
     wait_for(lambda: _trial_of(first["name"], 0) == 0, 30)
