@@ -83,6 +83,9 @@ def _expected(name: str, store: Store | None, sha256: str) -> Path:
     if path.is_file() and sha256_of(path) == sha256:
         return path
     found = _from(store, name)
+    if found is None and store is None:
+        remedy = f"this sweep uploads no network: copy {path.name} here, to {path.parent}, from the host that made it"
+        raise BadInput("baseline", sha256[:12], remedy)
     if found is None:
         remedy = f"the project has no artifact {name} for this host's code and data: run `prunefleet plan` again"
         raise BadInput("baseline", sha256[:12], remedy)

@@ -107,6 +107,12 @@ def test_the_first_version_counts_for_all(store: Folder, tmp_path: Path, monkeyp
     assert obtain(TinyTask(), late).sha256 == first.sha256
 
 
+def test_without_uploads_the_dense_network_is_brought_by_hand(store: Folder) -> None:
+    """Where a sweep uploads no network, another host says which file it lacks and where to put it."""
+    with pytest.raises(BadInput, match=rf"copy {'a' * 64}\.safetensors here, to .*dense, from the host that made it"):
+        obtain(TinyTask(), None, expected="a" * 64)
+
+
 def test_an_expected_hash_that_nobody_has_is_refused(store: Folder) -> None:
     """A sweep's dense model that is missing, or is another, is told in one line, and nothing is trained."""
     with pytest.raises(BadInput, match=r"no artifact dense-.*prunefleet plan"):

@@ -6,15 +6,19 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import support_tiny_task
 from support_tiny_task import TinyTask
+from torch import nn
 
 from agent import worker
 from agent.measure import device
+from agent.measure.samples import FILE as SAMPLES
 from agent.measure.samples import read_samples
+from agent.report import Session
 from agent.stop import Stop
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, Measurement, Score, Skipped, TrialFailed
@@ -191,10 +195,18 @@ def test_metrics_alone_leave_the_host_where_that_is_asked(run: Any, tmp_path: Pa
     }
 
 
-def test_the_tasks_source_leaves_where_that_is_asked(run: Any) -> None:
+def test_the_tasks_source_leaves_where_that_is_asked(tmp_path: Path) -> None:
     """With `upload: all` the candidate's files have it; with the default they do not (see above)."""
-    told, _ = run(CONFIG | {"upload": "all"})
-    assert b"class TinyTask" in told.files["task.py"] and "dense" in told.published
+    for name in ("model.xml", "model.bin", SAMPLES):
+        (tmp_path / name).touch()
+    measured = SimpleNamespace(to_json=dict, kept={})
+    exported = SimpleNamespace(xml=tmp_path / "model.xml")
+    result: Any = SimpleNamespace(
+        network=nn.Linear(1, 1), measurement=measured, score=measured, parity=0.0, exported=exported
+    )
+    told = Told({})
+    worker.publish(cast(Session, told), result, tmp_path, "all", TinyTask())
+    assert b"class TinyTask" in told.files["task.py"] and "weights.safetensors" in told.files
 
 
 WATCHDOG = """
@@ -287,6 +299,19 @@ def test_signals_are_remembered_and_a_second_one_acts(monkeypatch: pytest.Monkey
     assert stop.reason() == "stopped by SIGTERM" and handlers[signal.SIGTERM] is signal.SIG_DFL
     handlers[signal.SIGINT](signal.SIGINT, None)
     assert handlers[signal.SIGINT] is signal.default_int_handler
+
+
+IMPORTED = """
+import sys
+import agent.trial
+print([name for name in ("timm", "torchvision", "torch._dynamo", "nncf") if name in sys.modules])
+"""
+
+
+def test_a_trial_imports_no_more_than_it_needs() -> None:
+    """Seconds of every trial: neither torch's compiler, nor what is for tasks or for INT8 alone."""
+    done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
 
 
 def test_the_tiny_task_is_small() -> None:
