@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from support_tiny_task import TinyTask
 from torch import nn
 
 from agent.tasks import classification
 from agent.tasks.distill import DistilledLoss, SoftTargets
 from agent.tasks.task import Budget
-from support_tiny_task import TinyTask
 
 
 def teacher(seed: int = 0) -> nn.Module:
