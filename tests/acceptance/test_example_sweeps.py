@@ -110,7 +110,7 @@ def test_a_task_of_another_kind_has_an_answer(lab: Lab, example: str, metric: st
     """A sweep whose metric is no mean over examples ends in a winner and controls, with intervals in that metric."""
     found = lab.answer(lab.sweep(example, 4, _ratio(*groups) | _short(2)))
     _judged(found, metric)
-    assert set(groups) <= set(found["winner"]["kept"]) and found["controls"]["dense"]["test"] > 0.7
+    assert set(groups) <= set(found["winner"]["kept"]) and found["controls"]["dense"]["test"] > 0.6
 
 
 @pytest.mark.slow
