@@ -45,10 +45,8 @@ class Judged:
         """Test metric with its 95 % interval where examples are known: Wilson's for a share, else by bootstrap."""
         if self.examples is None:
             return {"test": self.metric}
-        if self.examples.shape[1] == 1 and np.isin(self.examples, (0, 1)).all():
-            low, high = wilson_interval(int(self.examples.sum()), len(self.examples))
-        else:
-            low, high = bootstrap_interval(self.examples, self.value)
+        share = _share(self.examples, self.metric)
+        low, high = wilson_interval(*share) if share else bootstrap_interval(self.examples, self.value)
         return {"test": self.metric, "test_lo": low, "test_hi": high}
 
     def drop_from(self, dense: "Judged") -> dict[str, float]:
@@ -57,6 +55,16 @@ class Judged:
             return {"test_drop": dense.metric - self.metric}
         drop, low, high = paired_bootstrap_difference(dense.examples, self.examples, self.value)
         return {"test_drop": drop, "test_drop_lo": low, "test_drop_hi": high}
+
+
+def _share(examples: Floats, metric: float) -> tuple[int, int] | None:
+    """Found and total where the metric is a share: of all examples, or of those that a second column marks.
+
+    Only then Wilson's interval holds; a bootstrap of a share of all or none would be no interval at all.
+    """
+    found, total = examples[:, 0], examples[:, 1] if examples.shape[1] == 2 else np.ones(len(examples))
+    marked = examples.shape[1] <= 2 and np.isin(examples, (0, 1)).all() and (found <= total).all() and total.any()
+    return (int(found.sum()), int(total.sum())) if marked and np.isclose(found.sum() / total.sum(), metric) else None
 
 
 def judge(task: Task, network: nn.Module, kept: Mapping[str, int], metric: str) -> Judged:

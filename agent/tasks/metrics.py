@@ -37,7 +37,8 @@ def metric(name: str, positive: int = 1) -> Metric:
     if name == "balanced_accuracy":
         return Metric(_by_class, _mean_recall)
     if name in _OF_POSITIVE:
-        return Metric(lambda logits, labels: _confusion(logits, labels, positive), _OF_POSITIVE[name])
+        columns, value = _OF_POSITIVE[name]
+        return Metric(lambda logits, labels: columns(_confusion(logits, labels, positive)), value)
     known = ", ".join(("top1", "top5", "balanced_accuracy", *_OF_POSITIVE))
     raise BadInput("metrics", name, f"use {known}, or give the task an evaluate() of its own")
 
@@ -69,20 +70,28 @@ def _mean_recall(means: torch.Tensor) -> torch.Tensor:
     return (found / there.clamp(min=1e-12)).sum(-1) / (there > 0).sum(-1).clamp(min=1)
 
 
-def _confusion(logits: torch.Tensor, labels: torch.Tensor, positive: int) -> torch.Tensor:
-    """[n, 3]: true positives, false negatives, false positives."""
-    right, of_class = ranks(logits, labels) == 0, labels == positive
-    claimed = ranks(logits, torch.full_like(labels, positive)) == 0
-    return torch.stack([of_class & right, of_class & ~right, ~of_class & claimed], 1)
+def _confusion(logits: torch.Tensor, labels: torch.Tensor, positive: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """[n] each: whether an example is of the positive class, and whether it is taken for one."""
+    return labels == positive, ranks(logits, torch.full_like(labels, positive)) == 0
 
 
-def _share(part: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
-    """Part of part and rest; 0 where there is neither."""
-    return part / (part + rest).clamp(min=1e-12)
+def _found_of(whole: int) -> Callable[[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
+    """[n, 2]: true positives, and all that are of the class (0) or taken for it (1)."""
+    return lambda confusion: torch.stack([confusion[0] & confusion[1], confusion[whole]], 1)
 
 
-_OF_POSITIVE: dict[str, Value] = {
-    "recall": lambda means: _share(means[..., 0], means[..., 1]),
-    "precision": lambda means: _share(means[..., 0], means[..., 2]),
-    "f1": lambda means: _share(2 * means[..., 0], means[..., 1] + means[..., 2]),
+def _f1_columns(confusion: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """[n, 3]: true positives, all of the class, all taken for it."""
+    return torch.stack([confusion[0] & confusion[1], *confusion], 1)
+
+
+def _quotient(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """0 where there is no whole."""
+    return part / whole.clamp(min=1e-12)
+
+
+_OF_POSITIVE: dict[str, tuple[Callable[[tuple[torch.Tensor, torch.Tensor]], torch.Tensor], Value]] = {
+    "recall": (_found_of(0), lambda means: _quotient(means[..., 0], means[..., 1])),
+    "precision": (_found_of(1), lambda means: _quotient(means[..., 0], means[..., 1])),
+    "f1": (_f1_columns, lambda means: _quotient(2 * means[..., 0], means[..., 1] + means[..., 2])),
 }

@@ -20,7 +20,7 @@ class Scratches(Supervised):
         random = torch.Generator().manual_seed(0)
         defective = torch.rand(2000, generator=random) < 0.2
         images = torch.randn(2000, 1, 24, 24, generator=random)
-        images[torch.arange(2000), 0, torch.randint(0, 24, (2000,), generator=random)] += 1.5 * defective[:, None]
+        images[torch.arange(2000), 0, torch.randint(0, 24, (2000,), generator=random)] += 1.3 * defective[:, None]
         return cut({"train": 800, "validation": 400, "holdout": 400, "test": 400}, images, defective.long())
 
     def fit(self, network, budget, report):

@@ -142,6 +142,13 @@ def test_a_metric_that_is_no_mean_has_intervals_too() -> None:
     assert found["equal_latency"]["gain"] == pytest.approx(0)
 
 
+def test_a_share_of_all_is_not_certain() -> None:
+    """Where every defect of few was found, the interval of the recall is Wilson's of those few, not a point."""
+    examples = np.array([[1.0, 1.0]] * 20 + [[0.0, 0.0]] * 80)
+    told = Judged({}, torch.nn.Identity(), 1.0, examples, lambda means: means[..., 0] / means[..., 1]).quality()
+    assert (told["test_lo"], told["test_hi"]) == pytest.approx((0.8389, 1.0), abs=1e-4)
+
+
 class _Simple:
     """A task that says which examples are right, and no more."""
 
