@@ -94,7 +94,6 @@ def check(sweep_file: Path) -> int:
             dense,
             plain,
             *recipe,
-            find_meter(request.energy),
         )
         _miniature(checks, request, bench, Path(folder))
     print(f"{sweep_file}: all is well", flush=True)

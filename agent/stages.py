@@ -67,7 +67,9 @@ class Stages:
         """Remember what a stage left. A full disk costs the next trial its time and nothing else."""
         if not self._limit:
             return
-        content = save({key: each.contiguous() for key, each in (arrays or {}).items()}, {VALUE: json.dumps(value)})
+        content = save(
+            {key: each.clone().contiguous() for key, each in (arrays or {}).items()}, {VALUE: json.dumps(value)}
+        )
         if len(content) > self._limit:
             return
         with contextlib.suppress(OSError):

@@ -14,11 +14,10 @@ from types import TracebackType
 from typing import Any
 
 import torch
-import torch_pruning as tp
 from torch import nn
-from torch_pruning.ops import OPTYPE
 
 from agent.compress.cut import Slot, can_cut, parts, width
+from agent.compress.depgraph import OPTYPE, tp
 from objective.errors import BadInput
 
 PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)

@@ -150,7 +150,8 @@ def _trained(task: Task, name: str, progress: Progress) -> Path:
         "metrics": metrics,
         "seconds": round(time.perf_counter() - began, 1),
     }
-    tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+    # Copies, for layers that share a tensor would not be written otherwise.
+    tensors = {key: tensor.clone().contiguous() for key, tensor in network.state_dict().items()}
     path = _keep(save(tensors, {HEADER: json.dumps(note, sort_keys=True)}))
     replace_file(_folder() / f"{name}.json", json.dumps({"sha256": path.stem}).encode())
     return path

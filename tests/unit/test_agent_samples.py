@@ -56,6 +56,7 @@ def test_the_file_is_small_and_runs_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [b"no gzip", gzip.compress(b"no json"), gzip.compress(b"[1]"), gzip.compress(b'{"version": 1}'), b"\x1f\x8b\x08"],
+    ids=["no gzip", "no JSON", "no object", "no samples", "cut off"],
 )
 def test_another_file_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     """Whatever it holds: bad input with its name."""

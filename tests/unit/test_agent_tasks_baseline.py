@@ -4,11 +4,12 @@ import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from support_tiny_task import TinyTask
+from torch import nn
 
 from agent.measure import device
 from agent.tasks import baseline
@@ -165,3 +166,18 @@ def test_a_network_that_comes_trained_is_not_trained(store: Folder, monkeypatch:
     found = obtain(TinyTask(), store).network
     assert not fits
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), TinyTask().network().parameters(), strict=True))
+
+
+class SharedTask(TinyTask):
+    """Two names for one layer."""
+
+    def network(self) -> nn.Module:
+        network = super().network()
+        network.rest3.again = cast(nn.Module, network.rest3)[0]
+        return network
+
+
+def test_layers_that_share_their_weights_are_kept(store: Folder) -> None:
+    """A layer that stands in two places of a network is written and read like any other."""
+    again = obtain(SharedTask(), store).network.state_dict()
+    assert torch.equal(again["rest3.0.weight"], again["rest3.again.weight"])

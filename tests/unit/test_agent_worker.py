@@ -247,7 +247,7 @@ def test_missing_data_is_the_hosts_failure(run: Any, monkeypatch: pytest.MonkeyP
         ({"ratio": {"conv9": 0.5}}, "ratio.conv9", "groups"),
         ({"ratio": {"conv1": 1.5}}, "ratio.conv1", "start"),
         ({"task": "support_tiny_task:Gone"}, "Gone", "task"),
-        ({"measure": {"precision": "f8"}}, "f8", "task"),
+        ({"measure": {"precision": "f8"}}, "f8", "start"),
         ({"extra": 1}, "unknown key extra", "start"),
     ],
 )
