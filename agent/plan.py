@@ -56,7 +56,8 @@ class Effort:
     """How much `make_profile` measures.
 
     `examples` of validation per point; at most `levels` per group; `mixed` extra candidates, for which no new sitting
-    begins after `seconds`; `sitting` networks are measured together, for `sitting_s` seconds at most.
+    begins after `seconds`; `sitting` networks are measured together, in `rounds` rounds or more, at most `sitting_s`
+    seconds.
     """
 
     examples: int = 2500
@@ -65,6 +66,7 @@ class Effort:
     seconds: float = 150.0
     sitting: int = 12
     sitting_s: float = 6.0
+    rounds: int = 40
     seed: int = 0
 
 
@@ -209,9 +211,15 @@ class _Plan:
         with tempfile.TemporaryDirectory() as folder:
             dense = deploy(self.network, self.task, Path(folder), self.precision, DENSE, rough=True)
             models = {_name(kept): self._point(group, kept, Path(folder), note) for group, kept in sitting}
-            limit = self.effort.sitting_s
             timed = compare_many(
-                models, dense, runner=self.runner, device=self.device, time_limit_s=limit, throughput_s=0, loads=1
+                models,
+                dense,
+                runner=self.runner,
+                device=self.device,
+                time_limit_s=self.effort.sitting_s,
+                min_rounds=self.effort.rounds,
+                throughput_s=0,
+                loads=1,
             )
         for name in models:
             self.journal.add(f"latency {name}", timed.latencies[name].ratio)

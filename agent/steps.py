@@ -14,6 +14,7 @@ from agent.compress.prune import Pruned
 from agent.compress.quantise import quantise
 from agent.measure.benchmark import CANDIDATE, Sitting, compare_many
 from agent.measure.export import Exported, check_parity, export, sized
+from agent.measure.pace import against_the_past
 from agent.measure.samples import FILE as SAMPLES
 from agent.measure.samples import write_samples
 from agent.stages import Left, Stages, bytes_of
@@ -47,9 +48,11 @@ def measured(network: nn.Module, bench: Bench, seed: int, folder: Path, watch: W
         untrained = bench.deploy(network, folder, "untrained", rough=True)
     with watch.during("measure"):
         sitting = _compared(untrained, bench, seed)
+        settings = (bench.baseline.sha256, sorted(bench.device.to_json().items()), *_deployment(bench))
+        latency = against_the_past(sitting.latency, *settings)
         write_samples(sitting, folder / SAMPLES)
-        stages.keep("measure", *about, value=sitting.latency.to_json(), arrays=bytes_of(samples))
-    return sitting.latency
+        stages.keep("measure", *about, value=latency.to_json(), arrays=bytes_of(samples))
+    return latency
 
 
 def _compared(model: Exported, bench: Bench, seed: int) -> Sitting:

@@ -1,6 +1,6 @@
 """Latency of candidates against the dense model: interleaved slots, 10th percentiles, repeated until it is certain.
 
-A slot is a few milliseconds of one network's calls; its value is their 10th percentile, which other work on the host
+A slot is a few milliseconds of one network's calls; its value is the fastest of them, which other work on the host
 hardly moves. Rounds run one slot of every network in random order, so whatever slows the host slows all of them.
 Every network is loaded several times, and rounds take the loads in turn.
 docs/measurement.md gives the protocol and its limits.
@@ -35,7 +35,7 @@ THROUGHPUT_S = 0.2
 class Sitting:
     """Networks measured together: a `Latency` for each (the dense one under "dense"), and the raw samples.
 
-    `slots[name]`: 10th percentiles of its slots in milliseconds, in the order of the rounds; `calls[name]`: every call,
+    `slots[name]`: the fastest call of each slot in milliseconds, in the order of the rounds; `calls[name]`: every call,
     milliseconds, in the order of the slots.
     """
 
@@ -105,7 +105,7 @@ def compare_many(
 
     `precision` is checked against the runner's. `runners` gives single candidates another runner, such as one at the
     device's default precision. Rounds go on until every ratio's interval is within ±`target` of it (looked at from
-    `min_rounds` on, 40 unless given), or `time_limit_s` seconds are over, three times that while the host is noisy.
+    `min_rounds` on, 200 unless given), or `time_limit_s` seconds are over, three times that while the host is noisy.
     `throughput_s` 0 leaves the throughput out (0). Each network is loaded `loads` times, fewer where that would take
     long. `meter` reads energy in a run of its own. Raises `BadInput` for a candidate named "dense" or another precision
     than the runner's, and `TrialFailed` with kind DEVICE where the device refuses a network.

@@ -97,7 +97,7 @@ def test_the_ratio_is_that_of_the_networks_not_of_the_neighbours(clock: Clock) -
 def test_rounds_go_on_until_the_interval_is_tight_or_time_is_over(clock: Clock) -> None:
     """A steady host needs the fewest rounds; an unsteady one uses its time, and says how wide the interval stayed."""
     steady = compare(taking(clock, lambda: 0.5), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE).latency
-    assert steady.n == 40 and steady.ratio == 0.5
+    assert steady.n == 200 and steady.ratio == 0.5
     assert (steady.ratio_lo, steady.ratio_hi) == pytest.approx((0.5 * 0.9902, 0.5 * 1.0098))
     random = np.random.default_rng(0)
 
@@ -106,10 +106,10 @@ def test_rounds_go_on_until_the_interval_is_tight_or_time_is_over(clock: Clock) 
 
     began = clock.now
     loose = compare(
-        taking(clock, uneven), taking(clock, uneven), runner=FakeRunner(), device=HERE, time_limit_s=1.0
+        taking(clock, uneven), taking(clock, uneven), runner=FakeRunner(), device=HERE, time_limit_s=2.0
     ).latency
-    assert loose.n > 40 and loose.ratio_hi > loose.ratio and not loose.noisy
-    assert 1.0 < (clock.now - began) / 1e9 < 2.0
+    assert loose.n > 200 and loose.ratio_hi > loose.ratio and not loose.noisy
+    assert 2.0 < (clock.now - began) / 1e9 < 3.0
 
 
 def test_a_noisy_host_gets_three_times_as_long(clock: Clock) -> None:

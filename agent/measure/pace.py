@@ -1,0 +1,46 @@
+"""How fast the dense network was on this host in earlier sittings.
+
+A host that is slow throughout a sitting looks steady from within, but need not be fair: neighbours that fill the shared
+cache slow a large network more than a small one. Only the sittings before show it.
+"""
+
+import contextlib
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from agent.cache import cache_folder, replace_file
+from objective.trial import Latency
+
+FOLDER = "pace"
+KEPT = 20
+FEWEST = 3
+SLOWER = 1.10
+"""Noisy beyond: this sitting's 10th percentile over the lower quartile of those before."""
+
+
+def against_the_past(latency: Latency, *about: object, folder: Path | None = None) -> Latency:
+    """The latency, noisy where its dense network was over a tenth slower than it usually is on this host.
+
+    `about` is what the dense network's speed depends on. The last `KEPT` sittings are remembered; fewer than `FEWEST`
+    say nothing. Agents that end at once may forget a sitting of each other's, a full disk all.
+    """
+    name = hashlib.sha256(repr(about).encode()).hexdigest()[:32]
+    path = (folder or cache_folder() / FOLDER) / f"{name}.json"
+    before, own = _known(path), latency.baseline_p10_ms
+    with contextlib.suppress(OSError):
+        replace_file(path, json.dumps([*before, own][-KEPT:]).encode())
+    slow = len(before) >= FEWEST and own > SLOWER * float(np.percentile(before, 25))
+    return replace(latency, noisy=latency.noisy or slow)
+
+
+def _known(path: Path) -> list[float]:
+    """Nothing where the file is missing or damaged."""
+    try:
+        found = json.loads(path.read_text())
+        return [float(each) for each in found]
+    except (OSError, ValueError, TypeError):
+        return []
