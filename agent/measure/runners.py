@@ -91,7 +91,9 @@ class OpenVINORunner:
         """What the network is compiled with for latency."""
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if self.device == "CPU":
-            options |= {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": self.threads}
+            # A single thread that is tied to a core stays there when a neighbour comes; the kernel would move it.
+            pinning = {"ENABLE_CPU_PINNING": False} if self.threads == 1 else {}
+            options |= {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": self.threads, **pinning}
         if self.device.startswith("GPU"):
             options |= {"NUM_STREAMS": 1}
         if self.precision != "default":

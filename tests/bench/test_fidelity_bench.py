@@ -22,7 +22,7 @@ from torch import nn
 
 from agent.compress.groups import find_groups, specs
 from agent.compress.prune import prune
-from agent.measure.benchmark import DENSE, compare, compare_many
+from agent.measure.benchmark import DENSE, LOADS, compare, compare_many
 from agent.measure.device import channel_step, fingerprint
 from agent.measure.export import Exported, export
 from agent.measure.runners import OpenVINORunner, supported_precisions
@@ -33,8 +33,8 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 SHORT = bool(os.environ.get("FIDELITY_BENCH_SHORT"))
 HERE = fingerprint()
 IMAGE, LARGE = torch.zeros(1, 1, 28, 28), torch.zeros(1, 3, 128, 128)
-REPEATS, TURNS, CANDIDATES = (2, 1, 4) if SHORT else (5, 3, 10)
-APP_S = 1 if SHORT else 5
+REPEATS, TURNS, CANDIDATES = (2, 1, 4) if SHORT else (5, 7, 10)
+APP_S = 1 if SHORT else 3
 SITTING_S = 2.0 if SHORT else 30.0
 NETWORKS = ("squeezenet1_1", "mobilenet_v2", "resnet18")[: 1 if SHORT else 3]
 NEIGHBOUR = """
@@ -103,23 +103,30 @@ def test_repeats_of_a_candidate_agree(what: str, tmp_path: Path) -> None:
 
 
 def test_medians_agree_with_benchmark_app(tmp_path: Path) -> None:
-    """On three networks, in turns: medians of single calls are within 3 % of those that OpenVINO's own tool tells."""
+    """On three networks, in turns: medians of single calls are within 3 % of those that OpenVINO's own tool tells.
+
+    The tool loads a network once and calls it without a pause: so does what is held against it. How the same network
+    fares loaded four times in turns, as in a trial, stands beside.
+    """
     found: dict[str, dict[str, list[float]]] = {}
     for name in NETWORKS:
         torch.manual_seed(0)
         model = export(torchvision.models.get_model(name, weights=None).eval(), LARGE, tmp_path, name=name)
-        turns = [(_ours(model, seed), _benchmark_app(model)) for seed in range(TURNS)]
-        found[name] = {"ours_ms": [ours for ours, _ in turns], "theirs_ms": [theirs for _, theirs in turns]}
+        turns = [(_ours(model, seed, 1), _benchmark_app(model), _ours(model, seed, LOADS)) for seed in range(TURNS)]
+        keys = ("ours_ms", "theirs_ms", "in_turns_ms")
+        found[name] = {key: [turn[place] for turn in turns] for place, key in enumerate(keys)}
     keep("benchmark_app", {"seconds": APP_S, "networks": found}, HERE, not SHORT)
     for name, each in found.items():
         ratio = np.median(each["ours_ms"]) / np.median(each["theirs_ms"])
         assert SHORT or abs(ratio - 1) <= 0.03, f"{name}: {ratio:.3f}"
 
 
-def _ours(model: Exported, seed: int) -> float:
+def _ours(model: Exported, seed: int, loads: int) -> float:
     """Median of single calls in milliseconds."""
     limits = {"time_limit_s": float(APP_S), "min_rounds": 10_000, "max_rounds": 10_000}
-    sitting = compare_many({}, model, runner=OpenVINORunner(), device=HERE, seed=seed, throughput_s=0, **limits)
+    sitting = compare_many(
+        {}, model, runner=OpenVINORunner(), device=HERE, seed=seed, throughput_s=0, loads=loads, **limits
+    )
     return sitting.latencies[DENSE].p50_ms
 
 
