@@ -19,7 +19,7 @@ from agent.measure.deployed import Deployed
 from agent.measure.device import channel_step, fingerprint
 from agent.measure.energy import Meter, find_meter
 from agent.measure.export import Exported, export, sized
-from agent.measure.runners import Runner, Sampler, supported_precisions
+from agent.measure.runners import Runner, Sampler
 from agent.request import Request
 from agent.tasks.baseline import Baseline, Progress, Store, obtain
 from agent.tasks.registry import load_task
@@ -96,11 +96,13 @@ class Bench:
 def prepare(request: Request, store: Store | None, during: Stage, progress: Progress | None = None) -> Bench:
     """The bench that `request` asks for; `during(stage)` is entered for each part.
 
-    Raises `BadInput` where the request cannot be met on any host, or in the stages "data" and "baseline" on this one.
+    Raises `BadInput` where the request cannot be met on any host, or in the stages "device", "data" and "baseline" on
+    this one.
     """
     torch.set_num_threads(trial_threads())
     with during("task"):
         task = load_task(request.task, request.options)
+    with during("device"):
         device, runner = measured_on(request)
     with during("data"):
         example = task.example_input()
@@ -136,12 +138,11 @@ def trial_threads() -> int:
 def runner_at(precision: str, name: str = "openvino_cpu", threads: int = 1) -> Runner:
     """The runner called `name` for networks that ship at `precision`.
 
-    It computes in f32 around an INT8 network's integers, and where this host's processor has no bf16. Raises `BadInput`
-    for INT8 elsewhere than in OpenVINO, and as `runner_for` does.
+    It computes in f32 around an INT8 network's integers. Raises `BadInput` for INT8 elsewhere than in OpenVINO, and as
+    `runner_for` does.
     """
     measured_by(name, threads, precision=precision)
-    missing = (name, precision) == ("openvino_cpu", "bf16") and precision not in supported_precisions()
-    return runner_for(name, "f32" if missing or precision == "int8" else precision, threads)
+    return runner_for(name, "f32" if precision == "int8" else precision, threads)
 
 
 def deploy(

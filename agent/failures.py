@@ -7,7 +7,12 @@ from objective.trial import Failure, FailureKind, TrialFailed
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
-BLAMED = {"data": FailureKind.DATA, "baseline": FailureKind.DATA, "prune": FailureKind.INFEASIBLE}
+BLAMED = {
+    "device": FailureKind.DEVICE,
+    "data": FailureKind.DATA,
+    "baseline": FailureKind.DATA,
+    "prune": FailureKind.INFEASIBLE,
+}
 INSTALL = "install what a trial needs on this host: pip install 'prunefleet[trial]'"
 DEVICE_WORDS = ("cuda error", "device lost", "device-side", "hip error", "exception from src/")
 DEVICE_STAGES = ("export", "measure", "export_final", "parity", "quantise")

@@ -241,6 +241,13 @@ def test_missing_data_is_the_hosts_failure(run: Any, monkeypatch: pytest.MonkeyP
     assert (code, told.said[0].kind, told.said[0].stage) == (1, FailureKind.DATA, "data")
 
 
+def test_a_host_without_the_device_hands_the_run_back(run: Any) -> None:
+    """Another host of the fleet may have what this one has not."""
+    told, code = run(CONFIG | {"measure": {"runner": "openvino_npu"}})
+    assert (code, told.said[0].kind, told.said[0].stage) == (1, FailureKind.DEVICE, "device")
+    assert "OpenVINO has" in told.said[0].message
+
+
 @pytest.mark.parametrize(
     ("change", "words", "stage"),
     [
