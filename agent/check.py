@@ -81,7 +81,7 @@ def check(sweep_file: Path) -> int:
     with tempfile.TemporaryDirectory() as folder, _cache_in(Path(folder)):
         baseline = _untrained(task, network, Path(folder))
         brief: Any = Brief(task)
-        dense, plain = (export_dense(baseline, task, device, each) for each in (request.candidate.precision, "f32"))
+        dense, plain = (export_dense(baseline, task, each) for each in (request.candidate.precision, "f32"))
         recipe = (request.lr, request.distill, False, MEASURED_S, find_meter(request.energy))
         bench = Bench(
             brief,

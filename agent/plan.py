@@ -22,7 +22,7 @@ from agent.compress.groups import Group, find_groups, specs
 from agent.compress.merge import MergedSpace, merge
 from agent.compress.prune import prune
 from agent.journal import Journal
-from agent.measure.benchmark import DENSE, compare_many
+from agent.measure.benchmark import DENSE, Sit, compare_many
 from agent.measure.device import channel_step
 from agent.measure.export import Exported
 from agent.measure.runners import Runner
@@ -79,11 +79,12 @@ def make_profile(
     *,
     runner: Runner | None = None,
     effort: Effort | None = None,
+    sit: Sit = compare_many,
 ) -> Profile:
-    """Measure a `Profile` of the dense model on this host; finished points in `cache` are not measured again.
+    """Measure a `Profile` of the dense model on `device`, latencies as `sit` does.
 
-    Raises `BadInput` where the task lacks the goal's metric or the network has nothing to prune, `TrialFailed` where
-    the device refuses a network.
+    Finished points in `cache` are not measured again. Raises `BadInput` where the task lacks the goal's metric or the
+    network has nothing to prune, `TrialFailed` where the device refuses a network.
     """
     if goal.metric not in task.metrics:
         raise BadInput("objective.metric", goal.metric, f"the task {task.name} gives {', '.join(task.metrics)}")
@@ -94,7 +95,8 @@ def make_profile(
     chosen = runner or runner_at(precision)
     key = _key(task, baseline, device, precision, chosen, goal, merged, effort)
     with Journal(cache / "profiles" / f"{key[:16]}.jsonl") as journal:
-        plan = _Plan(task, baseline.network, groups, merged, goal.metric, journal, chosen, precision, device, effort)
+        how = (chosen, precision, device, effort, sit)
+        plan = _Plan(task, baseline.network, groups, merged, goal.metric, journal, *how)
         plan.run(points(space, effort), report or (lambda done, total, text: None))
         profile = _profile(task, baseline, device, precision, goal, space, plan)
     return replace(profile, warm=warm_points(profile, goal))
@@ -174,6 +176,7 @@ class _Plan:
     precision: str
     device: Device
     effort: Effort
+    sit: Sit
     began: float = field(default_factory=time.perf_counter)
 
     def run(self, todo: Sequence[tuple[str, Kept]], report: Report) -> None:
@@ -210,7 +213,7 @@ class _Plan:
             dense = deploy(self.network, self.task, Path(folder), self.precision, DENSE, rough=True)
             models = {_name(kept): self._point(group, kept, Path(folder), note) for group, kept in sitting}
             limit = self.effort.sitting_s
-            timed = compare_many(
+            timed = self.sit(
                 models, dense, runner=self.runner, device=self.device, time_limit_s=limit, throughput_s=0, loads=1
             )
         for name in models:
@@ -247,6 +250,7 @@ def _profile(
         latencies=tuple((kept, ratio[_name(kept)]) for _, kept in done),
         warm=(),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
+        fingerprint=device,
     )
 
 
