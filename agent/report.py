@@ -296,6 +296,12 @@ class Reader:
         """A reader writes no artifacts."""
         raise NotImplementedError(f"{name}: open a session to publish it")
 
+    def offer(self, name: str, kind: str, versions: Mapping[str, Mapping[str, Path]]) -> None:
+        """Log versions of an artifact as `Session.offer` does, in a run of their own."""
+        entity, _, project = self.project.partition("/")
+        with session(Stop(), "control", name=name, entity=entity, project=project) as opened:
+            opened.offer(name, kind, versions)
+
     def update_summary(self, run: str, values: Mapping[str, Any]) -> None:
         """Change the summary of a run that has ended."""
         found = self._api.run(f"{self.project}/{run}")

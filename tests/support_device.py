@@ -57,13 +57,7 @@ class Devices:
         self.tmp.mkdir()
         (hub.folder / "sitecustomize.py").write_text(NO_TORCH)
         self.env = {"PYTHONPATH": path(ROOT), "OMP_NUM_THREADS": "1", "WANDB_PROJECT": "lab", "TMPDIR": str(self.tmp)}
-        self._networks()
-
-    def _networks(self) -> None:
-        for name, width in (("dense", 64), ("half", 16)):
-            torch.manual_seed(0)
-            layers = torch.nn.Conv2d(1, width, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(width, width, 3)
-            export(torch.nn.Sequential(*layers), torch.zeros(SHAPE), self.hub.folder, name=name)
+        two_networks(hub.folder)
 
     def add(self, name: str) -> str:
         """`prunefleet device add NAME`: what it prints, without the command's name before the sweep."""
@@ -96,6 +90,14 @@ class Devices:
         found = self.hub.query(text, name=sweep.rsplit("/", 1)[1])["project"]["sweep"]["runs"]["edges"]
         nodes = [edge["node"] for edge in found]
         return [node | {"summary": json.loads(node["summaryMetrics"] or "{}")} for node in nodes]
+
+
+def two_networks(folder: Path) -> None:
+    """A network as `dense.xml`, and one much faster as `half.xml`."""
+    for name, width in (("dense", 64), ("half", 16)):
+        torch.manual_seed(0)
+        layers = torch.nn.Conv2d(1, width, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(width, width, 3)
+        export(torch.nn.Sequential(*layers), torch.zeros(SHAPE), folder, name=name)
 
 
 def told(process: "subprocess.Popen[str]") -> dict[str, Any]:

@@ -198,9 +198,9 @@ def _what_it_said(device: str, asked: Sequence[Asked]) -> str:
     """A failure that the device reported, or that its run ended without an answer."""
     if not asked:
         return f"{device} gave no answer: the request was deleted"
-    message = asked[-1].summary.get("failure_message")
-    if message:
-        return f"{device}: {message}"
+    for each in reversed(asked):
+        if message := each.summary.get("failure_message"):
+            return f"{device}: {message}"
     return f"{device} gave no answer: run {asked[-1].name} is {asked[-1].state}; look at its log"
 
 

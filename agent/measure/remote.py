@@ -13,7 +13,7 @@ from agent.cache import replace_file
 from agent.measure.exported import content_hash
 from agent.measure.samples import FILE as SAMPLES
 from agent.report import plain
-from objective.devices import ANSWER, DUPLICATE, KEY, REQUEST, MeasurementRequest, device_of
+from objective.devices import ANSWER, KEY, REQUEST, MeasurementRequest, device_of
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, TrialFailed
 
@@ -53,9 +53,8 @@ class Queue:
         self._api = wandb.Api(timeout=TIMEOUT_S)
 
     def asked(self, key: str) -> list[Asked]:
-        """All requests with that key, oldest first; those that refer to another one left out."""
-        found = self._runs({f"config.{KEY}.value": key}, "+created_at", 50)
-        return [each for each in found if DUPLICATE not in each.summary]
+        """All requests with that key, oldest first."""
+        return list(self._runs({f"config.{KEY}.value": key}, "+created_at", 50))
 
     def said(self) -> Iterator[Asked]:
         """What the device answered last, newest first."""

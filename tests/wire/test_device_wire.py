@@ -33,10 +33,13 @@ def test_a_device_answers_once_what_is_asked_again_and_again(devices: Devices) -
     assert first["samples"]["half"] == first["latency"]["n"]
     assert runs[-1]["summary"]["answer"]["latencies"][1] == first["latency"]
     assert devices.ask("board1") == first and len(devices.runs(sweep)) == 2
+    unknown = devices.asking("board7").communicate(timeout=60)[0]
+    assert "measure.device: got 'board7'; write local or one of board1; `prunefleet device add board7` makes" in unknown
     listed = devices.hub.run(sys.executable, "-m", "infra.cli", "device", **devices.env)
     assert listed.strip() == f"board1: wandb agent --forward-signals {sweep}"
 
 
+@pytest.mark.slow
 def test_a_measurement_that_is_killed_comes_back(devices: Devices) -> None:
     """kill -9 in a measurement gives the run back to the queue: it is measured under the same id, asked for once."""
     sweep = devices.add("board2")
