@@ -26,7 +26,13 @@ def _trial(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace) -> int:
     from agent.commands import plan
 
-    return plan(args.sweep_file, args.out)
+    return plan(args.sweep_file, args.out, args.measure_on)
+
+
+def _measure(args: argparse.Namespace) -> int:
+    from agent.edge import main as measure
+
+    return measure()
 
 
 def _baseline(args: argparse.Namespace) -> int:
@@ -60,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="prunefleet", description="Make and measure candidates on this host.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("trial", help="run the trial that `wandb agent` gave this process").set_defaults(run=_trial)
+    commands.add_parser("measure", help="answer the request that `wandb agent` gave this process").set_defaults(
+        run=_measure
+    )
     for name, run, text in (
         ("plan", _plan, "train the dense model, measure each layer group, write the search space"),
         ("baseline", _baseline, "train or fetch the dense model alone"),
@@ -70,6 +79,8 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if name == "plan":
             command.add_argument("--out", type=Path, metavar="FILE", help="where the filled-in sweep file goes")
+            text = "measure latencies on this device of the fleet; `local`: on this host"
+            command.add_argument("--measure-on", metavar="NAME", help=text)
     last = commands.add_parser("answer", help="name a sweep's winner and measure it beside its controls")
     last.add_argument("sweep", metavar="ENTITY/PROJECT/SWEEP")
     last.add_argument("--out", type=Path, metavar="FILE", help="where the answer goes as JSON")

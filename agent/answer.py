@@ -19,11 +19,12 @@ from agent.commands import Watching, tell, watching
 from agent.compress import bundle
 from agent.compress.prune import prune
 from agent.controls import Judged, Point, against_uniform, judge, timing
-from agent.measure.benchmark import DENSE, Sitting, compare_many
+from agent.measure.benchmark import DENSE, Sitting
 from agent.measure.choice import at_default
 from agent.measure.deployed import Deployed
 from agent.measure.device import usable_cores
 from agent.measure.runners import Sampler
+from agent.measure.stand_ins import RemoteRunner
 from agent.report import Reader, RunRecord
 from agent.request import Request, from_sweep
 from agent.server import require_server
@@ -53,7 +54,7 @@ def answer(sweep: str, out: Path | None) -> int:
     reader = Reader(sweep)
     request = from_sweep(reader.config)
     with watching() as watch, tempfile.TemporaryDirectory() as folder:
-        bench = prepare(request, reader, watch.during)
+        bench = prepare(request, reader, watch.during, check=watch.check)
         with threads(usable_cores()):  # the agents have ended
             found = _Answer(reader, request, bench, watch, Path(folder)).find()
     text = json.dumps(found, indent=1)
@@ -157,7 +158,9 @@ class _Answer:
         return replace(found, network=network)
 
     def _default_quality(self, dense: Judged) -> dict[str, float]:
-        """The dense network's test quality at the device's default precision; nothing where a program only times it."""
+        """The dense network's test quality at the device's default precision; nothing where it runs none here."""
+        if isinstance(self.bench.runner, RemoteRunner):
+            return {}
         model = self.bench.dense_f32
         session = at_default(self.bench.runner).load(model)
         if isinstance(session, Sampler):
@@ -216,7 +219,7 @@ class _Answer:
                 for index, (name, each) in enumerate(networks.items())
             }
             special = {DEFAULT: at_default(self.bench.runner)}
-            return compare_many(
+            return self.bench.sit(
                 {**models, DEFAULT: self.bench.dense_f32},
                 self.bench.dense,
                 runner=self.bench.runner,

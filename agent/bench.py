@@ -14,18 +14,21 @@ from agent.cache import cache_folder, new_folder, only_one
 from agent.compress.groups import Group, find_groups, specs
 from agent.compress.merge import MergedSpace, merge
 from agent.compress.quantise import quantise
-from agent.measure.choice import kind, runner_for
+from agent.measure.benchmark import Sit, compare_many
+from agent.measure.choice import runner_at as runner_at
 from agent.measure.deployed import Deployed
-from agent.measure.device import channel_step, fingerprint
-from agent.measure.energy import Meter, find_meter
+from agent.measure.device import channel_step
+from agent.measure.energy import Meter
 from agent.measure.export import Exported, export, sized
 from agent.measure.runners import Runner, Sampler
+from agent.measure.stand_ins import RemoteRunner, judging
+from agent.place import measured_on as measured_on
+from agent.place import place_of
 from agent.request import Request
 from agent.tasks.baseline import Baseline, Progress, Store, obtain
 from agent.tasks.registry import load_task
 from agent.tasks.task import Budget, Task
 from objective.goal import Goal
-from objective.sweepfile import measured_by
 from objective.trial import Candidate, Device
 
 Stage = Callable[[str], AbstractContextManager[None]]
@@ -49,6 +52,7 @@ class Bench:
     skip: bool = True
     seconds_to_measure: float = 3.0
     meter: Meter | None = None
+    sit: Sit = compare_many
 
     @property
     def precision(self) -> str:
@@ -64,12 +68,14 @@ class Bench:
         """The same bench at another precision."""
         if precision == self.precision:
             return self
-        dense = export_dense(self.baseline, self.task, self.device, precision)
+        dense = export_dense(self.baseline, self.task, precision)
         space = space_of(self.groups, self.device, precision)
         return replace(self, space=space, runner=self._runner(precision), dense=dense)
 
     def _runner(self, precision: str) -> Runner:
         """The sweep's own at another precision."""
+        if isinstance(self.runner, RemoteRunner):
+            return self.runner.at(precision)
         how = self.runner.settings()
         return runner_at(precision, how["runner"], int(how.get("threads", 1)))
 
@@ -80,12 +86,14 @@ class Bench:
     def as_deployed(self, model: Exported, network: nn.Module) -> nn.Module:
         """What quality is judged on: `network`, at another precision than f32 what the device makes of its `model`.
 
-        A program of the user's only times networks, so what it ran is judged as `network`.
+        A program of the user's only times networks, so what it ran is judged as `network`; for a device elsewhere this
+        host's processor answers.
         """
         if self.precision == "f32":
             return network
-        session = self.runner.load(model)
-        return network if isinstance(session, Sampler) else Deployed(session, model.input_shape)
+        runner = judging(self.runner)
+        session = runner.load(model) if runner else None
+        return network if session is None or isinstance(session, Sampler) else Deployed(session, model.input_shape)
 
     def budget(self, candidate: Candidate) -> Budget:
         """How a candidate is fine-tuned: by its own epochs and seed, the dense network teaching where that is asked."""
@@ -93,35 +101,36 @@ class Bench:
         return Budget(candidate.epochs, self.lr, candidate.seed, teacher)
 
 
-def prepare(request: Request, store: Store | None, during: Stage, progress: Progress | None = None) -> Bench:
+def prepare(
+    request: Request,
+    store: Store | None,
+    during: Stage,
+    progress: Progress | None = None,
+    check: Callable[[], None] = lambda: None,
+    fresh: bool = False,
+) -> Bench:
     """The bench that `request` asks for; `during(stage)` is entered for each part.
 
-    Raises `BadInput` where the request cannot be met on any host, or in the stages "device", "data" and "baseline" on
-    this one.
+    `check` and `fresh` are those of `place_of`. Raises `BadInput` where the request cannot be met on any host, or in
+    the stages "data" and "baseline" on this one, `TrialFailed` where it has not the device.
     """
     torch.set_num_threads(trial_threads())
     with during("task"):
         task = load_task(request.task, request.options)
     with during("device"):
-        device, runner = measured_on(request)
+        place = place_of(request, store, check, fresh)
     with during("data"):
         example = task.example_input()
     with during("baseline"):
         baseline = obtain(task, store if request.upload != "metrics" else None, request.baseline, progress)
     with during("groups"):
         groups = find_groups(baseline.network, example)
-        plain = export_dense(baseline, task, device, "f32")
-        dense = export_dense(baseline, task, device, request.candidate.precision)
-    space = space_of(groups, device, request.candidate.precision)
+        plain = export_dense(baseline, task, "f32")
+        dense = export_dense(baseline, task, request.candidate.precision)
+    space = space_of(groups, place.device, request.candidate.precision)
     recipe = (request.lr, request.distill, request.skip)
-    meter = find_meter(request.energy)
-    return Bench(task, baseline, groups, space, request.goal, device, runner, dense, plain, *recipe, meter=meter)
-
-
-def measured_on(request: Request) -> tuple[Device, Runner]:
-    """This host's device, and what runs networks on it. Raises `BadInput` where the host has not what is asked for."""
-    runner = runner_at(request.candidate.precision, request.runner, request.threads)
-    return fingerprint(request.device, kind(runner)), runner
+    where = (request.goal, place.device, place.runner, dense, plain)
+    return Bench(task, baseline, groups, space, *where, *recipe, meter=place.meter, sit=place.sit)
 
 
 def space_of(groups: tuple[Group, ...], device: Device, precision: str) -> MergedSpace:
@@ -133,16 +142,6 @@ def trial_threads() -> int:
     """Threads of one trial: OMP_NUM_THREADS, else 1, for several agents on a host are faster than several threads."""
     asked = os.environ.get("OMP_NUM_THREADS", "1")
     return int(asked) if asked.isdecimal() and int(asked) > 0 else 1
-
-
-def runner_at(precision: str, name: str = "openvino_cpu", threads: int = 1) -> Runner:
-    """The runner called `name` for networks that ship at `precision`.
-
-    It computes in f32 around an INT8 network's integers. Raises `BadInput` for INT8 elsewhere than in OpenVINO, and as
-    `runner_for` does.
-    """
-    measured_by(name, threads, precision=precision)
-    return runner_for(name, "f32" if precision == "int8" else precision, threads)
 
 
 def deploy(
@@ -158,10 +157,10 @@ def deploy(
     return quantise(export(network, example, folder, "f32", f"{name}_f32"), task.calibration(), name, rough)
 
 
-def export_dense(baseline: Baseline, task: Task, device: Device, precision: str) -> Exported:
+def export_dense(baseline: Baseline, task: Task, precision: str) -> Exported:
     """The dense network as it would ship at `precision`, made once per host and versions of what makes it."""
     maker = f"int8-nncf-{version_of('nncf')}-" if precision == "int8" else ""
-    name = f"{baseline.sha256[:16]}-{maker}openvino-{device.versions['openvino']}"
+    name = f"{baseline.sha256[:16]}-{maker}openvino-{version_of('openvino')}"
     folder = cache_folder() / "dense" / name
     if not (folder / "dense.xml").is_file():
         with only_one(folder.with_name(f"{name}.lock")), new_folder(folder) as fresh:

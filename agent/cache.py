@@ -36,6 +36,20 @@ def limit_bytes() -> int:
     return int(asked) * MIB
 
 
+def trim(folder: Path, limit: int) -> None:
+    """Remove the files that were not used for longest, until the rest has at most `limit` bytes."""
+    found = []
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another agent may tidy up too
+            found.append((path.stat().st_mtime, path.stat().st_size, path))
+    excess = sum(size for _, size, _ in found) - limit
+    for _, size, path in sorted(found):
+        if excess <= 0:
+            break
+        path.unlink(missing_ok=True)
+        excess -= size
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file that is at every moment the old one or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)

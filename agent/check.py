@@ -15,6 +15,7 @@ from agent.bench import Bench, export_dense, measured_on, space_of, trial_thread
 from agent.compress.groups import Group, find_groups
 from agent.compress.merge import MergedSpace
 from agent.measure.energy import find_meter
+from agent.measure.remote import queue_of
 from agent.measure.runners import Runner
 from agent.request import Request, from_sweep
 from agent.server import base_url, require_server
@@ -23,6 +24,7 @@ from agent.tasks.registry import load_task
 from agent.tasks.task import SPLITS, Task, digest
 from agent.trial import Trial, run_trial
 from agent.watch import Watch
+from objective.devices import LOCAL
 from objective.errors import BadInput
 from objective.space import Space
 from objective.sweepfile import UPLOADS, read_sweep_file
@@ -30,6 +32,7 @@ from objective.trial import Device, Failure, TrialFailed
 
 EPOCHS = 0.02
 EXAMPLES = 500
+SERVER = {"WANDB_BASE_URL", "WANDB_API_KEY"}
 MEASURED_S = 1.0
 
 
@@ -73,6 +76,7 @@ def check(sweep_file: Path) -> int:
         found += [str(sweep_file), f"{request.goal.kind} on {request.goal.metric}"]
     with checks.part("upload") as found:
         found += [UPLOADS[request.upload]]
+    request = _here(checks, request)
     task = _task(checks, request)
     network = task.network()
     device, runner = _device(checks, request)
@@ -81,7 +85,7 @@ def check(sweep_file: Path) -> int:
     with tempfile.TemporaryDirectory() as folder, _cache_in(Path(folder)):
         baseline = _untrained(task, network, Path(folder))
         brief: Any = Brief(task)
-        dense, plain = (export_dense(baseline, task, device, each) for each in (request.candidate.precision, "f32"))
+        dense, plain = (export_dense(baseline, task, each) for each in (request.candidate.precision, "f32"))
         recipe = (request.lr, request.distill, False, MEASURED_S, find_meter(request.energy))
         bench = Bench(
             brief,
@@ -98,6 +102,19 @@ def check(sweep_file: Path) -> int:
         _miniature(checks, request, bench, Path(folder))
     print(f"{sweep_file}: all is well", flush=True)
     return 0
+
+
+def _here(checks: Checks, request: Request) -> Request:
+    """A device elsewhere is looked for; the miniature trial then measures on this host in its place."""
+    if request.device == LOCAL:
+        return request
+    with checks.part("measure.device") as found:
+        if not SERVER & set(os.environ):
+            remedy = "write local, or set WANDB_BASE_URL and WANDB_API_KEY to the server that knows this device"
+            raise BadInput("measure.device", request.device, remedy)
+        project = f"{require_server()}/{os.environ.get('WANDB_PROJECT', 'prunefleet')}"
+        found += [f"{request.device} takes measurements from {queue_of(project, request.device).path}"]
+    return replace(request, device=LOCAL, runner="openvino_cpu", energy=None)
 
 
 def _task(checks: Checks, request: Request) -> Task:
@@ -136,7 +153,7 @@ def _groups(
 
 
 def _server(checks: Checks) -> None:
-    if not {"WANDB_BASE_URL", "WANDB_API_KEY"} & set(os.environ):
+    if not SERVER & set(os.environ):
         print("--  server: neither WANDB_BASE_URL nor WANDB_API_KEY is set; `prunefleet up` starts its own", flush=True)
         return
     with checks.part("server") as found:

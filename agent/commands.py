@@ -18,34 +18,48 @@ from agent.cache import cache_folder, replace_file
 from agent.compress.groups import Survey, survey
 from agent.compress.merge import merge
 from agent.failures import explain
+from agent.measure.elsewhere import Elsewhere
 from agent.measure.energy import source_of
 from agent.plan import make_profile, resolve
 from agent.request import Request, from_sweep
 from agent.server import require_server
 from agent.stop import Stop
 from agent.watch import Watch
+from objective.devices import LOCAL
 from objective.errors import BadInput
 from objective.profile import Profile
-from objective.sweepfile import read_sweep_file
+from objective.sweepfile import RUNNERS, read_sweep_file
 from objective.trial import TrialFailed
 
 
-def plan(sweep_file: Path, out: Path | None) -> int:
+def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None) -> int:
     """Train or fetch the dense model, measure the profile, log both as artifacts, and write the sweep file to `out`.
 
-    Raises `BadInput`, or `TrialFailed` for a fault of this host; what was measured is kept for the next call.
+    Latencies are measured on the device of the fleet `measure_on`, or where the sweep file says. Raises `BadInput`, or
+    `TrialFailed` for a fault of this host; what was measured is kept for the next call.
     """
     config = read_sweep_file(sweep_file)
+    if measure_on:
+        measure = config["parameters"].setdefault("measure", {"parameters": {}})
+        measure["parameters"]["device"] = {"value": measure_on}
     request = from_sweep(config)
     require_server()
     with watching() as watch, _session(watch, f"plan {request.task}", request) as session:
         bench = _dense(request, session, watch)
         reference = _profiled(request, bench, session, watch)
     if out:
-        resolved = resolve(config, *reference, energy=source_of(request.runner))
+        resolved = resolve(config, *reference, energy=_energy(request, bench))
         replace_file(out, yaml.safe_dump(resolved, sort_keys=False).encode())
         print(f"Wrote {out}: start its sweep with `wandb sweep {out}`", flush=True)
     return 0
+
+
+def _energy(request: Request, bench: Bench) -> str | None:
+    """The source of energy that all trials are to read: the first that sees the runner where it measures."""
+    if not isinstance(bench.sit, Elsewhere):
+        return source_of(request.runner)
+    readable = bench.sit.said.energy_sources if bench.sit.said else ()
+    return next((source for source in RUNNERS[request.runner] if source in readable), None)
 
 
 def baseline(sweep_file: Path) -> int:
@@ -89,7 +103,7 @@ def _dense(request: Request, session: report.Session, watch: Watching) -> Bench:
         tell("dense", round(100 * share), 100, text)
         return watch.stop() is None
 
-    bench = prepare(request, session, watch.during, progress)
+    bench = prepare(request, session, watch.during, progress, watch.check, fresh=True)
     quality = ", ".join(f"{name} {value:.4f}" for name, value in bench.baseline.metrics["validation"].items())
     tell("dense", 100, 100, f"validation {quality}")
     print(f"seconds dense {time.perf_counter() - began:.1f}", flush=True)
@@ -126,8 +140,10 @@ def _profiled(request: Request, bench: Bench, session: report.Session, watch: Wa
             cache_folder(),
             progress,
             runner=bench.runner,
+            sit=bench.sit,
         )
-        reference = publish_profile(session, profile, bench.device.kind)
+        where = bench.device.kind if request.device == LOCAL else f"on-{request.device}"
+        reference = publish_profile(session, profile, where)
     print(f"seconds profile {time.perf_counter() - began:.1f}", flush=True)
     session.summarise({"seconds_dense": bench.baseline.seconds, "seconds_profile": time.perf_counter() - began})
     return profile, reference

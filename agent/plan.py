@@ -22,7 +22,7 @@ from agent.compress.groups import Group, find_groups, specs
 from agent.compress.merge import MergedSpace, merge
 from agent.compress.prune import prune
 from agent.journal import Journal
-from agent.measure.benchmark import DENSE, compare_many
+from agent.measure.benchmark import DENSE, Sit, compare_many
 from agent.measure.device import channel_step
 from agent.measure.export import Exported
 from agent.measure.runners import Runner
@@ -56,8 +56,7 @@ class Effort:
     """How much `make_profile` measures.
 
     `examples` of validation per point; at most `levels` per group; `mixed` extra candidates, for which no new sitting
-    begins after `seconds`; `sitting` networks are measured together, in `rounds` rounds or more, at most `sitting_s`
-    seconds.
+    begins after `seconds`; `sitting` networks are measured together, for `sitting_s` seconds at most.
     """
 
     examples: int = 2500
@@ -66,7 +65,6 @@ class Effort:
     seconds: float = 150.0
     sitting: int = 12
     sitting_s: float = 6.0
-    rounds: int = 40
     seed: int = 0
 
 
@@ -81,11 +79,12 @@ def make_profile(
     *,
     runner: Runner | None = None,
     effort: Effort | None = None,
+    sit: Sit = compare_many,
 ) -> Profile:
-    """Measure a `Profile` of the dense model on this host; finished points in `cache` are not measured again.
+    """Measure a `Profile` of the dense model on `device`, latencies as `sit` does.
 
-    Raises `BadInput` where the task lacks the goal's metric or the network has nothing to prune, `TrialFailed` where
-    the device refuses a network.
+    Finished points in `cache` are not measured again. Raises `BadInput` where the task lacks the goal's metric or the
+    network has nothing to prune, `TrialFailed` where the device refuses a network.
     """
     if goal.metric not in task.metrics:
         raise BadInput("objective.metric", goal.metric, f"the task {task.name} gives {', '.join(task.metrics)}")
@@ -96,7 +95,8 @@ def make_profile(
     chosen = runner or runner_at(precision)
     key = _key(task, baseline, device, precision, chosen, goal, merged, effort)
     with Journal(cache / "profiles" / f"{key[:16]}.jsonl") as journal:
-        plan = _Plan(task, baseline.network, groups, merged, goal.metric, journal, chosen, precision, device, effort)
+        how = (chosen, precision, device, effort, sit)
+        plan = _Plan(task, baseline.network, groups, merged, goal.metric, journal, *how)
         plan.run(points(space, effort), report or (lambda done, total, text: None))
         profile = _profile(task, baseline, device, precision, goal, space, plan)
     return replace(profile, warm=warm_points(profile, goal))
@@ -176,6 +176,7 @@ class _Plan:
     precision: str
     device: Device
     effort: Effort
+    sit: Sit
     began: float = field(default_factory=time.perf_counter)
 
     def run(self, todo: Sequence[tuple[str, Kept]], report: Report) -> None:
@@ -211,15 +212,9 @@ class _Plan:
         with tempfile.TemporaryDirectory() as folder:
             dense = deploy(self.network, self.task, Path(folder), self.precision, DENSE, rough=True)
             models = {_name(kept): self._point(group, kept, Path(folder), note) for group, kept in sitting}
-            timed = compare_many(
-                models,
-                dense,
-                runner=self.runner,
-                device=self.device,
-                time_limit_s=self.effort.sitting_s,
-                min_rounds=self.effort.rounds,
-                throughput_s=0,
-                loads=1,
+            limit = self.effort.sitting_s
+            timed = self.sit(
+                models, dense, runner=self.runner, device=self.device, time_limit_s=limit, throughput_s=0, loads=1
             )
         for name in models:
             self.journal.add(f"latency {name}", timed.latencies[name].ratio)
@@ -255,6 +250,7 @@ def _profile(
         latencies=tuple((kept, ratio[_name(kept)]) for _, kept in done),
         warm=(),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
+        fingerprint=device,
     )
 
 

@@ -44,9 +44,14 @@ class Session:
         return f"{self._run.entity}/{self._run.project}"
 
     @property
+    def sweep(self) -> str | None:
+        """The id of the run's sweep."""
+        return self._run.sweep_id
+
+    @property
     def config(self) -> dict[str, Any]:
         """The run's configuration as plain, nested values."""
-        found: dict[str, Any] = _plain(dict(self._run.config))
+        found: dict[str, Any] = plain(dict(self._run.config))
         return found
 
     def note(self, values: Mapping[str, Any]) -> None:
@@ -63,7 +68,7 @@ class Session:
 
     def scored(self, measurement: Measurement, score: Score, seconds: Mapping[str, float]) -> None:
         """Report a trial that came to a score."""
-        found = {"outcome": Outcome.SCORED.value, **summary(measurement, score), **_stages(seconds)}
+        found = {"outcome": Outcome.SCORED.value, **summary(measurement, score), **stages(seconds)}
         self.log({key: found[key] for key in ("score", "latency_ratio", f"val_{measurement.accuracy.metric}")})
         self.summarise(found | self._cleared(FAILURE_KEYS))
 
@@ -76,7 +81,7 @@ class Session:
             **_latency(skipped.latency),
             "params": skipped.params,
             "macs": skipped.macs,
-            **_stages(seconds),
+            **stages(seconds),
         }
         self.log({"latency_ratio": skipped.latency.ratio})
         self.summarise(found | self._cleared((*FAILURE_KEYS, *SCORE_KEYS)))
@@ -113,7 +118,7 @@ class Session:
         if failure.kind in ANSWERS:
             found["outcome"] = ANSWERS[failure.kind].value
         # A rung's score is no score of a trial.
-        self.summarise(found | self._cleared(SCORE_KEYS) | _stages(seconds))
+        self.summarise(found | self._cleared(SCORE_KEYS) | stages(seconds))
 
     def refused(self, error: BadInput, stage: str) -> None:
         """Report that the sweep asks for what no host can do."""
@@ -125,6 +130,17 @@ class Session:
         for file in files:
             artifact.add_file(str(file), policy="mutable")
         return str(self._run.log_artifact(artifact).wait().version)
+
+    def offer(self, name: str, kind: str, versions: Mapping[str, Mapping[str, Path]]) -> None:
+        """Log a version of artifact `name` for each alias, of files by their name in it, once the server has them."""
+        logged = []
+        for alias, files in versions.items():
+            artifact = wandb.Artifact(name, kind, metadata={"sha256": alias})
+            for inside, file in files.items():
+                artifact.add_file(str(file), name=inside, policy="mutable")
+            logged.append(self._run.log_artifact(artifact, aliases=[alias]))
+        for artifact in logged:
+            artifact.wait()
 
     def fetch(self, name: str, folder: Path) -> bool:
         """Put the files of artifact `name` (`:v0` unless it names a version) into `folder`; False if there is none."""
@@ -266,7 +282,7 @@ class Reader:
 
     def runs(self) -> list[RunRecord]:
         """The sweep's runs, oldest first."""
-        return [RunRecord(run.id, run.state, _plain(dict(run.config)), _summary(run)) for run in self._sweep.runs]
+        return [RunRecord(run.id, run.state, plain(dict(run.config)), _summary(run)) for run in self._sweep.runs]
 
     def fetch(self, name: str, folder: Path) -> bool:
         """Put the files of an artifact of the project into `folder`; False if there is none."""
@@ -280,6 +296,12 @@ class Reader:
         """A reader writes no artifacts."""
         raise NotImplementedError(f"{name}: open a session to publish it")
 
+    def offer(self, name: str, kind: str, versions: Mapping[str, Mapping[str, Path]]) -> None:
+        """Log versions of an artifact as `Session.offer` does, in a run of their own."""
+        entity, _, project = self.project.partition("/")
+        with session(Stop(), "control", name=name, entity=entity, project=project) as opened:
+            opened.offer(name, kind, versions)
+
     def update_summary(self, run: str, values: Mapping[str, Any]) -> None:
         """Change the summary of a run that has ended."""
         found = self._api.run(f"{self.project}/{run}")
@@ -287,15 +309,16 @@ class Reader:
 
 
 def _summary(run: Any) -> dict[str, Any]:
-    return {key: value for key, value in _plain(dict(run.summary)).items() if not key.startswith("_")}
+    return {key: value for key, value in plain(dict(run.summary)).items() if not key.startswith("_")}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Nested mappings of wandb's own kinds as dictionaries."""
-    return {str(key): _plain(inner) for key, inner in value.items()} if hasattr(value, "items") else value
+    return {str(key): plain(inner) for key, inner in value.items()} if hasattr(value, "items") else value
 
 
-def _stages(seconds: Mapping[str, float]) -> dict[str, float]:
+def stages(seconds: Mapping[str, float]) -> dict[str, float]:
+    """The seconds of each stage in the vocabulary of a run's summary."""
     return {f"seconds_{stage}": round(value, 3) for stage, value in seconds.items()}
 
 

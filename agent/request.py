@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from objective import checks
+from objective.devices import LOCAL, REMOTE_RUNNERS, device_name
 from objective.errors import BadInput
 from objective.goal import Goal
 from objective.sweepfile import (
     BLOCKS,
     DEFAULT_UPLOAD,
+    RUNNERS,
     SINGLE,
     block,
     choices,
@@ -33,7 +35,7 @@ class Request:
     task: str
     candidate: Candidate
     goal: Goal
-    device: str = "local"
+    device: str = LOCAL
     lr: float | None = None
     distill: bool = False
     skip: bool = True
@@ -47,8 +49,8 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.device != "local":
-            raise BadInput("measure.device", self.device, "write local: the host that trains measures too")
+        if device_name("measure.device", self.device) != LOCAL:
+            self._check_elsewhere()
         measured_by(self.runner, self.threads, self.energy, self.candidate.precision)
         for name in ("lr", "timeout_minutes"):
             if getattr(self, name) is not None:
@@ -56,6 +58,16 @@ class Request:
         for name in ("distill", "skip"):
             if not isinstance(getattr(self, name), bool):
                 raise BadInput(f"recipe.{name}", getattr(self, name), "write true or false")
+
+    def _check_elsewhere(self) -> None:
+        """A device elsewhere is sent the networks' files, through the server."""
+        if self.upload == "metrics":
+            raise BadInput(
+                "measure.device", self.device, "write local, or `upload: {value: bundles}`: it needs networks"
+            )
+        if self.runner in RUNNERS and self.runner not in REMOTE_RUNNERS:
+            remedy = f"write {', '.join(REMOTE_RUNNERS)}, or local for measure.device"
+            raise BadInput("measure.runner", self.runner, remedy)
 
 
 def from_config(config: Mapping[str, Any]) -> Request:
@@ -78,7 +90,7 @@ def from_config(config: Mapping[str, Any]) -> Request:
         task=given.get("task", ""),
         candidate=candidate,
         goal=Goal.from_parameters(_block(given, "objective")),
-        device=measure.get("device", "local"),
+        device=measure.get("device", LOCAL),
         lr=recipe.get("lr"),
         distill=recipe.get("distill", False),
         skip=recipe.get("skip", True),

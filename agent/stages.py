@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from agent.cache import cache_folder, limit_bytes, replace_file
+from agent.cache import cache_folder, limit_bytes, replace_file, trim
 from agent.tasks.task import digest
 
 FOLDER = "trials"
@@ -88,20 +88,6 @@ def _read(content: bytes) -> Left:
     length = int.from_bytes(document[:HEADER_BYTES], "little")
     header = json.loads(document[HEADER_BYTES : HEADER_BYTES + length])
     return Left(json.loads(header["__metadata__"][VALUE]), load(document))
-
-
-def trim(folder: Path, limit: int) -> None:
-    """Remove the files that were not used for longest, until the rest has at most `limit` bytes."""
-    found = []
-    for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # another agent may tidy up too
-            found.append((path.stat().st_mtime, path.stat().st_size, path))
-    excess = sum(size for _, size, _ in found) - limit
-    for _, size, path in sorted(found):
-        if excess <= 0:
-            break
-        path.unlink(missing_ok=True)
-        excess -= size
 
 
 def bytes_of(paths: Mapping[str, Path]) -> dict[str, torch.Tensor]:

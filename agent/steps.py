@@ -12,7 +12,7 @@ from torch import nn
 from agent.bench import Bench, version_of
 from agent.compress.prune import Pruned
 from agent.compress.quantise import quantise
-from agent.measure.benchmark import CANDIDATE, Sitting, compare_many
+from agent.measure.benchmark import CANDIDATE, Sitting
 from agent.measure.export import Exported, check_parity, export, sized
 from agent.measure.pace import against_the_past
 from agent.measure.samples import FILE as SAMPLES
@@ -58,7 +58,7 @@ def measured(network: nn.Module, bench: Bench, seed: int, folder: Path, watch: W
 def _compared(model: Exported, bench: Bench, seed: int) -> Sitting:
     """At another precision than f32 the dense network at f32 sits beside, for people who deploy that one today."""
     beside = {} if bench.precision == "f32" else {DENSE_F32: bench.dense_f32}
-    sitting = compare_many(
+    sitting = bench.sit(
         {CANDIDATE: model, **beside},
         bench.dense,
         runner=bench.runner,

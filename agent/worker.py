@@ -88,7 +88,7 @@ def _result(session: report.Session, watch: Watch) -> "Trial | Skipped":
         from agent.bench import prepare
         from agent.steps import remembered
         from agent.trial import run_trial
-    bench = prepare(request, session, watch.during, lambda share, text: watch.rung({"dense_done": share}))
+    bench = prepare(request, session, watch.during, lambda share, text: watch.rung({"dense_done": share}), watch.check)
     with watch.during("groups"):
         session.note(told(bench) | {"kept": bench.space.kept(request.candidate.ratios)})
     with limited(request.timeout_minutes, session, watch), tempfile.TemporaryDirectory(prefix=PREFIX) as folder:

@@ -60,6 +60,17 @@ def _hub(args: argparse.Namespace) -> int:
     return run(Path(args.data), args.host, number("port"), token, ready, front=way, limits=limits)
 
 
+def _device(args: argparse.Namespace) -> int:
+    from infra.fleet import devices
+
+    if args.action == "list":
+        lines = devices.listed(args.project)
+    else:
+        lines = [devices.add(_word(args, "NAME", ("list", "add")), args.project)]
+    print("\n".join(lines) or f"{args.project} has no device yet: prunefleet device add NAME")
+    return 0
+
+
 HUB_SETTINGS = (
     *("hub_data", "host", "port", "admin_token_file", "ready_file"),
     *("tls_cert", "tls_key", "root_path", "trusted_proxies"),
@@ -82,10 +93,11 @@ def _keys(args: argparse.Namespace) -> int:
 
 
 def _word(args: argparse.Namespace, name: str, actions: tuple[str, ...]) -> str:
+    command = getattr(args, "child", args.command)
     if args.action not in actions:
-        raise BadInput(args.child, args.action, f"use one of {', '.join(actions)}")
+        raise BadInput(command, args.action, f"use one of {', '.join(actions)}")
     if not args.word:
-        raise BadInput(f"{args.child} {args.action}", "", f"give {name}")
+        raise BadInput(f"{command} {args.action}", "", f"give {name}")
     return str(args.word)
 
 
@@ -179,6 +191,13 @@ COMMANDS = (
         _hub,
         children=HUB_COMMANDS,
     ),
+    Command(
+        "device",
+        "list the devices elsewhere that measure for this project, or add one and print the line to start there",
+        ("project",),
+        _device,
+        words=("action", "word"),
+    ),
 )
 # The words after a command: what stands in its help, and what it is if left out (None: it must be given).
 WORDS: Mapping[str, tuple[str, str | None]] = {
@@ -191,6 +210,7 @@ WORDS: Mapping[str, tuple[str, str | None]] = {
 AGENT_COMMANDS = {
     "plan": "measure each layer group's sensitivity and latency, and write the search space into a sweep file",
     "check": "validate a sweep file, its task, data, device and server, and run one miniature trial",
+    "measure": "answer one request on a device's queue, as `wandb agent` calls it",
     "cache": "show what this host's cache holds, or clear it",
     "trial": "run one trial, as `wandb agent` calls it",
 }
@@ -210,6 +230,7 @@ def parser() -> argparse.ArgumentParser:
 def _fill(sub: argparse.ArgumentParser, command: Command) -> None:
     if command.sweep_file:
         sub.add_argument("sweep_file", metavar="SWEEP.yaml", nargs="?", default="sweep.yaml")
+    _add_words(sub, command)
     for name in command.settings:
         _add(sub, name)
     sub.set_defaults(run=command.run)
@@ -220,12 +241,16 @@ def _fill(sub: argparse.ArgumentParser, command: Command) -> None:
 
 
 def _fill_child(sub: argparse.ArgumentParser, command: Command, parent: Command) -> None:
-    for word in command.words:
-        shown, default = WORDS[word]
-        sub.add_argument(word, metavar=shown, nargs=None if default is None else "?", default=default)
+    _add_words(sub, command)
     for name in command.settings:
         _add(sub, name, inherited=name in parent.settings)
     sub.set_defaults(run=command.run)
+
+
+def _add_words(sub: argparse.ArgumentParser, command: Command) -> None:
+    for word in command.words:
+        shown, default = WORDS[word]
+        sub.add_argument(word, metavar=shown, nargs=None if default is None else "?", default=default)
 
 
 def _add(sub: argparse.ArgumentParser, name: str, *, inherited: bool = False) -> None:

@@ -2,13 +2,18 @@
 
 import contextlib
 import io
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import wandb
+from wandb.errors import AuthenticationError, CommError, UsageError
 
+from objective.errors import BadInput
+
+OPEN = frozenset({"PENDING", "RUNNING", "PAUSED"})
 LIVE = frozenset({"pending", "running", "preempting", "preempted"})
 
 
@@ -50,6 +55,22 @@ class SweepView:
         return counts
 
 
+@contextlib.contextmanager
+def in_one_line() -> Iterator[None]:
+    """What the client says of a key or an address that is wrong, as `BadInput`."""
+    try:
+        yield
+    except (AuthenticationError, UsageError) as error:
+        raise BadInput("WANDB_API_KEY", "…", f"set the key of a user of the server: {_brief(error)}") from error
+    except CommError as error:
+        address = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+        raise BadInput("WANDB_BASE_URL", address, f"give the address of a server: {_brief(error)}") from error
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
 def default_entity() -> str:
     """The entity of the key in WANDB_API_KEY on the server in WANDB_BASE_URL."""
     return str(wandb.Api().default_entity)
@@ -60,6 +81,17 @@ def create_sweep(config: Mapping[str, Any], entity: str, project: str) -> str:
     with contextlib.redirect_stdout(io.StringIO()):  # it prints addresses that `up` tells in its own words
         identifier = wandb.sweep(dict(config), entity=entity, project=project)
     return f"{entity}/{project}/{identifier}"
+
+
+def open_sweeps(entity: str, project: str) -> dict[str, str]:
+    """The project's sweeps that still take runs, by name as entity/project/id; of several with one name the newest."""
+    try:
+        sweeps = list(wandb.Api(timeout=30).project(project, entity).sweeps())
+    except ValueError:  # the client's word for a project that is not there
+        return {}
+    sweeps = [sweep for sweep in sweeps if str(sweep.state).upper() in OPEN]
+    oldest_first = sorted(sweeps, key=lambda sweep: str(sweep.createdAt))
+    return {str(sweep.name): f"{entity}/{project}/{sweep.id}" for sweep in oldest_first}
 
 
 def download(artifact: str, folder: Path) -> Path:

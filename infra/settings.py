@@ -113,6 +113,11 @@ VARIABLES = (
     Variable(
         "PRUNEFLEET_CACHE_MB", "4096", "the most MiB that results of trials may take in it; 0: nothing is remembered"
     ),
+    Variable(
+        "PRUNEFLEET_DEVICE_MINUTES",
+        "10",
+        "how long a trial waits for an answer of a device elsewhere; then it ends as that device's failure",
+    ),
     Variable("PRUNEFLEET_DEBUG", "", "set to anything: a failed trial shows its traceback"),
     Variable(
         "PRUNEFLEET_LOG_OPERATIONS", "", "set to anything: the hub logs the name of each operation it is asked for"

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from objective import checks
+from objective.devices import HARDWARE, LOCAL
 from objective.errors import BadInput
 from objective.goal import Goal
 from objective.plain import Plain
 from objective.space import GroupSpec, Space
+from objective.trial import Device
 from objective.warm import warm_start
 
 VERSION = 1
@@ -52,7 +54,7 @@ class Profile(Plain):
 
     ``latencies`` are further untrained networks, as (kept channels by group, latency ratio); ``warm`` are pruning
     ratios by group, to be tried first and in this order: dense, aligned uniform, greedy from the curves; ``made`` is an
-    ISO time.
+    ISO time; ``fingerprint`` says which device of the fleet it was.
     """
 
     task: str
@@ -68,6 +70,7 @@ class Profile(Plain):
     warm: tuple[Mapping[str, float], ...] = ()
     made: str = ""
     version: int = VERSION
+    fingerprint: Device | None = None
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
@@ -92,6 +95,18 @@ class Profile(Plain):
     def space(self) -> Space:
         """The whole search space of the network on this device."""
         return Space(self.groups)
+
+    def refuse_other(self, device: Device) -> None:
+        """Raise :class:`BadInput` where trials that are measured on ``device`` cannot go by this profile."""
+        mine = self.fingerprint
+        if mine is None:
+            return
+        same = mine.name == LOCAL or all(getattr(mine, name) == getattr(device, name) for name in HARDWARE)
+        if mine.name != device.name or not same:
+            here = f"{device.name} ({device.kind}, {device.cpu})"
+            option = "" if device.name == LOCAL else f" --measure-on {device.name}"
+            remedy = f"trials are measured on {here}: make a profile of it with `prunefleet plan{option}`"
+            raise BadInput("profile", f"measured on {mine.name} ({mine.kind}, {mine.cpu})", remedy)
 
     def save(self, path: Path) -> None:
         """Write the profile as JSON."""

@@ -101,7 +101,7 @@ def _validate_parameters(parameters: Mapping[str, Any]) -> None:
 def _validate_measure(measure: Mapping[str, Any]) -> None:
     """All trials of a sweep are measured in one way, or their latencies could not be compared."""
     found = constants(measure)
-    for key in ("runner", "threads", "energy"):
+    for key in ("device", "runner", "threads", "energy"):
         if key in measure and key not in found:
             raise BadInput(f"parameters.measure.{key}", measure[key], "give one constant `value`")
     for precision in choices(measure.get("precision", {"value": "f32"})):

@@ -47,7 +47,10 @@ class Candidate(Plain):
 
 @dataclass(frozen=True)
 class Device(Plain):
-    """Where a latency was measured: what the device is, the host that holds it, and the versions that ran."""
+    """Where a latency was measured: what the device is, the host that holds it, and the versions that ran.
+
+    ``channel_steps`` are the steps in which its channels pay, by precision; a device elsewhere in the fleet tells them.
+    """
 
     name: str
     kind: str
@@ -58,6 +61,7 @@ class Device(Plain):
     os: str
     versions: Mapping[str, str]
     accelerator: str | None = None
+    channel_steps: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checks.text("device.name", self.name)
@@ -66,6 +70,10 @@ class Device(Plain):
         checks.whole("device.cores", self.cores, low=1)
         checks.positive("device.memory_gb", self.memory_gb)
         object.__setattr__(self, "versions", dict(self.versions))
+        steps = {
+            name: checks.whole(f"device.channel_steps.{name}", each, 1) for name, each in self.channel_steps.items()
+        }
+        object.__setattr__(self, "channel_steps", steps)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ docs/measurement.md gives the protocol and its limits.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from agent.measure import lock
 from agent.measure.conditions import conditions
 from agent.measure.energy import Meter, per_inference
-from agent.measure.export import Exported
+from agent.measure.exported import Exported
 from agent.measure.intervals import Samples, time_interval
 from agent.measure.rounds import DENSE as DENSE
 from agent.measure.rounds import CallSession, Rounds
@@ -52,6 +53,26 @@ class Sitting:
     def interval_ms(self, name: str) -> tuple[float, float]:
         """95 % interval of that network's 10th percentile, in milliseconds."""
         return time_interval(self.slots[name], self.loads)
+
+
+class Sit(Protocol):
+    """Measures networks in one sitting on one device: `compare_many` on this host, or a device elsewhere."""
+
+    def __call__(
+        self,
+        candidates: Mapping[str, Exported],
+        dense: Exported,
+        *,
+        runner: Runner,
+        device: Device,
+        runners: Mapping[str, Runner] | None = None,
+        time_limit_s: float = 3.0,
+        seed: int = 0,
+        throughput_s: float = THROUGHPUT_S,
+        loads: int = LOADS,
+        meter: Meter | None = None,
+    ) -> Sitting:
+        """A `Latency` for each candidate and for the dense model; raises as `compare_many` does."""
 
 
 def compare(
@@ -105,7 +126,7 @@ def compare_many(
 
     `precision` is checked against the runner's. `runners` gives single candidates another runner, such as one at the
     device's default precision. Rounds go on until every ratio's interval is within ±`target` of it (looked at from
-    `min_rounds` on, 200 unless given), or `time_limit_s` seconds are over, three times that while the host is noisy.
+    `min_rounds` on, 200 for a pair), or `time_limit_s` seconds are over, three times that while the host is noisy.
     `throughput_s` 0 leaves the throughput out (0). Each network is loaded `loads` times, fewer where that would take
     long. `meter` reads energy in a run of its own. Raises `BadInput` for a candidate named "dense" or another precision
     than the runner's, and `TrialFailed` with kind DEVICE where the device refuses a network.

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from agent.measure.command_runner import CommandRunner
-from agent.measure.runners import OpenVINORunner, Runner, TorchRunner
+from agent.measure.runners import OpenVINORunner, Runner
 from objective.errors import BadInput
+from objective.sweepfile import measured_by
 
 
 def runner_for(name: str, precision: str = "f32", threads: int = 1) -> Runner:
@@ -18,6 +19,16 @@ def runner_for(name: str, precision: str = "f32", threads: int = 1) -> Runner:
     if name not in _MAKERS:
         raise BadInput("measure.runner", name, f"write one of {', '.join(_MAKERS)}")
     return _MAKERS[name](precision, threads)
+
+
+def runner_at(precision: str, name: str = "openvino_cpu", threads: int = 1) -> Runner:
+    """The runner called `name` for networks that ship at `precision`.
+
+    It computes in f32 around an INT8 network's integers. Raises `BadInput` for INT8 elsewhere than in OpenVINO, and as
+    `runner_for` does.
+    """
+    measured_by(name, threads, precision=precision)
+    return runner_for(name, "f32" if precision == "int8" else precision, threads)
 
 
 def at_default(runner: Runner) -> Runner:
@@ -49,7 +60,15 @@ def _openvino(device: str) -> Callable[[str, int], Runner]:
 
 
 def _torch(device: str) -> Callable[[str, int], Runner]:
-    return lambda precision, threads: TorchRunner(device, precision, threads)
+    def make(precision: str, threads: int) -> Runner:
+        try:
+            from agent.measure.torch_runner import TorchRunner
+        except ImportError as error:
+            remedy = f"install torch: pip install 'prunefleet[trial]' ({error})"
+            raise BadInput("measure.runner", f"torch_{device}", remedy) from None
+        return TorchRunner(device, precision, threads)
+
+    return make
 
 
 _MAKERS: dict[str, Callable[[str, int], Runner]] = {

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.measure.export import Exported, onnx_file
+from agent.measure.exported import Exported, onnx_file
 from agent.measure.intervals import Samples
 from agent.measure.rounds import WARM_UP_CALLS
 from agent.measure.runners import Array

@@ -3,10 +3,12 @@
 import os
 import platform
 import re
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 from agent.measure.engine import openvino
+from objective.sweepfile import PRECISIONS
 from objective.trial import Device
 
 VERSIONS = ("openvino", "onnxruntime", "torch", "torch-pruning", "numpy")
@@ -27,6 +29,12 @@ def fingerprint(name: str = "local", kind: str = "CPU") -> Device:
     )
 
 
+def described(name: str, kind: str = "CPU") -> Device:
+    """This host's fingerprint for hosts elsewhere, which cannot look at its processor: with its channel steps."""
+    found = fingerprint(name, kind)
+    return replace(found, channel_steps={each: channel_step(found, each) for each in PRECISIONS})
+
+
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0))
@@ -45,9 +53,12 @@ def cpu_flags() -> frozenset[str]:
 def channel_step(device: Device, precision: str, flags: frozenset[str] | None = None) -> int:
     """Kept channels should be multiples of this: the width of the device's vector (or tile) at that precision.
 
-    `flags`: the processor's instruction sets, this host's unless given. 16 for f32 on AVX-512 (measured: see
-    docs/measurement.md), 8 on AVX2 and Arm, 32 for bf16 and int8 on AMX tiles, 16 where nothing is known.
+    As the device tells, else by `flags`: the processor's instruction sets, this host's unless given. 16 for f32 on
+    AVX-512 (measured: see docs/measurement.md), 8 on AVX2 and Arm, 32 for bf16 and int8 on AMX tiles, 16 where nothing
+    is known.
     """
+    if precision in device.channel_steps:
+        return device.channel_steps[precision]
     flags = cpu_flags() if flags is None else flags
     if not device.kind.startswith("cpu"):
         return 16

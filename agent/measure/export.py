@@ -1,10 +1,9 @@
 """A network → OpenVINO IR (and ONNX on request), and the proof that both compute the same."""
 
 import copy
-import os
 import tempfile
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,28 +11,14 @@ import torch
 from torch import nn
 
 from agent.measure.engine import openvino
+from agent.measure.exported import Exported as Exported
+from agent.measure.exported import sized as sized
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, TrialFailed
 
 PRECISIONS = ("f32", "bf16", "f16", "int8")
 PARITY_LIMIT = 1e-4
 ROOM = 2**16  # bytes that a disk which is not full has left
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A network on disk: `xml` with its weights beside it in `.bin`, `size_bytes` of both, and the shape of its input.
-
-    `precision` is the one to run it at; that of an INT8 network is in the file itself. `network` is the source while it
-    is at hand, for runners that take torch's.
-    """
-
-    xml: Path
-    onnx: Path | None
-    precision: str
-    size_bytes: int
-    input_shape: tuple[int, ...]
-    network: nn.Module | None = field(default=None, compare=False, repr=False)
 
 
 def export(
@@ -57,7 +42,7 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     xml = folder / f"{name}.xml"
     save(_convert(source, example_input), xml)
-    written = _write_onnx(source, example_input, folder / f"{name}.onnx") if onnx else None
+    written = write_onnx(source, example_input, folder / f"{name}.onnx") if onnx else None
     return replace(sized(xml, precision, tuple(example_input.shape)), onnx=written, network=source)
 
 
@@ -72,12 +57,6 @@ def save(model: "openvino.Model", xml: Path) -> None:
         raise
 
 
-def sized(xml: Path, precision: str, input_shape: tuple[int, ...]) -> Exported:
-    """The network in the files `xml` and `.bin`."""
-    size = xml.stat().st_size + xml.with_suffix(".bin").stat().st_size
-    return Exported(xml, None, precision, size, input_shape)
-
-
 def _convert(network: nn.Module, example_input: torch.Tensor) -> "openvino.Model":
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -90,7 +69,8 @@ def _convert(network: nn.Module, example_input: torch.Tensor) -> "openvino.Model
         ) from error
 
 
-def _write_onnx(network: nn.Module, example_input: torch.Tensor, path: Path) -> Path:
+def write_onnx(network: nn.Module, example_input: torch.Tensor, path: Path) -> Path:
+    """Write `network` as ONNX in f32. Raises `BadInput` where what torch needs for it is missing."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -98,21 +78,6 @@ def _write_onnx(network: nn.Module, example_input: torch.Tensor, path: Path) -> 
     except ImportError as error:
         raise BadInput("onnx", True, "install what torch exports ONNX with: pip install 'prunefleet[onnx]'") from error
     return path
-
-
-def onnx_file(exported: Exported) -> Path:
-    """The network as ONNX in f32, written beside its IR where it is not there yet.
-
-    Raises `BadInput` where there is neither the file nor the network to make it from.
-    """
-    path = exported.onnx or exported.xml.with_suffix(".onnx")
-    if path.is_file():
-        return path
-    if exported.network is None:
-        raise BadInput("model", str(exported.xml), "ONNX needs the network itself: measure it where it was exported")
-    fresh = path.with_name(f".{os.getpid()}-{path.name}")  # other processes may write the dense network's meanwhile
-    _write_onnx(exported.network, torch.zeros(exported.input_shape), fresh)
-    return fresh.replace(path)
 
 
 def parity(exported: Exported, network: nn.Module, example_input: torch.Tensor) -> float:

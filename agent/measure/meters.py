@@ -83,8 +83,10 @@ class NVMLMeter:
 
 def _uuid() -> str | None:
     """The GPU that torch calls the first, which environment variables may have chosen; None where it has none."""
-    import torch
-
+    try:
+        import torch
+    except ImportError:  # a host that only measures
+        return None
     return f"GPU-{torch.cuda.get_device_properties(0).uuid}" if torch.cuda.is_available() else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from agent.measure.export import Exported, onnx_file
+from agent.measure.exported import Exported, onnx_file
 from agent.measure.runners import REQUESTS_PER_STREAM, Array, fixed_input, refused
 from objective.errors import BadInput
 

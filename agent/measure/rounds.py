@@ -32,14 +32,22 @@ DRIFT_LIMIT, LOOSE = 0.10, 0.05  # noisy beyond: the dense model's drift, the ra
 
 @dataclass(frozen=True)
 class Pace:
-    """How many rounds there are at least, from which on a tight interval ends them, and how often it is looked at."""
+    """How many rounds there are at least, from which on a tight interval ends them, and how often it is looked at.
+
+    They end from `settled` on, later where few networks share the sitting: after `slots` slots of all together.
+    """
 
     fewest: int
     settled: int
+    slots: int
     between_checks: int
 
+    def ends_from(self, networks: int) -> int:
+        """From which round on a tight interval ends them."""
+        return max(self.settled, self.slots // networks)
 
-IN_PROCESS, BY_PROGRAM = Pace(16, 200, 20), Pace(4, 8, 4)
+
+IN_PROCESS, BY_PROGRAM = Pace(16, 40, 400, 20), Pace(4, 8, 0, 4)
 
 
 class Rounds:
@@ -62,7 +70,7 @@ class Rounds:
         What is noisy then gets more time, `PATIENCE` times the limit in all.
         """
         pace = BY_PROGRAM if any(isinstance(each[0], Sampler) for each in self.sessions.values()) else IN_PROCESS
-        settled = min_rounds or pace.settled
+        settled = min_rounds or pace.ends_from(len(self.sessions))
         began = time.perf_counter()
         with _no_garbage_collection():
             for done in range(1, max_rounds // self.loads * self.loads + 1):

@@ -13,17 +13,17 @@ from agent.measure.choice import at_default, kind, runner_for
 from agent.measure.command_runner import CommandRunner
 from agent.measure.deployed import Deployed
 from agent.measure.engine import openvino
-from agent.measure.export import Exported, export, onnx_file
+from agent.measure.export import export
+from agent.measure.exported import Exported, onnx_file
 from agent.measure.rounds import slot, warm_up
 from agent.measure.runners import (
     OpenVINORunner,
     Runner,
     Sampler,
     Session,
-    TorchRunner,
     supported_precisions,
-    without_tf32,
 )
+from agent.measure.torch_runner import TorchRunner, without_tf32
 from objective.errors import BadInput
 from objective.trial import FailureKind, TrialFailed
 

@@ -85,7 +85,12 @@ def test_what_the_agent_added_is_no_part_of_the_request() -> None:
         ({"recipe": {"skip": "no"}}, "recipe.skip: got 'no'"),
         ({"recipe": {"timeout_minutes": 0}}, "recipe.timeout_minutes: got 0"),
         ({"upload": "weights"}, "parameters.upload: got {'value': 'weights'}; write one constant"),
-        ({"measure": {"device": "phone"}}, "measure.device: got 'phone'"),
+        ({"measure": {"device": "my phone"}}, "measure.device: got 'my phone'; give a name of letters"),
+        ({"measure": {"device": "phone"}, "upload": "metrics"}, "measure.device: got 'phone'; write local, or `upload"),
+        (
+            {"measure": {"device": "phone", "runner": "torch_cpu"}},
+            "measure.runner: got 'torch_cpu'; write openvino_cpu",
+        ),
         ({"measure": {"runner": "tflite"}}, "measure.runner: got 'tflite'; write one of openvino_cpu"),
         (
             {"measure": {"runner": "torch_cpu", "precision": "int8"}},

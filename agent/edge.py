@@ -1,0 +1,173 @@
+"""`prunefleet measure`: one measurement under `wandb agent` on a device's queue. Needs no torch, only OpenVINO.
+
+A request that cannot be answered (a network that the device refuses, another version) is told in the run's summary and
+ends well, so that the agent goes on with the next; what this host did to it hands the run back to the queue.
+"""
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent import report
+from agent.cache import cache_folder, limit_bytes, trim
+from agent.failures import explain
+from agent.stop import Stop
+from agent.watch import Watch
+from objective.devices import ANSWER, DUPLICATE, KEY, REQUEST, MeasurementAnswer, MeasurementRequest
+from objective.errors import BadInput
+from objective.trial import Failure, FailureKind, TrialFailed
+
+if TYPE_CHECKING:
+    from agent.measure.remote import Queue
+    from agent.measure.runners import Runner
+
+ANSWERED, HANDED_BACK = 0, 1
+FOLDER = "networks"
+TOLD = (FailureKind.DEVICE, FailureKind.DATA)
+INSTALL = "install what a measuring host needs: pip install 'prunefleet[measure]'"
+
+
+def main() -> int:
+    """Answer the request that `wandb agent` gave this process; returns the exit code."""
+    stop = Stop().listen()
+    try:
+        session = report.start(stop)
+    except TrialFailed as error:
+        print(error, file=sys.stderr)
+        return HANDED_BACK
+    watch = Watch(stop=stop.reason)
+    try:
+        _serve(session, watch)
+        code = ANSWERED
+    except BadInput as error:
+        print(f"{watch.stage}: {error}", file=sys.stderr)
+        session.refused(error, watch.stage)
+        code = ANSWERED
+    except Exception as error:
+        code = _failed(session, watch, stop, error)
+    session.finish(code, again=code == HANDED_BACK)
+    return code
+
+
+def _failed(session: report.Session, watch: Watch, stop: Stop, error: Exception) -> int:
+    """Tell a failure in one line, and whether it is to be tried again."""
+    if isinstance(error, ModuleNotFoundError):
+        failure = Failure(FailureKind.DEVICE, watch.stage, f"{error}: {INSTALL}")
+    else:
+        failure = explain(error, watch.stage)
+    if failure.kind is FailureKind.UNKNOWN or "PRUNEFLEET_DEBUG" in os.environ:
+        traceback.print_exception(error)
+    print(f"{failure.stage}: {failure.kind.value}: {failure.message}", file=sys.stderr)
+    session.failed(failure, watch.seconds)
+    return ANSWERED if failure.kind in TOLD or stop.by_server.is_set() else HANDED_BACK
+
+
+def _serve(session: report.Session, watch: Watch) -> None:
+    with watch.during("request"):
+        config = session.config
+        request = MeasurementRequest.read(config.get(REQUEST))
+    with watch.during("imports"):
+        from agent.measure import remote
+        from agent.measure.samples import FILE as SAMPLES
+    queue = remote.Queue(session.project, session.sweep or "")
+    if twin := _elder(queue, str(config.get(KEY)), session.name):
+        print(f"run {twin} has this very request")
+        session.summarise({DUPLICATE: twin})
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        samples = Path(folder) / SAMPLES
+        answer = measured(request, lambda sha256: fetched(sha256, queue.fetch, Path(folder)), samples, watch)
+        session.note({"device": answer.device.to_json(), "host": answer.device.host})
+        with watch.during("publish"):
+            if samples.exists():
+                session.publish(remote.samples_name(session.name), "samples", [samples], {KEY: config.get(KEY)})
+    for place, latency in enumerate(answer.latencies):
+        print(f"network {place}: latency ratio {latency.ratio:.3f}, {latency.p10_ms:.3f} ms")
+    session.summarise({ANSWER: answer.to_json(), **report.stages(watch.seconds)})
+    if (networks := cache_folder() / FOLDER).is_dir():
+        trim(networks, limit_bytes())
+
+
+def _elder(queue: "Queue", key: str, name: str) -> str | None:
+    """The run that had the same request before this one and has answered it or will: nothing is measured twice."""
+    for each in queue.asked(key):
+        if each.name == name:
+            return None
+        if each.stands:
+            return each.name
+    return None
+
+
+def measured(
+    request: MeasurementRequest, fetch: Callable[[str], Path], samples: Path, watch: Watch
+) -> MeasurementAnswer:
+    """Measure what `request` asks for on this host, samples to the file `samples`; `fetch` gives a network's `.xml`.
+
+    Raises `BadInput` where this host has not what is asked for, `TrialFailed` where the device refuses a network.
+    """
+    from agent.measure.benchmark import compare_many
+    from agent.measure.choice import kind
+    from agent.measure.device import described
+    from agent.measure.elsewhere import place_name
+    from agent.measure.energy import METERS, find_meter
+    from agent.measure.exported import sized
+    from agent.measure.samples import write_samples
+
+    how, networks = request.protocol, request.networks
+    runners = _runners(request)
+    first = runners[networks[0].precision] if networks else runners["f32"]
+    device = described(request.device, kind(first))
+    request.refuse_other(device)
+    sources = tuple(source for source in METERS if find_meter(source))
+    if not networks:
+        return MeasurementAnswer(device, sources)
+    with watch.during("fetch"):
+        models = [sized(fetch(each.sha256), each.precision, each.input_shape) for each in networks]
+    names = [place_name(place) for place in range(len(networks))]
+    with watch.during("measure"):
+        sitting = compare_many(
+            dict(zip(names[1:], models[1:], strict=True)),
+            models[0],
+            runner=first,
+            runners={name: runners[each.precision] for name, each in zip(names[1:], networks[1:], strict=True)},
+            device=device,
+            time_limit_s=how.time_limit_s,
+            seed=how.seed,
+            throughput_s=how.throughput_s,
+            loads=how.loads,
+            meter=find_meter(how.energy),
+        )
+    write_samples(sitting, samples)
+    return MeasurementAnswer(device, sources, tuple(sitting.latencies[name] for name in names))
+
+
+def _runners(request: MeasurementRequest) -> Mapping[str, "Runner"]:
+    """What runs the networks, by the precision that a request gives for each."""
+    from agent.measure.choice import at_default, runner_at
+
+    how = request.protocol
+    precisions = {each.precision for each in request.networks} or {"f32"}
+    plain = {each: runner_at("f32" if each == "default" else each, how.runner, how.threads) for each in precisions}
+    return {each: at_default(runner) if each == "default" else runner for each, runner in plain.items()}
+
+
+def fetched(sha256: str, fetch: Callable[[str, Path], Path], folder: Path) -> Path:
+    """A network's `.xml`: this host's copy if its content is right, else what `fetch` gets, kept for the next request.
+
+    With PRUNEFLEET_CACHE_MB=0 nothing is kept, and it lies in `folder`.
+    """
+    from agent.measure.exported import content_hash
+
+    limit = limit_bytes()
+    kept = cache_folder() / FOLDER if limit else folder
+    xml = kept / f"{sha256}.xml"
+    if xml.is_file() and xml.with_suffix(".bin").is_file() and content_hash(xml) == sha256:
+        for part in (xml, xml.with_suffix(".bin")):
+            os.utime(part)  # used last
+        return xml
+    kept.mkdir(parents=True, exist_ok=True)
+    return fetch(sha256, kept)

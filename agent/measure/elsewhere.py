@@ -1,0 +1,223 @@
+"""Measuring on a device elsewhere in the fleet: `Elsewhere` sits there as `compare_many` does on this host.
+
+Networks travel by content: one that the server has is not sent again. A request that was answered, or that waits in
+the device's queue already, is not made again. docs/devices.md has the whole way.
+"""
+
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from agent.measure.benchmark import DENSE, LOADS, THROUGHPUT_S, Sitting
+from agent.measure.energy import Meter
+from agent.measure.exported import Exported, content_hash
+from agent.measure.remote import NETWORKS, Asked, Queue
+from agent.measure.runners import Runner
+from agent.measure.samples import read_samples
+from agent.measure.stand_ins import RemoteRunner
+from objective import checks
+from objective.devices import ANSWER, MeasurementAnswer, MeasurementProtocol, MeasurementRequest, NetworkFile
+from objective.errors import BadInput
+from objective.trial import Device, Failure, FailureKind, TrialFailed
+
+VARIABLE = "PRUNEFLEET_DEVICE_MINUTES"
+PATIENCE_MINUTES = 10.0
+LOOK_S = 1.0
+
+
+@runtime_checkable
+class Publisher(Protocol):
+    """An open run, which artifacts are logged by."""
+
+    @property
+    def project(self) -> str:
+        """entity/project of the run."""
+
+    def offer(self, name: str, kind: str, versions: Mapping[str, Mapping[str, Path]]) -> None:
+        """Log a version of artifact `name` for each alias, of files by their name in it."""
+
+
+def patience_minutes() -> float:
+    """How long a device may take to answer: PRUNEFLEET_DEVICE_MINUTES, else ten. Raises `BadInput`."""
+    asked = os.environ.get(VARIABLE)
+    try:
+        return checks.positive(VARIABLE, float(asked)) if asked else PATIENCE_MINUTES
+    except ValueError:
+        raise BadInput(VARIABLE, asked, "give minutes such as 10") from None
+
+
+@dataclass
+class Elsewhere:
+    """A device of the fleet that measures for this process.
+
+    `check` is called while it is waited for and may raise; `note` gets a line about what is waited for.
+    """
+
+    queue: Queue
+    publisher: Publisher
+    check: Callable[[], None] = lambda: None
+    note: Callable[[str], None] = lambda text: print(text, flush=True)
+    said: MeasurementAnswer | None = None
+    _sent: set[str] = field(default_factory=set)
+
+    def describe(self, name: str, runner: RemoteRunner, fresh: bool = False) -> MeasurementAnswer:
+        """What the device is: as it said last, else, or with `fresh`, as it says now. Raises `TrialFailed`."""
+        self.said = None if fresh else self._said_last(runner.device.lower())
+        if self.said is None:
+            how = MeasurementProtocol(runner.name, runner.threads)
+            request = MeasurementRequest(name, protocol=how, nonce=secrets.token_hex(8) if fresh else "")
+            self.said = self._answer(request)[0]
+        return self.said
+
+    def _said_last(self, kind: str) -> MeasurementAnswer | None:
+        """The newest answer of a device of that kind that this version can read."""
+        for each in self.queue.said():
+            with suppress(BadInput):
+                answer = MeasurementAnswer.read(each.summary[ANSWER])
+                if answer.device.kind == kind:
+                    return answer
+        return None
+
+    def __call__(
+        self,
+        candidates: Mapping[str, Exported],
+        dense: Exported,
+        *,
+        runner: Runner,
+        device: Device,
+        runners: Mapping[str, Runner] | None = None,
+        time_limit_s: float = 3.0,
+        seed: int = 0,
+        throughput_s: float = THROUGHPUT_S,
+        loads: int = LOADS,
+        meter: Meter | None = None,
+    ) -> Sitting:
+        """Measure all there in one sitting. Raises `TrialFailed` with kind DEVICE where it fails or is silent."""
+        names = [DENSE, *candidates]
+        models = [dense, *candidates.values()]
+        chosen = [runner, *((runners or {}).get(name, runner) for name in candidates)]
+        hashes = [content_hash(model.xml) for model in models]
+        files = [
+            NetworkFile(sha256, model.input_shape, each.precision)
+            for sha256, model, each in zip(hashes, models, chosen, strict=True)
+        ]
+        how = runner.settings()
+        protocol = MeasurementProtocol(
+            runner=how["runner"],
+            threads=int(how["threads"]),
+            time_limit_s=time_limit_s,
+            throughput_s=throughput_s,
+            loads=loads,
+            seed=seed,
+            energy=meter.source if meter else None,
+        )
+        expects = self.said.expectations() if self.said else {}
+        request = MeasurementRequest(device.name, tuple(files), protocol, expects)
+        if not any(each.stands for each in self.queue.asked(request.key)):
+            self._send(dict(zip(hashes, models, strict=True)))
+        return self._sitting(names, request)
+
+    def _send(self, models: Mapping[str, Exported]) -> None:
+        """Publish the networks that the server has not yet."""
+        new = [sha256 for sha256 in models if sha256 not in self._sent and not self.queue.holds(sha256)]
+        xml = {sha256: models[sha256].xml for sha256 in new}
+        files = {each: {"model.xml": xml[each], "model.bin": xml[each].with_suffix(".bin")} for each in new}
+        if files:
+            self.publisher.offer(NETWORKS, "network", files)
+        self._sent |= set(models)
+
+    def _sitting(self, names: list[str], request: MeasurementRequest) -> Sitting:
+        answer, run = self._answer(request)
+        if len(answer.latencies) != len(names):
+            raise _failed(
+                f"{request.device} answered for {len(answer.latencies)} of {len(names)} networks in run {run}"
+            )
+        with tempfile.TemporaryDirectory() as folder, _blaming(request.device):
+            raw = read_samples(self.queue.samples(run, Path(folder)))
+            own = {name: place_name(place) for place, name in enumerate(names)}
+            slots, calls = ({name: kind[key] for name, key in own.items()} for kind in (raw.slots, raw.calls))
+        return Sitting(dict(zip(names, answer.latencies, strict=True)), slots, calls, raw.loads)
+
+    def _answer(self, request: MeasurementRequest) -> tuple[MeasurementAnswer, str]:
+        """The answer to a request and the run that gave it."""
+        entry = self._wait(request)
+        with _blaming(request.device):
+            answer = MeasurementAnswer.read(entry.summary[ANSWER])
+            request.refuse_other(answer.device)
+        return answer, entry.name
+
+    def _wait(self, request: MeasurementRequest) -> Asked:
+        """The finished run of a request, asked for unless it was before."""
+        limit = patience_minutes()
+        until, told = time.monotonic() + 60 * limit, ""
+        own = "" if any(each.stands for each in self.queue.asked(request.key)) else self._enqueue(request)
+        while True:
+            asked = self.queue.asked(request.key)
+            standing = next((each for each in asked if each.stands), None)
+            if standing and standing.answered:
+                return standing
+            if standing is None and (not own or own in [each.name for each in asked]):
+                raise _failed(_what_it_said(request.device, asked))
+            state = standing.state if standing else "pending"
+            if state != told:
+                told = state
+                self.note(f"{request.device}: {_DOING.get(state, state)} ({self.queue.path}, {own or 'asked before'})")
+            self.check()
+            if time.monotonic() > until:
+                raise _failed(_silent(request.device, state, limit, self.queue.path))
+            time.sleep(LOOK_S)
+
+    def _enqueue(self, request: MeasurementRequest) -> str:
+        """Enqueue once: where the answer to that is lost, the queue tells by the key whether it arrived."""
+        try:
+            return self.queue.enqueue(request)
+        except BadInput:
+            raise
+        except Exception:
+            standing = [each for each in self.queue.asked(request.key) if each.stands]
+            if not standing:
+                raise
+            return standing[0].name
+
+
+_DOING = {"pending": "waits in its queue", "preempted": "waits in its queue again", "running": "measures"}
+
+
+def place_name(place: int) -> str:
+    """What a request's networks are called in its samples: the first is the dense model."""
+    return f"candidate{place}" if place else DENSE
+
+
+def _what_it_said(device: str, asked: Sequence[Asked]) -> str:
+    """A failure that the device reported, or that its run ended without an answer."""
+    if not asked:
+        return f"{device} gave no answer: the request was deleted"
+    for each in reversed(asked):
+        if message := each.summary.get("failure_message"):
+            return f"{device}: {message}"
+    return f"{device} gave no answer: run {asked[-1].name} is {asked[-1].state}; look at its log"
+
+
+def _silent(device: str, state: str, limit: float, path: str) -> str:
+    taken = "its agent is still at it" if state in ("running", "preempting") else "no agent has taken the request"
+    silent = f"{device} has not answered within {limit:g} min ({VARIABLE}), {taken}"
+    return f"{silent}: start `wandb agent {path}` there, or look at its log; the request stays in the queue"
+
+
+def _failed(message: str) -> TrialFailed:
+    return TrialFailed(Failure(FailureKind.DEVICE, "measure", message))
+
+
+@contextmanager
+def _blaming(device: str) -> Iterator[None]:
+    """What cannot be read of a device's answer is the device's failure, not the sweep's bad input."""
+    try:
+        yield
+    except (BadInput, KeyError) as error:
+        raise _failed(f"{device}: {error}") from error

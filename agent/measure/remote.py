@@ -1,0 +1,138 @@
+"""A device's queue on the sweep server: where measuring elsewhere meets wandb. Nothing here needs torch."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import wandb
+from wandb.errors import CommError, UnsupportedError
+
+from agent.cache import replace_file
+from agent.measure.exported import content_hash
+from agent.measure.samples import FILE as SAMPLES
+from agent.report import plain
+from objective.devices import ANSWER, KEY, REQUEST, MeasurementRequest, device_of
+from objective.errors import BadInput
+from objective.trial import Failure, FailureKind, TrialFailed
+
+NETWORKS = "deployed-networks"
+"""The artifact that holds the networks to be measured: a version each, with the SHA-256 of its content as an alias."""
+TIMEOUT_S = 30
+RECENT = 20  # runs that are looked through for what a device last said
+OPEN = ("pending", "running", "preempting", "preempted")
+ENDED = ("finished", "failed", "crashed", "killed")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as the server has it: the run's `name` and `state`, and its summary once it has ended."""
+
+    name: str
+    state: str
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def answered(self) -> bool:
+        """It has been measured."""
+        return self.state == "finished" and ANSWER in self.summary
+
+    @property
+    def stands(self) -> bool:
+        """It has been measured or will be: nobody need ask again."""
+        return self.state in OPEN or self.answered
+
+
+class Queue:
+    """The device sweep `name` of a project, entity/project."""
+
+    def __init__(self, project: str, name: str) -> None:
+        self.project, self.name = project, name
+        self.path = f"{project}/{name}"
+        self._api = wandb.Api(timeout=TIMEOUT_S)
+
+    def asked(self, key: str) -> list[Asked]:
+        """All requests with that key, oldest first."""
+        return list(self._runs({f"config.{KEY}.value": key}, "+created_at", 50))
+
+    def said(self) -> Iterator[Asked]:
+        """What the device answered last, newest first."""
+        return (each for each in self._runs({"state": "finished"}, "-created_at", RECENT) if each.answered)
+
+    def _runs(self, filters: Mapping[str, str], order: str, most: int) -> Iterator[Asked]:
+        self._api.flush()  # type: ignore[no-untyped-call]  # the client remembers lists
+        runs = self._api.runs(self.project, filters={"sweep": self.name, **filters}, order=order, per_page=most)
+        return (_asked(run) for run in runs[:most])
+
+    def enqueue(self, request: MeasurementRequest) -> str:
+        """Put a request at the end of the queue; returns its run's name. Raises `BadInput` where servers have none."""
+        config = {REQUEST: {"value": request.to_json()}, KEY: {"value": request.key}}
+        networks = f"{len(request.networks)} networks" if request.networks else "which device"
+        try:
+            sweep = self._api.sweep(self.path)  # type: ignore[no-untyped-call]
+            return str(sweep.enqueue_run(config, display_name=f"{networks} {request.key[:8]}"))
+        except UnsupportedError as error:
+            remedy = "write local: this server cannot enqueue runs, which measuring elsewhere needs"
+            raise BadInput("measure.device", request.device, remedy) from error
+
+    def holds(self, sha256: str) -> bool:
+        """Whether the project has that network."""
+        return bool(self._api.artifact_exists(f"{self.project}/{NETWORKS}:{sha256}"))
+
+    def fetch(self, sha256: str, folder: Path) -> Path:
+        """Put that network into `folder`; returns its `.xml`. Raises `TrialFailed` where it is not the one."""
+        with tempfile.TemporaryDirectory() as fresh:
+            try:
+                self._api.artifact(f"{self.project}/{NETWORKS}:{sha256}").download(root=fresh, skip_cache=True)
+            except (CommError, ValueError) as error:
+                raise _unusable(f"network {sha256[:12]} cannot be had: {' '.join(str(error).split())[:150]}") from error
+            xml, weights = Path(fresh) / "model.xml", Path(fresh) / "model.bin"
+            if not (xml.is_file() and weights.is_file()) or content_hash(xml) != sha256:
+                raise _unusable(f"network {sha256[:12]} arrived with another content than was asked for")
+            for part in (weights, xml):
+                replace_file(folder / f"{sha256}{part.suffix}", part.read_bytes())
+        return folder / f"{sha256}.xml"
+
+    def samples(self, run: str, folder: Path) -> Path:
+        """The file of raw samples that a finished request left, in `folder`."""
+        self._api.artifact(f"{self.project}/{samples_name(run)}:v0").download(root=str(folder))
+        return folder / SAMPLES
+
+
+def samples_name(run: str) -> str:
+    """The artifact with a request's raw samples."""
+    return f"samples-{run}"
+
+
+def queue_of(project: str, device: str) -> Queue:
+    """The queue of a device. Raises `BadInput` for one that the project has not, with those that it has."""
+    known = devices(project)
+    if device in known:
+        return Queue(project, known[device])
+    there = f"write local or one of {', '.join(sorted(known))}" if known else "write local: there is no other yet"
+    raise BadInput("measure.device", device, f"{there}; `prunefleet device add {device}` makes it known in {project}")
+
+
+def devices(project: str) -> dict[str, str]:
+    """Sweeps of the project's devices by name of the device; of several that take requests, the newest."""
+    entity, _, name = project.partition("/")
+    try:
+        sweeps: Sequence[Any] = list(wandb.Api(timeout=TIMEOUT_S).project(name, entity).sweeps())
+    except ValueError:  # the client's word for a project that is not there
+        return {}
+    found: dict[str, tuple[str, str]] = {}
+    for sweep in sweeps:
+        device = device_of(str(sweep.name))
+        if device and str(sweep.state).upper() in ("PENDING", "RUNNING", "PAUSED"):
+            found[device] = max(found.get(device, ("", "")), (str(sweep.createdAt), str(sweep.id)))
+    return {device: sweep for device, (_, sweep) in found.items()}
+
+
+def _asked(run: Any) -> Asked:
+    summary = plain(dict(run.summary)) if run.state in ENDED else {}
+    return Asked(str(run.id), str(run.state), summary)
+
+
+def _unusable(message: str) -> TrialFailed:
+    return TrialFailed(Failure(FailureKind.DATA, "fetch", message))
