@@ -24,7 +24,7 @@ from agent.compress.prune import prune
 from agent.journal import Journal
 from agent.measure.benchmark import DENSE, Sit, compare_many
 from agent.measure.device import channel_step
-from agent.measure.export import Exported
+from agent.measure.elsewhere import Elsewhere
 from agent.measure.runners import Runner
 from agent.tasks.task import Task, data_hash, digest, task_hash
 from agent.tasks.training import recalibrate
@@ -209,26 +209,38 @@ class _Plan:
         return self.task.evaluate(network, "validation", self.effort.examples)[self.metric]
 
     def _sit(self, sitting: Sequence[tuple[str, Kept]], note: Callable[[str], None]) -> None:
+        """Quality and latency of some networks; a device elsewhere measures while quality is judged here."""
+        how: Any = {"time_limit_s": self.effort.sitting_s, "throughput_s": 0.0, "loads": 1}
+        how |= {"runner": self.runner, "device": self.device}
+        models, later = {}, []
         with tempfile.TemporaryDirectory() as folder:
             dense = deploy(self.network, self.task, Path(folder), self.precision, DENSE, rough=True)
-            models = {_name(kept): self._point(group, kept, Path(folder), note) for group, kept in sitting}
-            limit = self.effort.sitting_s
-            timed = self.sit(
-                models, dense, runner=self.runner, device=self.device, time_limit_s=limit, throughput_s=0, loads=1
-            )
+            for place, (group, kept) in enumerate(sitting):
+                network = self._pruned(kept)
+                exported = deploy(network, self.task, Path(folder), self.precision, f"model{place}", rough=True)
+                models[_name(kept)] = exported
+                judge = partial(self._judge, group, kept, network, note)
+                if isinstance(self.sit, Elsewhere):
+                    later.append(judge)
+                else:
+                    judge()
+            if isinstance(self.sit, Elsewhere):
+                self.sit.ahead(models, dense, **how)
+            for judge in later:
+                judge()
+            timed = self.sit(models, dense, **how)
         for name in models:
             self.journal.add(f"latency {name}", timed.latencies[name].ratio)
 
-    def _point(self, group: str, kept: Kept, folder: Path, note: Callable[[str], None]) -> Exported:
-        example = self.task.example_input()
+    def _pruned(self, kept: Kept) -> nn.Module:
         ratios = self.space.searched.ratios(kept)
-        network = prune(self.network, example, self.groups, self.space.kept(ratios)).network
-        name = f"model{len(list(folder.glob('*.xml')))}"
-        exported = deploy(network, self.task, folder, self.precision, name, rough=True)
+        return prune(self.network, self.task.example_input(), self.groups, self.space.kept(ratios)).network
+
+    def _judge(self, group: str, kept: Kept, network: nn.Module, note: Callable[[str], None]) -> None:
+        """The metric of a network whose `group` is pruned alone; others are timed only."""
         if group:
             metric = self.value(f"metric {_name(kept)}", lambda: self._quality(network))
             note(f"{group} {kept[group]} channels: {self.metric} {metric:.3f}")
-        return exported
 
 
 def _profile(

@@ -72,7 +72,7 @@ class Elsewhere:
         if self.said is None:
             how = MeasurementProtocol(runner.name, runner.threads)
             request = MeasurementRequest(name, protocol=how, nonce=secrets.token_hex(8) if fresh else "")
-            self.said = self._answer(request)[0]
+            self.said = self._answer(request, {})[0]
         return self.said
 
     def _said_last(self, kind: str) -> MeasurementAnswer | None:
@@ -99,29 +99,45 @@ class Elsewhere:
         meter: Meter | None = None,
     ) -> Sitting:
         """Measure all there in one sitting. Raises `TrialFailed` with kind DEVICE where it fails or is silent."""
-        names = [DENSE, *candidates]
-        models = [dense, *candidates.values()]
-        chosen = [runner, *((runners or {}).get(name, runner) for name in candidates)]
-        hashes = [content_hash(model.xml) for model in models]
-        files = [
-            NetworkFile(sha256, model.input_shape, each.precision)
-            for sha256, model, each in zip(hashes, models, chosen, strict=True)
-        ]
-        how = runner.settings()
-        protocol = MeasurementProtocol(
-            runner=how["runner"],
-            threads=int(how["threads"]),
-            time_limit_s=time_limit_s,
-            throughput_s=throughput_s,
-            loads=loads,
-            seed=seed,
-            energy=meter.source if meter else None,
+        how = _protocol(runner, time_limit_s, throughput_s, loads, seed, meter)
+        chosen = {name: (runners or {}).get(name, runner).precision for name in candidates}
+        request, models = self._requested(candidates, dense, device, how, {**chosen, DENSE: runner.precision})
+        return self._sitting([DENSE, *candidates], request, models)
+
+    def ahead(
+        self,
+        candidates: Mapping[str, Exported],
+        dense: Exported,
+        *,
+        runner: Runner,
+        device: Device,
+        time_limit_s: float = 3.0,
+        seed: int = 0,
+        throughput_s: float = THROUGHPUT_S,
+        loads: int = LOADS,
+    ) -> None:
+        """Ask for a sitting and do not wait: the same call without `ahead` later finds it under way or answered."""
+        how = _protocol(runner, time_limit_s, throughput_s, loads, seed, None)
+        request, models = self._requested(
+            candidates, dense, device, how, dict.fromkeys((*candidates, DENSE), runner.precision)
         )
+        self._ask(request, models)
+
+    def _requested(
+        self,
+        candidates: Mapping[str, Exported],
+        dense: Exported,
+        device: Device,
+        how: MeasurementProtocol,
+        precisions: Mapping[str, str],
+    ) -> tuple[MeasurementRequest, dict[str, Exported]]:
+        """A sitting as a request, and its networks by their hash."""
+        models = {DENSE: dense, **candidates}
+        hashes = {name: content_hash(model.xml) for name, model in models.items()}
+        files = [NetworkFile(hashes[name], model.input_shape, precisions[name]) for name, model in models.items()]
         expects = self.said.expectations() if self.said else {}
-        request = MeasurementRequest(device.name, tuple(files), protocol, expects)
-        if not any(each.stands for each in self.queue.asked(request.key)):
-            self._send(dict(zip(hashes, models, strict=True)))
-        return self._sitting(names, request)
+        request = MeasurementRequest(device.name, tuple(files), how, expects)
+        return request, {hashes[name]: model for name, model in models.items()}
 
     def _send(self, models: Mapping[str, Exported]) -> None:
         """Publish the networks that the server has not yet."""
@@ -132,31 +148,48 @@ class Elsewhere:
             self.publisher.offer(NETWORKS, "network", files)
         self._sent |= set(models)
 
-    def _sitting(self, names: list[str], request: MeasurementRequest) -> Sitting:
-        answer, run = self._answer(request)
+    def _sitting(self, names: list[str], request: MeasurementRequest, models: Mapping[str, Exported]) -> Sitting:
+        answer, run = self._answer(request, models)
         if len(answer.latencies) != len(names):
-            raise _failed(
-                f"{request.device} answered for {len(answer.latencies)} of {len(names)} networks in run {run}"
-            )
+            raise _failed(f"{request.device} measured {len(answer.latencies)} of {len(names)} networks in run {run}")
         with tempfile.TemporaryDirectory() as folder, _blaming(request.device):
             raw = read_samples(self.queue.samples(run, Path(folder)))
             own = {name: place_name(place) for place, name in enumerate(names)}
             slots, calls = ({name: kind[key] for name, key in own.items()} for kind in (raw.slots, raw.calls))
         return Sitting(dict(zip(names, answer.latencies, strict=True)), slots, calls, raw.loads)
 
-    def _answer(self, request: MeasurementRequest) -> tuple[MeasurementAnswer, str]:
+    def _answer(self, request: MeasurementRequest, models: Mapping[str, Exported]) -> tuple[MeasurementAnswer, str]:
         """The answer to a request and the run that gave it."""
-        entry = self._wait(request)
+        entry = self._wait(request, self._ask(request, models))
         with _blaming(request.device):
             answer = MeasurementAnswer.read(entry.summary[ANSWER])
             request.refuse_other(answer.device)
         return answer, entry.name
 
-    def _wait(self, request: MeasurementRequest) -> Asked:
-        """The finished run of a request, asked for unless it was before."""
+    def _ask(self, request: MeasurementRequest, models: Mapping[str, Exported]) -> str:
+        """Enqueue a request with its networks unless it was before; returns its run, "" where that is another's.
+
+        Where the server's answer is lost, the queue tells by the key whether the request arrived.
+        """
+        if self._stands(request):
+            return ""
+        self._send(models)
+        try:
+            return self.queue.enqueue(request)
+        except BadInput:
+            raise
+        except Exception:
+            if not self._stands(request):
+                raise
+            return ""
+
+    def _stands(self, request: MeasurementRequest) -> bool:
+        return any(each.stands for each in self.queue.asked(request.key))
+
+    def _wait(self, request: MeasurementRequest, own: str) -> Asked:
+        """The finished run of a request; `own` is the run that this process has enqueued for it."""
         limit = patience_minutes()
         until, told = time.monotonic() + 60 * limit, ""
-        own = "" if any(each.stands for each in self.queue.asked(request.key)) else self._enqueue(request)
         while True:
             asked = self.queue.asked(request.key)
             standing = next((each for each in asked if each.stands), None)
@@ -173,17 +206,20 @@ class Elsewhere:
                 raise _failed(_silent(request.device, state, limit, self.queue.path))
             time.sleep(LOOK_S)
 
-    def _enqueue(self, request: MeasurementRequest) -> str:
-        """Enqueue once: where the answer to that is lost, the queue tells by the key whether it arrived."""
-        try:
-            return self.queue.enqueue(request)
-        except BadInput:
-            raise
-        except Exception:
-            standing = [each for each in self.queue.asked(request.key) if each.stands]
-            if not standing:
-                raise
-            return standing[0].name
+
+def _protocol(
+    runner: Runner, time_limit_s: float, throughput_s: float, loads: int, seed: int, meter: Meter | None
+) -> MeasurementProtocol:
+    asked = runner.settings()
+    return MeasurementProtocol(
+        runner=asked["runner"],
+        threads=int(asked["threads"]),
+        time_limit_s=time_limit_s,
+        throughput_s=throughput_s,
+        loads=loads,
+        seed=seed,
+        energy=meter.source if meter else None,
+    )
 
 
 _DOING = {"pending": "waits in its queue", "preempted": "waits in its queue again", "running": "measures"}

@@ -61,7 +61,7 @@ def test_a_device_that_is_not_there_is_one_line(devices: Devices) -> None:
 
 @pytest.mark.slow
 def test_a_plan_and_a_trial_measure_on_a_device_elsewhere(devices: Devices) -> None:
-    """Accuracy and training here, every latency there; the trial's device is the plan's, and another's is refused."""
+    """Accuracy and training here, every latency there, the answer's too; trials on another device are refused."""
     sweep = devices.add("board1")
     devices.agent(sweep)
     folder = devices.hub.folder
@@ -80,6 +80,10 @@ def test_a_plan_and_a_trial_measure_on_a_device_elsewhere(devices: Devices) -> N
     assert run["summary"]["outcome"] == "scored", run
     assert run["config"]["device"]["value"]["name"] == "board1"
     assert len(devices.runs(sweep)) == asked + 1
+    command(devices, "answer", run["sweep"], "--out", "answer.json")
+    answer = json.loads((folder / "answer.json").read_text())
+    assert answer["winner"]["run"] == run["name"] and answer["sitting"]["device"]["name"] == "board1"
+    assert {"dense", "dense_default", "uniform"} <= set(answer["controls"])
     parameters["measure"]["parameters"]["device"] = {"value": "local"}
     refused = trial(devices, resolved)["summary"]
     assert refused["failure_kind"] == "bad_input" and "measured on board1" in refused["failure_message"]
@@ -101,4 +105,4 @@ def trial(devices: Devices, config: dict[str, Any]) -> dict[str, Any]:
     said, _ = agent.communicate(timeout=300)
     run = devices.runs(sweep)[0]
 
-    return run | {"config": json.loads(run["config"]), "said": said}
+    return run | {"config": json.loads(run["config"]), "said": said, "sweep": sweep}
