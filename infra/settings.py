@@ -113,6 +113,9 @@ VARIABLES = (
     Variable(
         "PRUNEFLEET_CACHE_MB", "4096", "the most MiB that results of trials may take in it; 0: nothing is remembered"
     ),
+    Variable(
+        "PRUNEFLEET_FORK", "1", "0: each trial loads torch itself instead of being forked off a process that has it"
+    ),
     Variable("PRUNEFLEET_DEBUG", "", "set to anything: a failed trial shows its traceback"),
     Variable(
         "PRUNEFLEET_LOG_OPERATIONS", "", "set to anything: the hub logs the name of each operation it is asked for"
