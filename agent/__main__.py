@@ -18,9 +18,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _trial(args: argparse.Namespace) -> int:
+    from agent import forked
+
+    code = forked.trial()
+    if code is not None:
+        return code
     from agent.worker import main as trial
 
     return trial()
+
+
+def _fork_server(args: argparse.Namespace) -> int:
+    from agent.fork_server import main as serve
+
+    return serve(args.path, args.agent, args.ready)
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -89,6 +100,11 @@ def parser() -> argparse.ArgumentParser:
     cache.add_argument("action", choices=("show", "clear"), nargs="?", default="show")
     cache.add_argument("--data", action="store_true", help="with clear: remove data sets too")
     cache.set_defaults(run=_cache)
+    server = commands.add_parser("fork-server")  # without help, for nobody types it
+    server.add_argument("path", type=Path)
+    server.add_argument("agent", type=int)
+    server.add_argument("ready", type=int)
+    server.set_defaults(run=_fork_server)
     return top
 
 

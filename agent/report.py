@@ -1,6 +1,7 @@
 """Where a trial meets wandb: run.config in; history, summary and artifacts out, in the words of docs/trial.md."""
 
 import contextlib
+import importlib
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,17 @@ FAILURE_KEYS = ("failure_kind", "failure_stage", "failure_message")
 SCORE_KEYS = ("score", "score_terms", "metric_drop")
 INCUMBENT_S = 5.0
 """How long a trial waits to hear what is the best score so far; without word it goes on."""
+
+
+LOADED_LATE = ("wandb.apis.public", "wandb.sdk.launch", "wandb.sdk.artifacts._generated.artifact_by_id")
+"""What the client loads when a run is opened or an artifact logged."""
+
+
+def preload() -> None:
+    """Load that now; what another version of the client has not costs each trial its time, and nothing else."""
+    for name in LOADED_LATE:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 class Session:

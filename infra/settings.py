@@ -118,6 +118,9 @@ VARIABLES = (
         "10",
         "how long a trial waits for an answer of a device elsewhere; then it ends as that device's failure",
     ),
+    Variable(
+        "PRUNEFLEET_FORK", "1", "0: each trial loads torch itself instead of being forked off a process that has it"
+    ),
     Variable("PRUNEFLEET_DEBUG", "", "set to anything: a failed trial shows its traceback"),
     Variable(
         "PRUNEFLEET_LOG_OPERATIONS", "", "set to anything: the hub logs the name of each operation it is asked for"

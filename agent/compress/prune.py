@@ -3,10 +3,12 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from agent.compress.cut import find, width
 from agent.compress.groups import Group, as_traced, output_shapes, remove
@@ -75,9 +77,33 @@ def count_params(network: nn.Module) -> int:
 
 def count_macs(network: nn.Module, example_input: torch.Tensor) -> int:
     """Multiply-accumulates of one forward pass, counted as it runs, so that layers of a user's own count too."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        copy.deepcopy(network).eval()(example_input)
-    return int(counter.get_total_flops()) // 2
+    copied = copy.deepcopy(network).eval()
+    counted = _Operations()
+    with torch.no_grad(), counted:
+        copied(example_input)
+    return counted.flops // 2
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts by torch's own formulae, like its FlopCounterMode, which tells them by module and imports the compiler."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from importing its compiler, only to tell it that this is none of its business: two seconds."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count it."""
+        found = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            self.flops += int(formula(*args, **(kwargs or {}), out_val=found))
+        return found
 
 
 def _checked(groups: Sequence[Group], kept: Mapping[str, int]) -> dict[str, int]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from agent.measure.engine import openvino
+from agent.measure.engine import openvino, traced
 from agent.measure.exported import Exported as Exported
 from agent.measure.exported import sized as sized
 from objective.errors import BadInput
@@ -61,7 +61,8 @@ def _convert(network: nn.Module, example_input: torch.Tensor) -> "openvino.Model
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # tracing warns of its own future
-            return openvino.convert_model(network, example_input=example_input, input=[tuple(example_input.shape)])
+            model, shape = traced(network, example_input), tuple(example_input.shape)
+            return openvino.convert_model(model, example_input=example_input, input=[shape])
     except Exception as error:
         message = " ".join(str(error).split())[:200]
         raise TrialFailed(

@@ -44,9 +44,11 @@ class Child:
         return session_members(self.pid)
 
     def signal(self, signum: signal.Signals) -> None:
-        """Signal the process, which tells its own children; where it is gone, or for a kill, all of them."""
-        alone = self.ended() is None and signum != signal.SIGKILL
-        for pid in [self.pid] if alone else self.members():
+        """Signal the process, which tells its own children; gone, those it left; for a kill, all of them."""
+        members = self.members()
+        if signum != signal.SIGKILL:
+            members = [self.pid] if self.ended() is None else heads(members)
+        for pid in members:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signum)
 
@@ -114,6 +116,17 @@ def dies_with_us(argv: Sequence[str]) -> list[str]:
     if setpriv is None:
         return list(argv)
     return [setpriv, "--pdeathsig", "TERM", "sh", "-c", _STILL_OURS, "sh", str(os.getpid()), *argv]
+
+
+def heads(pids: Sequence[int]) -> list[int]:
+    """Those of the processes that none of the others has started: a stop that comes twice is taken for a kill."""
+    return [pid for pid in pids if _parent(pid) not in pids]
+
+
+def _parent(pid: int) -> int | None:
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return None
 
 
 def session_members(session: int) -> list[int]:

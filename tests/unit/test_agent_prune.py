@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_networks import Residual, Shuffled, Stretched
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from agent.compress.groups import Group, find_groups, specs
 from agent.compress.prune import count_macs, out_channels, prune, shrink, structure
+from agent.tasks.network import ResNet9
 from objective.errors import BadInput
 
 IMAGE = torch.randn(1, 1, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -296,6 +298,31 @@ def test_macs_of_own_layer_classes_count() -> None:
     """Torch-Pruning's counter leaves out subclasses of convolutions; ours counts what runs."""
     ordinary, own = nn.Conv2d(1, 4, 3), Stretched(1, 4, 3)
     assert count_macs(own, IMAGE) == count_macs(ordinary, IMAGE) == 4 * 9 * 10 * 10
+
+
+class Mixed(nn.Module):
+    """Operations of every kind that multiplies: modules', functions', fused and composed ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.depthwise = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3, groups=8)
+        self.up, self.line = nn.ConvTranspose2d(8, 4, 2), nn.Conv1d(4, 6, 3)
+        self.attention, self.head = nn.MultiheadAttention(6, 2, batch_first=True), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.line(self.up(self.depthwise(self.conv(x))).flatten(2)).transpose(1, 2)
+        y = self.attention(y, y, y, need_weights=False)[0]
+        y = torch.einsum("bij,bkj->bik", y, y) @ nn.functional.scaled_dot_product_attention(y, y, y)
+        found: torch.Tensor = self.head(y)
+        return found
+
+
+@pytest.mark.parametrize("network", [Mixed(), ResNet9()], ids=["mixed", "resnet9"])
+def test_macs_are_those_of_torchs_own_counter(network: nn.Module) -> None:
+    """Whatever multiplies counts as in torch's FlopCounterMode."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(IMAGE)
+    assert count_macs(network, IMAGE) == counter.get_total_flops() // 2 > 0
 
 
 def test_an_unknown_importance_is_refused() -> None:

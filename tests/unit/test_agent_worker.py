@@ -309,14 +309,23 @@ def test_signals_are_remembered_and_a_second_one_acts(monkeypatch: pytest.Monkey
 
 
 IMPORTED = """
-import sys
+import sys, tempfile
+from pathlib import Path
+import torch
 import agent.trial
-print([name for name in ("timm", "torchvision", "torch._dynamo", "nncf") if name in sys.modules])
+from agent.compress.prune import count_macs
+from agent.measure.export import export
+layer, example = torch.nn.Linear(1, 1), torch.zeros(1, 1)
+count_macs(layer, example)
+with tempfile.TemporaryDirectory() as folder:
+    export(layer, example, Path(folder))
+dear = ("timm", "torchvision", "torch._dynamo", "torch.distributed.tensor", "sympy", "nncf")
+print([name for name in dear if name in sys.modules])
 """
 
 
 def test_a_trial_imports_no_more_than_it_needs() -> None:
-    """Seconds of every trial: neither torch's compiler, nor what is for tasks or for INT8 alone."""
+    """Seconds of every trial: no compiler and no algebra to count and export, nor what tasks or INT8 alone need."""
     done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support_wait import wait_for
 
-from infra.fleet.process import Child, Impatience, dies_with_us, session_members, stop_all
+from infra.fleet.process import Child, Impatience, dies_with_us, heads, session_members, stop_all
 from infra.fleet.state import State, hold
 from infra.fleet.steps import StepFailed, _follow
 from infra.fleet.supervise import Agent
@@ -45,6 +45,33 @@ def test_a_stubborn_child_is_killed_with_its_children(tmp_path: Path) -> None:
     stop_all([one], patience=0.3)
     assert one.ended() == -signal.SIGKILL
     wait_for(lambda: not session_members(one.pid))
+
+
+BELOW = "import signal as s; s.signal(s.SIGTERM, s.SIG_IGN); print('ready', flush=True); s.pause()"
+BETWEEN = f"""
+import signal, subprocess, sys
+below = subprocess.Popen([sys.executable, "-c", {BELOW!r}])
+def stop(*_):
+    print("told", flush=True)
+    below.kill()
+    below.wait()
+    sys.exit()
+signal.signal(signal.SIGTERM, stop)
+signal.pause()
+"""
+
+
+def test_what_a_killed_child_leaves_is_asked_once(tmp_path: Path) -> None:
+    """Where the child is gone, those it started are asked to stop, and tell what they have started in turn."""
+    starts = f"import signal, subprocess as s, sys; s.Popen([sys.executable, '-c', {BETWEEN!r}]); signal.pause()"
+    one = child(tmp_path, starts)
+    wait_for(lambda: one.last_line() == "ready")
+    os.kill(one.pid, signal.SIGKILL)
+    wait_for(lambda: one.ended() is not None)
+    left = one.members()
+    assert len(left) == 2 and len(heads(left)) == 1
+    stop_all([one], patience=10)
+    assert one.last_line() == "told" and not one.members()
 
 
 def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
