@@ -197,7 +197,7 @@ def _load(network: nn.Module, state: State, source: str, classes: int, channels:
 
 def _adapted(key: str, old: torch.Tensor, new: torch.Tensor, source: str, classes: int, channels: int) -> torch.Tensor:
     if old.ndim == new.ndim and old.shape[1:] == new.shape[1:] and len(new) == classes:
-        return new  # the head: it starts anew
+        return _new_head(new)
     if old.ndim == new.ndim == 4 and len(old) == len(new) and new.shape[1] == channels:
         if channels == 1:
             return old.sum(1, keepdim=True)
@@ -205,6 +205,12 @@ def _adapted(key: str, old: torch.Tensor, new: torch.Tensor, source: str, classe
         return old.repeat(1, copies, 1, 1)[:, :channels] * (old.shape[1] / channels)
     remedy = f"give those of this network: {key} has shape {tuple(old.shape)}, not {tuple(new.shape)}"
     raise BadInput("weights", source, remedy)
+
+
+def _new_head(tensor: torch.Tensor) -> torch.Tensor:
+    """A weight or bias as `nn.Linear` starts it: timm draws wider for few classes, which drowns the trained features."""
+    bound = tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.0
+    return torch.empty_like(tensor).uniform_(-bound, bound)
 
 
 def _brief(error: Exception) -> str:

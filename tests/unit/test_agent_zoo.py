@@ -166,3 +166,12 @@ def test_timm_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadInput, match=r"install it: pip install 'prunefleet\[zoo\]'"):
         classifier(TIMM)
     assert classifier(SMALL, classes=2)(IMAGE).shape == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["timm/tf_efficientnet_lite0", "torchvision/mobilenet_v2"])
+def test_a_new_head_is_no_louder_than_the_features(name: str, tmp_path: Path) -> None:
+    """Two classes on trained weights start within the square root of the features, with no class preferred."""
+    save_file(classifier(name, classes=10).state_dict(), tmp_path / "w.safetensors")
+    network = classifier(name, classes=2, weights=str(tmp_path / "w.safetensors"))
+    head = next(module for module in reversed(list(network.modules())) if isinstance(module, nn.Linear))
+    assert 0 < head.weight.abs().max().item() <= head.in_features**-0.5 and not head.bias.any()
