@@ -208,7 +208,7 @@ def _adapted(key: str, old: torch.Tensor, new: torch.Tensor, source: str, classe
 
 
 def _new_head(tensor: torch.Tensor) -> torch.Tensor:
-    """A weight or bias as `nn.Linear` starts it: timm draws wider for few classes, which drowns the trained features."""
+    """A weight or bias as `nn.Linear` starts it: timm draws wider for few classes, and drowns the trained features."""
     bound = tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.0
     return torch.empty_like(tensor).uniform_(-bound, bound)
 
