@@ -57,14 +57,13 @@ class SweepView:
 
 @contextlib.contextmanager
 def in_one_line() -> Iterator[None]:
-    """What the client says of a key or an address that is wrong, as `BadInput`."""
+    """What the client says where key or address are wrong, which it does not tell apart, as `BadInput`."""
     try:
         yield
-    except (AuthenticationError, UsageError) as error:
-        raise BadInput("WANDB_API_KEY", "…", f"set the key of a user of the server: {_brief(error)}") from error
-    except CommError as error:
+    except (AuthenticationError, CommError, UsageError) as error:
         address = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-        raise BadInput("WANDB_BASE_URL", address, f"give the address of a server: {_brief(error)}") from error
+        remedy = f"set WANDB_BASE_URL to a server's address and WANDB_API_KEY to a key of its: {_brief(error)}"
+        raise BadInput("WANDB_BASE_URL", address, remedy) from error
 
 
 def _brief(error: Exception) -> str:

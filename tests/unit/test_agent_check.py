@@ -1,5 +1,6 @@
 """`prunefleet check`: one line per part of a sweep that is well, and one line for the first that is not."""
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 
 from agent import check as module
 from agent.__main__ import main
+from objective.errors import BadInput
 
 SWEEP: dict[str, Any] = {
     "program": "prunefleet",
@@ -38,6 +40,30 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return check
 
 
+def test_a_device_elsewhere_is_looked_for(
+    sweep: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It must be known to the project; the miniature trial measures on this host in its place."""
+    asked = []
+
+    def queue_of(project: str, device: str) -> Any:
+        asked.append((project, device))
+        raise BadInput("measure.device", device, "write local: there is no other yet")
+
+    monkeypatch.setattr(module, "queue_of", queue_of)
+    monkeypatch.setattr(module, "require_server", lambda: "me")
+    monkeypatch.setenv("WANDB_PROJECT", "lab")
+    assert sweep(parameters={"measure": {"parameters": {"device": {"value": "board"}}}}) == 2
+    assert asked == [("me/lab", "board")] and "measure.device: got 'board'" in capsys.readouterr().err
+    monkeypatch.setattr(module, "queue_of", lambda project, device: Namespace(path="me/lab/abc"))
+    there = {"device": {"value": "board"}, "runner": {"value": "openvino_npu"}}
+    checks = module.Checks(module.Watch())
+    request = module.from_sweep(SWEEP | {"parameters": SWEEP["parameters"] | {"measure": {"parameters": there}}})
+    here = module._here(checks, request)
+    assert (here.device, here.runner) == ("local", "openvino_cpu")
+    assert "board takes measurements from me/lab/abc" in capsys.readouterr().out
+
+
 def test_a_good_sweep_passes_every_part(sweep: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each part has its line, a miniature trial included; nothing is left in the cache but what is of use."""
     assert sweep() == 0
@@ -57,7 +83,7 @@ def test_a_good_sweep_passes_every_part(sweep: Any, tmp_path: Path, capsys: pyte
         ({"parameters": {"ratio": {"parameters": {"conv7": {"value": 0.5}}}}}, "ratio.conv7"),
         ({"parameters": {"task": {"value": "nowhere:Task"}}}, "no module 'nowhere'"),
         ({"parameters": {"objective": {"parameters": {"metric": {"value": "iou"}}}}}, "objective.metric: got 'iou'"),
-        ({"parameters": {"measure": {"parameters": {"device": {"value": "phone"}}}}}, "measure.device: got 'phone'"),
+        ({"parameters": {"measure": {"parameters": {"device": {"value": "a b"}}}}}, "measure.device: got 'a b'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from support_dashboard_hub import Scene, served
 
 from infra.dashboard import pages
 from infra.dashboard.session import COOKIE, local
+from objective.devices import MeasurementRequest, queue
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +211,17 @@ def test_lists_show_projects_sweeps_and_loose_runs(scene: Scene, client: httpx.C
     listed = client.get("/local/demo").text
     assert f'href="{scene.address(sweep)}"' in listed
     assert "2 of 20" in listed
+
+
+def test_a_devices_queue_has_pages(scene: Scene, client: httpx.Client) -> None:
+    """A sweep of measurements has neither goal nor search space: it and its runs are shown all the same."""
+    sweep = scene.sweep(yaml.safe_dump(queue("board")))
+    request = MeasurementRequest("board")
+    run = scene.hub.search.enqueue(sweep.id, {"request": {"value": request.to_json()}, "key": {"value": request.key}})
+    for address in (scene.address(sweep), f"/local/demo/runs/{run.name}"):
+        assert client.get(address).status_code == 200
+        assert client.get(f"{address}/data.json", headers={"accept": "application/json"}).status_code == 200
+    assert "device-board" in client.get(scene.address(sweep)).text
 
 
 def test_vendored_files_are_what_they_say() -> None:
