@@ -16,6 +16,7 @@ from agent import report
 from agent.cache import cache_folder, limit_bytes, trim
 from agent.failures import explain
 from agent.stop import Stop
+from agent.vocabulary import stages
 from agent.watch import Watch
 from objective.devices import ANSWER, DUPLICATE, KEY, REQUEST, MeasurementAnswer, MeasurementRequest
 from objective.errors import BadInput
@@ -87,7 +88,7 @@ def _serve(session: report.Session, watch: Watch) -> None:
                 session.publish(remote.samples_name(session.name), "samples", [samples], {KEY: config.get(KEY)})
     for place, latency in enumerate(answer.latencies):
         print(f"network {place}: latency ratio {latency.ratio:.3f}, {latency.p10_ms:.3f} ms")
-    session.summarise({ANSWER: answer.to_json(), **report.stages(watch.seconds)})
+    session.summarise({ANSWER: answer.to_json(), **stages(watch.seconds)})
     if (networks := cache_folder() / FOLDER).is_dir():
         trim(networks, limit_bytes())
 

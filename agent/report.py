@@ -17,13 +17,12 @@ from wandb.errors import AuthenticationError, CommError, UsageError
 from agent.failures import explain
 from agent.server import base_url, masked
 from agent.stop import Stop
+from agent.vocabulary import FAILURE_KEYS, SCORE_KEYS, latency_words, stages, summary
 from objective.errors import BadInput
 from objective.sweepfile import DEFAULT_UPLOAD
-from objective.trial import Failure, FailureKind, Latency, Measurement, Outcome, Score, Skipped, TrialFailed
+from objective.trial import Failure, FailureKind, Measurement, Outcome, Score, Skipped, TrialFailed
 
 ANSWERS = {FailureKind.INFEASIBLE: Outcome.INFEASIBLE, FailureKind.DIVERGED: Outcome.DIVERGED}
-FAILURE_KEYS = ("failure_kind", "failure_stage", "failure_message")
-SCORE_KEYS = ("score", "score_terms", "metric_drop")
 INCUMBENT_S = 5.0
 """How long a trial waits to hear what is the best score so far; without word it goes on."""
 
@@ -90,7 +89,7 @@ class Session:
             "outcome": Outcome.SKIPPED.value,
             "score_bound": skipped.bound,
             "incumbent": skipped.incumbent,
-            **_latency(skipped.latency),
+            **latency_words(skipped.latency),
             "params": skipped.params,
             "macs": skipped.macs,
             **stages(seconds),
@@ -223,51 +222,6 @@ def session(stop: Stop, job_type: str, **options: Any) -> Iterator[Session]:
     opened.finish(0)
 
 
-def summary(measurement: Measurement, score: Score) -> dict[str, Any]:
-    """A measurement and its score in the vocabulary of a run's summary."""
-    accuracy = measurement.accuracy
-    qualities = {
-        f"val_{accuracy.metric}": accuracy.val,
-        f"holdout_{accuracy.metric}": accuracy.holdout,
-        f"test_{accuracy.metric}": accuracy.test,
-        f"val_{accuracy.metric}_pruned": accuracy.pruned,
-        f"val_{accuracy.metric}_recalibrated": accuracy.recalibrated,
-        f"val_{accuracy.metric}_trained": accuracy.trained,
-    }
-    found = {
-        "score": score.value,
-        "score_terms": dict(score.terms),
-        **qualities,
-        "metric_drop": measurement.metric_drop,
-        **_latency(measurement.worst),
-        "params": measurement.params,
-        "macs": measurement.macs,
-        "size_bytes": measurement.size_bytes,
-    }
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def _latency(latency: Latency) -> dict[str, Any]:
-    energy = latency.energy
-    found = {
-        "latency_ratio": latency.ratio,
-        "latency_ratio_lo": latency.ratio_lo,
-        "latency_ratio_hi": latency.ratio_hi,
-        "latency_p10_ms": latency.p10_ms,
-        "latency_p50_ms": latency.p50_ms,
-        "latency_p90_ms": latency.p90_ms,
-        "latency_p99_ms": latency.p99_ms,
-        "baseline_p50_ms": latency.baseline_p50_ms,
-        "noisy": latency.noisy,
-        "throughput_fps": latency.throughput_fps or None,
-        "latency_ratio_f32": latency.ratio_f32,
-        "energy_mj": energy and energy.mj,
-        "baseline_energy_mj": energy and energy.baseline_mj,
-        "energy_source": energy and energy.source,
-    }
-    return {key: value for key, value in found.items() if value is not None}
-
-
 @dataclass(frozen=True)
 class RunRecord:
     """A run as the server tells it: `name` is its 8-character id; config and summary are plain, nested values."""
@@ -327,11 +281,6 @@ def _summary(run: Any) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """Nested mappings of wandb's own kinds as dictionaries."""
     return {str(key): plain(inner) for key, inner in value.items()} if hasattr(value, "items") else value
-
-
-def stages(seconds: Mapping[str, float]) -> dict[str, float]:
-    """The seconds of each stage in the vocabulary of a run's summary."""
-    return {f"seconds_{stage}": round(value, 3) for stage, value in seconds.items()}
 
 
 def _brief(error: Exception) -> str:

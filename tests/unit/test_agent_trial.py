@@ -16,9 +16,9 @@ from agent.bench import prepare
 from agent.failures import explain
 from agent.measure import device
 from agent.measure.samples import read_samples
-from agent.report import summary
 from agent.request import from_config
 from agent.trial import Bench, Trial, run_trial
+from agent.vocabulary import summary
 from agent.watch import Watch
 from objective.errors import BadInput
 from objective.score import values

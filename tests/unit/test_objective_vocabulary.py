@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.report import FAILURE_KEYS, summary
+from agent.vocabulary import FAILURE_KEYS, summary
 from objective.goal import Goal
 from objective.score import score
 from objective.trial import Accuracy, Candidate, Device, Energy, FailureKind, Latency, Measurement, Outcome
