@@ -13,6 +13,7 @@ MADE = {
     "profiles": "points of profiles",
     "bf16": "which arithmetic trains faster",
     "bundles": "files of trials that were not uploaded",
+    "pictures": "pictures, scaled and decoded",
 }
 """What can be made again; everything else in the cache is data."""
 DATA = "data set"
