@@ -14,6 +14,7 @@ MADE = {
     "networks": "networks that were measured for other hosts",
     "bf16": "which arithmetic trains faster",
     "bundles": "files of trials that were not uploaded",
+    "pictures": "pictures, scaled and decoded",
 }
 """What can be made again; everything else in the cache is data."""
 DATA = "data set"

@@ -91,17 +91,28 @@ def _result(session: report.Session, watch: Watch) -> "Trial | Skipped":
     bench = prepare(request, session, watch.during, lambda share, text: watch.rung({"dense_done": share}), watch.check)
     with watch.during("groups"):
         session.note(told(bench) | {"kept": bench.space.kept(request.candidate.ratios)})
-    with limited(request.timeout_minutes, session, watch), tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+    with limited(request.timeout_minutes, session, watch), own_folder() as folder:
         stages = remembered(bench, request.candidate)
-        result = run_trial(request.candidate, bench, Path(folder), watch, stages)
+        result = run_trial(request.candidate, bench, folder, watch, stages)
         session.summarise(noticed(bench, stages))
         if isinstance(result, Failure):
             raise TrialFailed(result)
         if isinstance(result, Skipped):
             return result
         with watch.during("publish"):
-            publish(session, result, Path(folder), request.upload, bench.task)
+            publish(session, result, folder, request.upload, bench.task)
     return result
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A temporary folder for this process; those of trials that were killed, and so could not remove theirs, go."""
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        owner = left.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)  # another user's stays
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder:
+        yield Path(folder)
 
 
 @contextmanager
@@ -144,8 +155,8 @@ def noticed(bench: "Bench", stages: "Stages") -> dict[str, object]:
     """What was found out on the way: the arithmetic that trains faster here, the parts that were not done anew."""
     from agent.tasks.training import arithmetic
 
-    found: dict[str, object] = {"arithmetic": arithmetic(bench.task.name), "recalled": stages.recalled}
-    return {key: value for key, value in found.items() if value}
+    how = arithmetic(bench.task.name)
+    return {**(how.told() if how else {}), **({"recalled": stages.recalled} if stages.recalled else {})}
 
 
 def publish(session: report.Session, result: "Trial", folder: Path, upload: str, task: "Task") -> None:

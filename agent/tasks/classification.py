@@ -13,7 +13,7 @@ from agent.measure import lock
 from agent.tasks.distill import DistilledLoss, SoftTargets
 from agent.tasks.metrics import Metric, metric
 from agent.tasks.task import Budget, Report
-from agent.tasks.training import Batch, Schedule, bf16_pays, train
+from agent.tasks.training import Batch, Schedule, fastest, train
 from objective.errors import BadInput
 
 EVALUATED_AT_ONCE = 500
@@ -98,12 +98,12 @@ class Classification(ABC):
         targets = SoftTargets(budget.teacher) if budget.teacher else None
         loss = DistilledLoss(targets, class_weights(train_images.labels) if self.balanced else None)
         batches = self.batches(train_images, budget.seed)
-        bf16 = bf16_pays(self.name, network, next(batches), loss)
+        how = fastest(self.name, network, next(batches), loss)
         schedule = Schedule(budget.lr or self.lr, steps)
         rungs = max(self.rungs, round(budget.epochs))
         progress = _Progress(self, network, report, steps, budget.epochs, rungs)
         try:
-            train(network, batches, loss, schedule, progress.step, bf16)
+            train(network, batches, loss, schedule, progress.step, how.bf16, how.channels_last)
         finally:
             if targets:
                 targets.keep()

@@ -46,16 +46,17 @@ def train(
     schedule: Schedule,
     on_step: Callable[[int, float], bool],
     bf16: bool = False,
+    channels_last: bool = True,
 ) -> None:
     """Train in place, a batch a step; `on_step(steps done, loss)` returns False to end now.
 
     Pauses between batches while this host measures. Raises `TrialFailed` of kind DIVERGED when the loss is not finite.
     """
-    network.train().to(memory_format=torch.channels_last)
+    network.train().to(memory_format=_layout(channels_last))
     optimiser = Nesterov(network, schedule.momentum, schedule.weight_decay)
     for step, batch in zip(range(schedule.steps), batches, strict=False):
         with lock.batch():
-            value = _step(network, batch, loss, bf16)
+            value = _step(network, batch, loss, bf16, channels_last)
             optimiser.step(schedule.rate(step))
         if not math.isfinite(value):
             message = f"loss {value} in step {step + 1} of {schedule.steps} at learning rate {schedule.rate(step):.3g}"
@@ -93,10 +94,14 @@ class Nesterov:
             parameter.grad = None
 
 
-def _step(network: nn.Module, batch: Batch, loss: Loss, bf16: bool) -> float:
+def _layout(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _step(network: nn.Module, batch: Batch, loss: Loss, bf16: bool, channels_last: bool) -> float:
     """One batch forward and backward; returns the loss."""
     inputs, targets = batch
-    inputs = inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+    inputs = inputs.contiguous(memory_format=_layout(channels_last)) if inputs.ndim == 4 else inputs
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
         value = loss(inputs, network(inputs), targets)
     value.backward()  # type: ignore[no-untyped-call]
@@ -131,23 +136,39 @@ def re_estimate(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
     network.eval()
 
 
-def bf16_pays(name: str, network: nn.Module, batch: Batch, loss: Loss, cache: Path | None = None) -> bool:
-    """Whether training in bfloat16 is faster here: measured once per host, torch and `name`, then remembered."""
+@dataclass(frozen=True)
+class Arithmetic:
+    """How training computes: in bfloat16 or float32, and with the channels of a pixel side by side in memory or not."""
+
+    bf16: bool = False
+    channels_last: bool = True
+
+    def told(self) -> dict[str, object]:
+        """In the words of a run's summary."""
+        return {"arithmetic": "bf16" if self.bf16 else "f32", "channels_last": self.channels_last}
+
+
+def fastest(name: str, network: nn.Module, batch: Batch, loss: Loss, cache: Path | None = None) -> Arithmetic:
+    """How training is fastest here: measured once per host, torch and `name`, then remembered."""
     if known := arithmetic(name, cache):
-        return known == "bf16"
+        return known
     with lock.exclusive("training"):
-        seconds = {"f32": _seconds_per_step(network, batch, loss, False)}
+        seconds = {last: _seconds_per_step(network, batch, loss, False, last) for last in (True, False)}
+        last = seconds[True] <= seconds[False]
         # Without instructions for it, one step in bfloat16 can take longer than a minute: it is not asked for four.
-        seconds["bf16"] = _seconds_per_step(network, batch, loss, True, enough=4 * seconds["f32"])
-    chosen = seconds["bf16"] < 0.95 * seconds["f32"]
-    replace_file(_choice(name, cache), json.dumps({"bf16": chosen, "seconds_per_step": seconds}).encode())
+        bf16 = _seconds_per_step(network, batch, loss, True, last, enough=4 * seconds[last])
+    chosen = Arithmetic(bf16 < 0.95 * seconds[last], last)
+    measured = {"f32_channels_last": seconds[True], "f32": seconds[False], "bf16": bf16}
+    note = {"bf16": chosen.bf16, "channels_last": last, "seconds_per_step": measured}
+    replace_file(_choice(name, cache), json.dumps(note).encode())
     return chosen
 
 
-def arithmetic(name: str, cache: Path | None = None) -> str | None:
-    """What training of `name` computes in on this host, "bf16" or "f32"; None where that was not measured yet."""
+def arithmetic(name: str, cache: Path | None = None) -> Arithmetic | None:
+    """How `name` is trained on this host; None where that was not measured yet."""
     with contextlib.suppress(OSError, ValueError, KeyError):
-        return "bf16" if json.loads(_choice(name, cache).read_text())["bf16"] else "f32"
+        note = json.loads(_choice(name, cache).read_text())
+        return Arithmetic(note["bf16"], note["channels_last"])
     return None
 
 
@@ -156,14 +177,20 @@ def _choice(name: str, cache: Path | None) -> Path:
 
 
 def _seconds_per_step(
-    network: nn.Module, batch: Batch, loss: Loss, bf16: bool, steps: int = 4, enough: float = math.inf
+    network: nn.Module,
+    batch: Batch,
+    loss: Loss,
+    bf16: bool,
+    channels_last: bool,
+    steps: int = 4,
+    enough: float = math.inf,
 ) -> float:
     """The quickest of some steps after the first one, or the first where that took more than `enough`."""
-    copied = copy.deepcopy(network).train().to(memory_format=torch.channels_last)
+    copied = copy.deepcopy(network).train().to(memory_format=_layout(channels_last))
     times = []
     for _ in range(steps):
         began = time.perf_counter()
-        _step(copied, batch, loss, bf16)
+        _step(copied, batch, loss, bf16, channels_last)
         times.append(time.perf_counter() - began)
         if times[0] > enough:
             break

@@ -17,6 +17,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "dense/d.safetensors",
         "dense/x/dense.xml",
         "profiles/p.jsonl",
+        "pictures/p/x.npy",
         "set/x",
     ):
         path = tmp_path / "cache" / name
@@ -32,9 +33,10 @@ def test_show_tells_every_folder(cache: Path, capsys: pytest.CaptureFixture[str]
     first, *rows, total = capsys.readouterr().out.splitlines()
     assert str(cache) in first and "4096 MiB" in first
     assert [row.split()[:2] for row in rows] == [
-        ["trials", "1.0"], ["targets", "1.0"], ["dense", "2.0"], ["profiles", "1.0"], ["set", "1.0"],
+        ["trials", "1.0"], ["targets", "1.0"], ["dense", "2.0"], ["profiles", "1.0"],
+        ["pictures", "1.0"], ["set", "1.0"],
     ]  # fmt: skip
-    assert rows[-1].endswith("data set") and total.split()[-2:] == ["6.0", "MiB"]
+    assert rows[-1].endswith("data set") and total.split()[-2:] == ["7.0", "MiB"]
 
 
 def test_clear_leaves_data_and_locks(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

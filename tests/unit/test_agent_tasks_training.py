@@ -1,7 +1,6 @@
 """Training steps, batch-norm re-estimation, augmentation and the choice of arithmetic."""
 
 import copy
-import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from torch.nn import functional
 from agent.tasks import training
 from agent.tasks.classification import augment
 from agent.tasks.network import ResNet9
-from agent.tasks.training import Nesterov, Schedule, bf16_pays, re_estimate, train
+from agent.tasks.training import Nesterov, Schedule, fastest, re_estimate, train
 from objective.trial import FailureKind, TrialFailed
 
 IMAGES, LABELS = torch.randn(8, 1, 28, 28), torch.arange(8)
@@ -83,22 +82,41 @@ def test_re_estimation_averages_all_batches_alike() -> None:
     assert norm.momentum == 0.1 and not norm.training
 
 
-def test_the_arithmetic_is_chosen_once_per_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """bfloat16 is taken where it is faster, and the measurement is not repeated."""
-    monkeypatch.setattr(training, "_seconds_per_step", lambda *given, **_: 0.1 if given[-1] else 0.2)
-    assert bf16_pays("tiny", _small(), (IMAGES, LABELS), _loss, tmp_path)
-    monkeypatch.setattr(training, "_seconds_per_step", lambda *given, **_: 0.2 if given[-1] else 0.1)
-    assert bf16_pays("tiny", _small(), (IMAGES, LABELS), _loss, tmp_path)
-    assert not bf16_pays("other", _small(), (IMAGES, LABELS), _loss, tmp_path)
-    notes = [json.loads(path.read_text()) for path in (tmp_path / "bf16").iterdir()]
-    assert {note["bf16"] for note in notes} == {True, False}
+@pytest.mark.parametrize("bf16", [True, False])
+@pytest.mark.parametrize("last", [True, False])
+def test_the_arithmetic_is_chosen_once_per_host(
+    bf16: bool, last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bfloat16 and channels last are taken where each is faster, and the measurement is not repeated."""
+    wanted, asked = training.Arithmetic(bf16, last), list[tuple[object, ...]]()
+
+    def seconds(*given: object, **_: object) -> float:
+        asked.append(given[-2:])
+        return 1.0 + (given[-2] != bf16) + (given[-1] != last)
+
+    monkeypatch.setattr(training, "_seconds_per_step", seconds)
+    assert fastest("tiny", _small(), (IMAGES, LABELS), _loss, tmp_path) == wanted
+    assert fastest("tiny", _small(), (IMAGES, LABELS), _loss, tmp_path) == wanted
+    assert asked == [(False, True), (False, False), (True, last)]
+    assert training.arithmetic("tiny", tmp_path) == wanted and training.arithmetic("other", tmp_path) is None
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_images_lie_in_memory_as_asked(last: bool) -> None:
+    """Weights and inputs have the layout that was chosen."""
+    seen: list[bool] = []
+    batch = torch.rand(4, 3, 6, 6), torch.zeros(4, dtype=torch.long)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network.register_forward_pre_hook(lambda _, given: seen.append(given[0].is_contiguous()))
+    train(network, [batch], _loss, Schedule(0.1, 1), lambda step, loss: True, channels_last=last)
+    assert seen == [not last] and network[0].weight.is_contiguous() is not last
 
 
 def test_the_measurement_of_arithmetic_leaves_the_network_alone(tmp_path: Path) -> None:
     """Weights and statistics are the same after bfloat16 was tried."""
     network = _small()
     before = copy.deepcopy(network.state_dict())
-    bf16_pays("tiny", network, (IMAGES, LABELS), _loss, tmp_path)
+    fastest("tiny", network, (IMAGES, LABELS), _loss, tmp_path)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
 
@@ -106,15 +124,15 @@ def test_slow_arithmetic_is_tried_once(tmp_path: Path, monkeypatch: pytest.Monke
     """Where the first step in bfloat16 takes many times one in float32 there is no second one."""
     clock, asked = [0.0], []
 
-    def step(network: nn.Module, batch: training.Batch, loss: training.Loss, bf16: bool) -> float:
+    def step(network: nn.Module, batch: training.Batch, loss: training.Loss, bf16: bool, last: bool) -> float:
         asked.append(bf16)
         clock[0] += 20.0 if bf16 else 1.0
         return 0.0
 
     monkeypatch.setattr(training, "_step", step)
     monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
-    assert not bf16_pays("slow", _small(), (IMAGES, LABELS), _loss, tmp_path)
-    assert asked == [False] * 4 + [True]
+    assert not fastest("slow", _small(), (IMAGES, LABELS), _loss, tmp_path).bf16
+    assert asked == [False] * 8 + [True]
 
 
 def test_augmentation_moves_and_mirrors_whole_images() -> None:

@@ -108,7 +108,7 @@ def test_a_trial_tells_its_score_and_hands_over_its_files(
     """A scored trial exits 0, says where it ran and with what, and publishes files without a pickle among them."""
     told, code = run()
     assert code == 0 and told.finished == (0, False)
-    assert told.summary["arithmetic"] in ("f32", "bf16")
+    assert told.summary["arithmetic"] in ("f32", "bf16") and isinstance(told.summary["channels_last"], bool)
     assert told.noted["kept"] == {"conv1": 32, "conv2": 64, "conv3": 64}
     assert {"device", "host", "task_hash", "data_hash", "baseline_hash", "versions"} <= set(told.noted)
     measurement, score, seconds = told.said[0]

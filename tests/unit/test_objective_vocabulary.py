@@ -37,7 +37,7 @@ SCORE = score(FULL, Goal())
 
 
 @pytest.mark.parametrize(
-    "key", [*summary(FULL, SCORE), *FAILURE_KEYS, "score_bound", "incumbent", "recalled", "arithmetic"]
+    "key", [*summary(FULL, SCORE), *FAILURE_KEYS, "score_bound", "incumbent", "recalled", "arithmetic", "channels_last"]
 )
 def test_every_key_of_a_summary_is_documented(key: str) -> None:
     """A key that a trial writes has its row, whatever the metric is called."""
