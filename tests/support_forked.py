@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -59,7 +60,8 @@ running = {}
 for line in sys.stdin:
     asked = json.loads(line)
     if "run" in asked:
-        env = os.environ | {"WANDB_RUN_ID": asked["run"], "WANDB_SWEEP_PARAM_PATH": asked["run"]} | asked["env"]
+        own = {"WANDB_RUN_ID": asked["run"], "WANDB_SWEEP_PARAM_PATH": asked["run"]}
+        env = os.environ | own | asked["env"]
         with open("output", "ab") as out:
             command = [sys.executable, "-m", "agent", "trial"]
             one = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, process_group=0)
@@ -73,12 +75,16 @@ for line in sys.stdin:
 class FakeAgent:
     """Starts trials as `wandb agent` does, in a session of its own; a context manager that ends all of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, real: Mapping[str, str] | None = None) -> None:
+        """`real` is the environment of real trials; without it they do what the first word of their id says."""
         self.folder, self.temporary = folder, folder / "tmp"
         self.temporary.mkdir(exist_ok=True)
-        (folder / "sitecustomize.py").write_text(TRIAL)
-        paths = [str(folder), str(Path(__file__).parents[1])]
-        self._env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(self.temporary)}
+        paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+        if real is None:
+            (folder / "sitecustomize.py").write_text(TRIAL)
+            paths = [str(folder), *paths]
+        own = {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(self.temporary)}
+        self._env = {**(os.environ if real is None else real), **own}
 
     def __enter__(self) -> Self:
         argv = [sys.executable, "-c", AGENT]

@@ -19,8 +19,8 @@ HEAD = """\
 
 `make bench-overhead` on {machine}; raw data: [overhead.json](overhead.json).
 The demo's sweep with a dense network that was hardly trained, for cost does not depend on weights; {agents} agents of
-one thread, {n} scored trials. A trial lasts from the moment the hub hands it out until it has ended. Work is what
-it trains, evaluates and measures (stages {work}; waiting for another trial's
+one thread, {n} scored trials. A trial lasts from the moment the hub hands it out until the hub has its end. Work is
+what it trains, evaluates and measures (stages {work}; waiting for another trial's
 measurement is part of measuring). The rest is overhead: bar 10 % of all that the trials lasted.
 
 """
