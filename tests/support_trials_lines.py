@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 from support_trials import DENSE, unpacked
-from support_trials_passes import LATENCY, LONG, NAMES, SHORT, choice, jobs, journal
+from support_trials_passes import LATENCY, LONG, NAMES, SHORT, choice, done, jobs
 
 from agent.controls import Point, against_uniform
-from agent.journal import Journal
 from agent.steps import DENSE_F32
 from agent.tasks.metrics import metric as metric_of
 from objective.stats import bootstrap_interval, paired_bootstrap_difference
@@ -27,37 +26,37 @@ RESAMPLES = 2000
 def lines(network: str) -> list[Line]:
     """A line for each trial that is done, as short and then as long fine-tuning; the dense network at each sitting."""
     kept = choice(network)["kept"]
-    with journal(network, SHORT) as short, journal(network, LONG) as longer, journal(network, LATENCY) as timed:
-        found = [line for job in jobs(network, kept) for line in _lines(job, short, timed)]
-        found += [line for job in jobs(network, kept, LONG) if job.epochs for line in _lines(job, longer, {})]
-        if DENSE in short:
-            seeds = sorted({job.seed for job in jobs(network, kept)})
-            found += [line for seed in seeds for line in _dense(network, seed, short[DENSE], timed)]
+    short, longer, timed = (done(network, part) for part in (SHORT, LONG, LATENCY))
+    found = [line for job in jobs(network, kept) for line in _lines(job, short, timed)]
+    found += [line for job in jobs(network, kept, LONG) if job.epochs for line in _lines(job, longer, {})]
+    if DENSE in short:
+        seeds = sorted({job.seed for job in jobs(network, kept)})
+        found += [line for seed in seeds for line in _dense(network, seed, short[DENSE], timed)]
     return found
 
 
-def _lines(job: Any, done: Journal, timed: Journal | Mapping[str, Any]) -> Iterator[Line]:
-    if job.key not in done:
+def _lines(job: Any, known: Mapping[str, Any], timed: Mapping[str, Any]) -> Iterator[Line]:
+    if job.key not in known:
         return
     common = {"network": job.network, "name": job.name, "how": job.name.split()[0], "kept": dict(job.kept)}
     common |= {"seed": job.seed, "epochs": job.epochs}
-    yield from _by_precision(common, job.name, job.seed, done[job.key], timed)
+    yield from _by_precision(common, job.name, job.seed, known[job.key], timed)
 
 
-def _dense(network: str, seed: int, found: Mapping[str, Any], timed: Journal) -> Iterator[Line]:
+def _dense(network: str, seed: int, found: Mapping[str, Any], timed: Mapping[str, Any]) -> Iterator[Line]:
     common = {"network": network, "name": DENSE, "how": DENSE, "seed": seed, "epochs": 0}
     yield from _by_precision(common, DENSE, seed, found, timed)
 
 
 def _by_precision(
-    common: Line, name: str, seed: int, found: Mapping[str, Any], timed: Journal | Mapping[str, Any]
+    common: Line, name: str, seed: int, found: Mapping[str, Any], timed: Mapping[str, Any]
 ) -> Iterator[Line]:
     told = {key: value for key, value in found.items() if key != "precisions"}
     for precision, judged in found["precisions"].items():
         yield {**common, "precision": precision, **told, **judged, **_timing(timed, f"seed {seed} {precision}", name)}
 
 
-def _timing(timed: Journal | Mapping[str, Any], key: str, name: str) -> Line:
+def _timing(timed: Mapping[str, Any], key: str, name: str) -> Line:
     if key not in timed:
         return {"latency": None}
     sitting = timed[key]

@@ -1,10 +1,12 @@
 """The passes of the bench of trials: candidates are chosen, trained and judged, then measured; each can be resumed."""
 
+import json
 import multiprocessing
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from support_trials import (
@@ -29,6 +31,7 @@ from agent.cache import cache_folder
 from agent.journal import Journal
 from agent.measure.benchmark import compare_many
 from agent.steps import DENSE_F32
+from objective.errors import BadInput
 
 CHOICE, SHORT, LONG, LATENCY = "choice", "short", "long", "latency"
 SITTING_S = 20.0
@@ -37,9 +40,19 @@ NAMES = (*(f"uniform {ratio:g}" for ratio in UNIFORM), *(f"chosen {place}" for p
 
 @contextmanager
 def journal(network: str, part: str) -> Iterator[Journal]:
-    """What was done of a part of the bench on this host."""
-    with Journal(cache_folder() / WORK / f"{network}-{part}.jsonl") as found:
+    """What was done of a part of the bench on this host, to go on with; another process waits."""
+    with Journal(_file(network, part)) as found:
         yield found
+
+
+def done(network: str, part: str) -> dict[str, Any]:
+    """What was done of a part by now, whoever works on it."""
+    whole = _file(network, part).read_bytes().rpartition(b"\n")[0] if _file(network, part).exists() else b""
+    return {entry["key"]: entry["value"] for entry in map(json.loads, whole.splitlines())}
+
+
+def _file(network: str, part: str) -> Path:
+    return cache_folder() / WORK / f"{network}-{part}.jsonl"
 
 
 def say(text: str) -> None:
@@ -49,11 +62,12 @@ def say(text: str) -> None:
 
 def choice(network: str) -> dict[str, Any]:
     """The candidates of a network, chosen once."""
-    with journal(network, CHOICE) as done:
-        if CHOICE not in done:
-            done.add(CHOICE, choose(network, lambda i, n, text: say(f"{network} profile {i}/{n} {text}")))
-        found: dict[str, Any] = done[CHOICE]
-        return found
+    if CHOICE not in done(network, CHOICE):
+        with journal(network, CHOICE) as known:
+            if CHOICE not in known:
+                known.add(CHOICE, choose(network, lambda i, n, text: say(f"{network} profile {i}/{n} {text}")))
+    found: dict[str, Any] = done(network, CHOICE)[CHOICE]
+    return found
 
 
 def jobs(network: str, kept: Mapping[str, Mapping[str, int]], part: str = SHORT) -> list[Job]:
@@ -69,16 +83,25 @@ def jobs(network: str, kept: Mapping[str, Mapping[str, int]], part: str = SHORT)
 def train(network: str, part: str = SHORT) -> None:
     """Train and judge what is not done yet, some at a time."""
     chosen = choice(network)
-    with journal(network, part) as done:
-        if part == SHORT and DENSE not in done:
-            done.add(DENSE, judge_dense(network, precisions()[0]))
-        todo = [job for job in jobs(network, chosen["kept"], part) if job.key not in done]
+    _same(network, chosen["profile"]["baseline_hash"])
+    with journal(network, part) as known:
+        if part == SHORT and DENSE not in known:
+            known.add(DENSE, judge_dense(network, precisions()[0]))
+        todo = [job for job in jobs(network, chosen["kept"], part) if job.key not in known]
         say(f"{network} {part}: {len(todo)} to train")
         for job, found in _worked(todo, chosen["latency"]):
-            done.add(job.key, found)
+            known.add(job.key, found)
             metric = bench_of(network).goal.metric
             shown = {name: round(each["quality"]["holdout"][metric], 4) for name, each in found["precisions"].items()}
             say(f"{network} {part}: {job.key}, {metric} on holdout {shown}, {sum(found['seconds'].values()):.0f} s")
+
+
+def _same(network: str, baseline: str) -> None:
+    """Raise `BadInput` where what was done before was done with another dense network."""
+    own = bench_of(network).baseline.sha256
+    if own != baseline:
+        remove = f"remove {cache_folder() / WORK}, its trials are of another one: {baseline[:12]}"
+        raise BadInput("dense network", own[:12], remove)
 
 
 def _worked(todo: Sequence[Job], latency: Mapping[str, Any]) -> Iterator[tuple[Job, dict[str, Any]]]:
@@ -96,14 +119,14 @@ def _worked(todo: Sequence[Job], latency: Mapping[str, Any]) -> Iterator[tuple[J
 def measure(network: str, seconds: float = SITTING_S) -> None:
     """Measure the networks of each seed, as trained, in one sitting with the dense one at each precision."""
     chosen = choice(network)
-    with journal(network, LATENCY) as done:
+    with journal(network, LATENCY) as known:
         for seed in NETWORKS[network].seeds:
             for precision in precisions()[0]:
                 key = f"seed {seed} {precision}"
                 own = [job for job in jobs(network, chosen["kept"]) if job.seed == seed]
-                if key not in done:
-                    done.add(key, _sitting(at(bench_of(network), precision), own, precision, seconds))
-                    say(f"{network}: measured {key}, {done[key]['rounds']} rounds")
+                if key not in known:
+                    known.add(key, _sitting(at(bench_of(network), precision), own, precision, seconds))
+                    say(f"{network}: measured {key}, {known[key]['rounds']} rounds")
 
 
 def _sitting(bench: Bench, own: Sequence[Job], precision: str, seconds: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from support_trials import UNIFORM, Job, packed, pool, spread, uniform_candidate
 from support_trials_lines import grouped, lines, lost, noise, rank_interval, ranks, swapped
 from support_trials_report import section
 
+from objective.errors import BadInput
 from objective.profile import Curve, Profile
 from objective.space import GroupSpec, Space
 
@@ -69,7 +71,7 @@ KEPT = {"uniform 0.5": {"a": 32, "b": 64}, "chosen 1": {"a": 64, "b": 32}, "chos
 CHOICE: dict[str, Any] = {
     "kept": KEPT,
     "latency": {name: {} for name in KEPT},
-    "profile": {"suggested": 5, "effort": {"levels": 4, "examples": 100}},
+    "profile": {"suggested": 5, "baseline_hash": "b" * 64, "effort": {"levels": 4, "examples": 100}},
 }
 GOODS = {"dense": 0.9, "uniform 0.5": 0.7, "chosen 1": 0.8, "chosen 2": 0.6}
 
@@ -114,7 +116,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(passes, "_worked", work)
     monkeypatch.setattr(passes, "_sitting", sitting)
     monkeypatch.setattr(passes, "at", lambda bench, precision: None)
-    monkeypatch.setattr(passes, "bench_of", lambda network: type("B", (), {"goal": type("G", (), {"metric": "top1"})}))
+    fake = SimpleNamespace(goal=SimpleNamespace(metric="top1"), baseline=SimpleNamespace(sha256="b" * 64))
+    monkeypatch.setattr(passes, "bench_of", lambda network: fake)
     return worked
 
 
@@ -140,6 +143,17 @@ def test_what_is_done_is_not_done_again(bench: list[str], monkeypatch: pytest.Mo
     bench.clear()
     passes.train("tiny")
     assert bench == []
+
+
+def test_trials_of_another_dense_network_are_not_gone_on_with(
+    bench: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was done with another dense network is refused in one line that says what to remove."""
+    passes.train("tiny")
+    other = SimpleNamespace(baseline=SimpleNamespace(sha256="c" * 64))
+    monkeypatch.setattr(passes, "bench_of", lambda network: other)
+    with pytest.raises(BadInput, match=r"remove .*bench-trials"):
+        passes.train("tiny")
 
 
 def test_long_training_takes_the_first_seed_alone(bench: list[str]) -> None:
