@@ -1,6 +1,6 @@
 """What the bench of trials measured: a line for each trial, and what the lines say together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -98,28 +98,33 @@ class Group:
         return bootstrap_interval(self.examples, value(self.metric), n=RESAMPLES)
 
     @property
-    def timed(self) -> bool:
-        """Whether its latency is known with every seed."""
-        return all(row["latency"] for row in self.rows)
+    def timed(self) -> list[Mapping[str, Any]]:
+        """The latencies of the seeds that are measured."""
+        return [row["latency"] for row in self.rows if row["latency"]]
 
     def ratio(self, key: str = "ratio") -> float:
         """The mean of the seeds' latency ratios."""
-        return float(np.mean([row["latency"][key] for row in self.rows]))
+        return float(np.mean([each[key] for each in self.timed]))
 
     def ends(self) -> tuple[float, float]:
         """The lowest and the highest end of the seeds' 95 % intervals of the latency ratio."""
-        found = [row["latency"] for row in self.rows]
-        return min(each["ratio_lo"] for each in found), max(each["ratio_hi"] for each in found)
+        return min(each["ratio_lo"] for each in self.timed), max(each["ratio_hi"] for each in self.timed)
 
     @property
     def slots(self) -> Floats:
         """Milliseconds of the rounds of all sittings, in order."""
-        return np.concatenate([row["slots_ms"] for row in self.rows])
+        return np.concatenate([row["slots_ms"] for row in self.rows if row["latency"]])
 
 
 def value(metric: str) -> Any:
     """What makes the metric of the means of examples' figures."""
     return lambda means: metric_of(metric).value(torch.from_numpy(means)).double().numpy()
+
+
+def whole(found: Sequence[Line], names: Collection[str]) -> list[Line]:
+    """The lines of seeds with which all of these candidates are trained, so that all are judged alike."""
+    there = {(line["name"], line["seed"]) for line in found}
+    return [line for line in found if all((name, line["seed"]) in there for name in names)]
 
 
 def grouped(found: Sequence[Line], metric: str, precision: str, epochs: float) -> dict[str, Group]:

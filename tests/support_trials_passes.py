@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,7 +23,6 @@ from support_trials import (
     judge_dense,
     kept_model,
     precisions,
-    processes,
     work,
 )
 
@@ -116,14 +116,22 @@ def _worked(todo: Sequence[Job], latency: Mapping[str, Any]) -> Iterator[tuple[J
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def processes() -> int:
+    """How many candidates are trained at the same time, one thread each."""
+    return int(os.environ.get("TRIALS_BENCH_PROCESSES") or len(os.sched_getaffinity(0)))
+
+
 def measure(network: str, seconds: float = SITTING_S) -> None:
-    """Measure the networks of each seed, as trained, in one sitting with the dense one at each precision."""
-    chosen = choice(network)
+    """Measure the networks of each seed, as trained, in one sitting with the dense one at each precision.
+
+    A seed whose candidates are not all trained yet is left for later.
+    """
+    kept, trained = choice(network)["kept"], done(network, SHORT)
     with journal(network, LATENCY) as known:
         for seed in NETWORKS[network].seeds:
-            for precision in precisions()[0]:
+            own = [job for job in jobs(network, kept) if job.seed == seed]
+            for precision in precisions()[0] if all(job.key in trained for job in own) else ():
                 key = f"seed {seed} {precision}"
-                own = [job for job in jobs(network, chosen["kept"]) if job.seed == seed]
                 if key not in known:
                     known.add(key, _sitting(at(bench_of(network), precision), own, precision, seconds))
                     say(f"{network}: measured {key}, {known[key]['rounds']} rounds")

@@ -18,6 +18,7 @@ from support_trials_lines import (
     rank_interval,
     ranks,
     swapped,
+    whole,
 )
 from support_trials_passes import choice
 
@@ -53,6 +54,7 @@ def about(network: str) -> dict[str, Any]:
         "metric": request.goal.metric,
         "epochs": request.candidate.epochs,
         "longer": setting.longer,
+        "seeds": list(setting.seeds),
         "refused": precisions()[1],
         **choice(network),
     }
@@ -64,7 +66,12 @@ def page(known: Sequence[Line], told: Mapping[str, Any]) -> str:
     where = (
         f"{on['cores']} × {on['cpu']}, {on['os']}, {_versions(on)}" if on else "a host that has measured nothing yet"
     )
-    parts = [section(name, [line for line in known if line["network"] == name], told[name]) for name in told]
+    parts = [
+        section(name, [line for line in known if line["network"] == name], told[name])
+        if name in told
+        else f"## {title}\n\nNot run yet: `make bench-trials` goes on with it.\n"
+        for name, title in TITLES.items()
+    ]
     return "\n".join([HEAD.format(where=where), *parts, TAIL])
 
 
@@ -101,16 +108,20 @@ TAIL = """\
 
 def section(network: str, found: Sequence[Line], told: Mapping[str, Any]) -> str:
     """A network's part of the page."""
-    short = [line for line in found if line["epochs"] in (0, told["epochs"])]
+    short = whole([line for line in found if line["epochs"] in (0, told["epochs"])], told["kept"])
     by_precision = {each: grouped(short, told["metric"], each, told["epochs"]) for each in ORDER}
     seeds = len({line["seed"] for line in short if line["name"] != DENSE})
     effort = told["profile"]["effort"]
     taken = sum(name.startswith("chosen") for name in told["kept"])
+    timed = [ratio for curve in told["profile"]["curves"] for ratio in curve["latency_ratio"][:-1]]
+    slow = sum(ratio > 1.05 for ratio in timed)
     parts = [
         f"## {TITLES.get(network, network)}\n",
         f"Fine-tuning: {told['epochs']:g} epochs, n = {seeds} seeds. Profile: at most {effort['levels']} levels a\n"
         f"group, {effort['examples']} examples of validation a point; its curves suggested\n"
-        f"{told['profile']['suggested']} candidates, of which {taken} were taken.\n",
+        f"{told['profile']['suggested']} candidates, of which {taken} were taken. Of its {len(timed)} latencies\n"
+        f"{slow} came out more than 5 % above the dense network's, which is noise of the host.\n",
+        _state(found, told),
         _channels(told["kept"]),
     ]
     parts += [_table(each, groups) for each, groups in by_precision.items() if DENSE in groups]
@@ -119,6 +130,21 @@ def section(network: str, found: Sequence[Line], told: Mapping[str, Any]) -> str
     parts += [_quantised(by_precision["f32"], by_precision["int8"])]
     parts += [_ranks(found, told)]
     return "\n".join(part for part in parts if part)
+
+
+def _state(found: Sequence[Line], told: Mapping[str, Any]) -> str:
+    """How far the bench has come, where it is not at its end."""
+    own = [line for line in found if line["name"] != DENSE]
+    trained = {(line["name"], line["seed"]) for line in own if line["epochs"] == told["epochs"]}
+    longer = {line["name"] for line in own if line["epochs"] != told["epochs"]}
+    wanted, many = len(told["kept"]) * len(told["seeds"]), len(told["kept"])
+    if len(trained) == wanted and (len(longer) == many or not told["longer"]):
+        return ""
+    also = f", and {len(longer)} of {many} for longer" if told["longer"] else ""
+    return (
+        f"**Not finished**: {len(trained)} of {wanted} trials are trained{also}. The tables hold the seeds with which\n"
+        f"all candidates are, of the wanted {', '.join(map(str, told['seeds']))}; `make bench-trials` goes on.\n"
+    )
 
 
 def _channels(kept: Mapping[str, Mapping[str, int]]) -> str:
@@ -158,9 +184,9 @@ def _timed(group: Group, precision: str) -> list[str]:
         return ["not measured"] * (3 if precision == "f32" else 4)
     low, high = group.ends()
     beside = [] if precision == "f32" else [f"{group.ratio('ratio_f32'):.3f}"]
-    noisy = sum(row["latency"]["noisy"] for row in group.rows)
+    noisy = sum(each["noisy"] for each in group.timed)
     p50 = group.ratio("p50_ms")
-    return [f"{group.ratio():.3f} [{low:.3f}, {high:.3f}]", *beside, f"{p50:.3f}", f"{noisy} of {len(group.rows)}"]
+    return [f"{group.ratio():.3f} [{low:.3f}, {high:.3f}]", *beside, f"{p50:.3f}", f"{noisy} of {len(group.timed)}"]
 
 
 def _against(precision: str, groups: Mapping[str, Group]) -> str:

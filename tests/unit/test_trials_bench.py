@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import support_trials_passes as passes
 import torch
-from support_trials import UNIFORM, Job, packed, pool, spread, uniform_candidates, unpacked
+from support_trials import UNIFORM, Job, Once, packed, pool, spread, uniform_candidates, unpacked
 from support_trials_lines import grouped, lines, lost, noise, rank_interval, ranks, swapped
 from support_trials_report import section
 
@@ -67,11 +67,23 @@ def test_examples_survive_the_journal() -> None:
         packed(torch.tensor([[0.5]]))
 
 
+def test_a_batch_is_answered_once() -> None:
+    """Judging by several metrics runs the network once for each batch, and changes no answer."""
+    asked: list[int] = []
+    counting = torch.nn.Linear(3, 2)
+    counting.register_forward_hook(lambda *_: asked.append(1))
+    batches = torch.rand(2, 4, 3)
+    network = Once(counting)
+    for batch in (*batches, *batches):
+        assert torch.equal(network(batch.clone()), torch.nn.functional.linear(batch, counting.weight, counting.bias))
+    assert len(asked) == 2
+
+
 KEPT = {"uniform 0.5": {"a": 32, "b": 64}, "chosen 1": {"a": 64, "b": 32}, "chosen 2": {"a": 48, "b": 16}}
 CHOICE: dict[str, Any] = {
     "kept": KEPT,
     "latency": {name: {} for name in KEPT},
-    "profile": {"suggested": 5, "baseline_hash": "b" * 64, "effort": {"levels": 4, "examples": 100}},
+    "profile": {"suggested": 5, "curves": [], "baseline_hash": "b" * 64, "effort": {"levels": 4, "examples": 100}},
 }
 GOODS = {"dense": 0.9, "uniform 0.5": 0.7, "chosen 1": 0.8, "chosen 2": 0.6}
 
@@ -169,21 +181,41 @@ def test_the_page_tells_every_part(bench: list[str]) -> None:
     passes.measure("tiny")
     found = lines("tiny")
     assert len(found) == 2 * 2 * len(KEPT) + len(KEPT) + 2 * 2
-    told = CHOICE | {"metric": "top1", "epochs": 1.0, "longer": 2, "refused": {"bf16": "no such instructions"}}
+    told = CHOICE | {
+        "metric": "top1",
+        "epochs": 1.0,
+        "longer": 2,
+        "seeds": [0, 1],
+        "refused": {"bf16": "no such instructions"},
+    }
     page = section("tiny", found, told)
     for words in ("### f32", "### int8", "no such instructions", "Lost by INT8", "Spearman", "n = 2 seeds"):
         assert words in page
     ratios = [line["latency"]["ratio_f32"] for line in found if line["precision"] == "int8" and line["latency"]]
     assert max(ratios) == 0.5
+    assert "Not finished" not in page
 
 
 def test_half_a_bench_makes_a_page(bench: list[str]) -> None:
     """Without latencies and long training the page says what is not measured."""
     passes.train("tiny")
-    told = CHOICE | {"metric": "top1", "epochs": 1.0, "longer": 2, "refused": {}}
+    told = CHOICE | {"metric": "top1", "epochs": 1.0, "longer": 2, "seeds": [0, 1], "refused": {}}
     page = section("tiny", lines("tiny"), told)
     assert "not measured" in page
     assert "Spearman" not in page
+
+
+def test_a_seed_that_is_not_finished_waits(bench: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the seed with all its candidates trained is measured and in the tables."""
+    every = passes._worked
+    monkeypatch.setattr(passes, "_worked", lambda todo, latency: every(todo[: len(KEPT) + 1], latency))
+    passes.train("tiny")
+    passes.measure("tiny")
+    told = CHOICE | {"metric": "top1", "epochs": 1.0, "longer": 2, "seeds": [0, 1], "refused": {}}
+    assert set(passes.done("tiny", passes.LATENCY)) == {"seed 0 f32", "seed 0 int8"}
+    page = section("tiny", lines("tiny"), told)
+    assert "n = 1 seeds" in page
+    assert "4 of 6 trials are trained, and 0 of 3 for longer" in page
 
 
 def test_losses_are_paired_over_the_seeds(bench: list[str]) -> None:
