@@ -12,7 +12,7 @@ SUITE := $(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reor
 # Tests and trials run side by side: one thread each, or they fight over the cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo check test test-all bench-fidelity bench-objective bench-hub bench-overhead format clean
+.PHONY: help demo check test test-all bench-fidelity bench-objective bench-hub bench-overhead bench-trials format clean
 help:                ## tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | column -t -s "$$(printf '\t')"
 
@@ -43,6 +43,9 @@ bench-hub: $(VENV)/.dev  ## the hub under load, on a large folder, and beside ML
 
 bench-overhead: $(VENV)/.dev  ## what trials of the demo cost besides training, evaluation and measurement; writes docs/results/overhead.*
 	$(PYTEST) -m bench -s tests/bench/test_overhead_bench.py
+
+bench-trials: $(VENV)/.dev  ## trials pruned evenly and by sensitivity, for hours; can be resumed; writes docs/results/trials.*
+	$(PYTEST) -m bench -s -p no:randomly tests/bench/test_trials_bench.py
 
 format: $(VENV)/.dev ## put the code in its usual form
 	$(BIN)/ruff check --fix .
