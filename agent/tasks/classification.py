@@ -13,7 +13,7 @@ from agent.measure import lock
 from agent.tasks.distill import DistilledLoss, SoftTargets
 from agent.tasks.metrics import Metric, metric
 from agent.tasks.task import Budget, Report
-from agent.tasks.training import Batch, Schedule, fastest, train
+from agent.tasks.training import Batch, Schedule, fastest, located, train
 from objective.errors import BadInput
 
 EVALUATED_AT_ONCE = 500
@@ -103,7 +103,7 @@ class Classification(ABC):
         rungs = max(self.rungs, round(budget.epochs))
         progress = _Progress(self, network, report, steps, budget.epochs, rungs)
         try:
-            train(network, batches, loss, schedule, progress.step, how.bf16, how.channels_last)
+            train(network, batches, loss, schedule, progress.step, how)
         finally:
             if targets:
                 targets.keep()
@@ -147,11 +147,12 @@ class Classification(ABC):
         """Logits and labels, batch by batch."""
         images = self.images[split]
         network.eval()
+        device = located(network)
         end, step = min(limit or len(images.labels), len(images.labels)), at_once(images, EVALUATED_AT_ONCE)
         for start in range(0, end, step):
             rows = slice(start, min(start + step, end))
             with lock.batch():
-                logits = network(self.prepare(images.pixels[rows]))
+                logits = network(self.prepare(images.pixels[rows]).to(device)).cpu()
             yield logits, images.labels[rows]
 
     def calibration(self) -> Iterator[torch.Tensor]:

@@ -54,7 +54,7 @@ class SoftTargets:
 
     def _ask(self, inputs: torch.Tensor) -> torch.Tensor:
         self.asked += 1
-        return functional.log_softmax(self._teacher(inputs).float() / TEMPERATURE, 1)
+        return functional.log_softmax(self._teacher.to(inputs.device)(inputs).float() / TEMPERATURE, 1)
 
     def keep(self) -> None:
         """Write new answers to the cache; without those of other seeds or recipes where both are too much.
@@ -76,7 +76,8 @@ class DistilledLoss:
 
     def __call__(self, inputs: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """[n, ...], [n, classes], [n] → scalar."""
-        hard = functional.cross_entropy(logits.float(), labels, self.weights)
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        hard = functional.cross_entropy(logits.float(), labels, weights)
         if self.targets is None:
             return hard
         outputs = functional.log_softmax(logits.float() / TEMPERATURE, 1)

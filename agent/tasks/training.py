@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -45,25 +45,29 @@ def train(
     loss: Loss,
     schedule: Schedule,
     on_step: Callable[[int, float], bool],
-    bf16: bool = False,
-    channels_last: bool = True,
+    how: "Arithmetic | None" = None,
 ) -> None:
     """Train in place, a batch a step; `on_step(steps done, loss)` returns False to end now.
 
-    Pauses between batches while this host measures. Raises `TrialFailed` of kind DIVERGED when the loss is not finite.
+    Meanwhile the network is on the device that `how` names; afterwards it is on the processor again. Pauses between
+    batches while this host measures. Raises `TrialFailed` of kind DIVERGED when the loss is not finite.
     """
-    network.train().to(memory_format=_layout(channels_last))
-    optimiser = Nesterov(network, schedule.momentum, schedule.weight_decay)
-    for step, batch in zip(range(schedule.steps), batches, strict=False):
-        with lock.batch():
-            value = _step(network, batch, loss, bf16, channels_last)
-            optimiser.step(schedule.rate(step))
-        if not math.isfinite(value):
-            message = f"loss {value} in step {step + 1} of {schedule.steps} at learning rate {schedule.rate(step):.3g}"
-            raise TrialFailed(Failure(FailureKind.DIVERGED, "train", message))
-        if not on_step(step + 1, value):
-            break
-    network.eval()
+    how = how or Arithmetic()
+    try:
+        network.train().to(how.device).to(memory_format=how.layout)
+        optimiser = Nesterov(network, schedule.momentum, schedule.weight_decay)
+        for step, batch in zip(range(schedule.steps), batches, strict=False):
+            with lock.batch():
+                value = _step(network, batch, loss, how)
+                optimiser.step(schedule.rate(step))
+            if not math.isfinite(value):
+                rate = schedule.rate(step)
+                message = f"loss {value} in step {step + 1} of {schedule.steps} at learning rate {rate:.3g}"
+                raise TrialFailed(Failure(FailureKind.DIVERGED, "train", message))
+            if not on_step(step + 1, value):
+                break
+    finally:
+        network.to("cpu").eval()
 
 
 class Nesterov:
@@ -94,15 +98,38 @@ class Nesterov:
             parameter.grad = None
 
 
-def _layout(channels_last: bool) -> torch.memory_format:
-    return torch.channels_last if channels_last else torch.contiguous_format
+@dataclass(frozen=True)
+class Arithmetic:
+    """How training computes: in bfloat16 or float32, with the channels of a pixel side by side in memory or not, where.
+
+    `device` is torch's word for it: "cpu" or "cuda".
+    """
+
+    bf16: bool = False
+    channels_last: bool = True
+    device: str = "cpu"
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """The order of a picture's values in memory."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def told(self) -> dict[str, object]:
+        """In the words of a run's summary."""
+        words = {"arithmetic": "bf16" if self.bf16 else "f32", "channels_last": self.channels_last}
+        return {**words, "trained_on": self.device}
 
 
-def _step(network: nn.Module, batch: Batch, loss: Loss, bf16: bool, channels_last: bool) -> float:
+def located(network: nn.Module) -> torch.device:
+    """The device that a network is on."""
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+
+
+def _step(network: nn.Module, batch: Batch, loss: Loss, how: Arithmetic) -> float:
     """One batch forward and backward; returns the loss."""
-    inputs, targets = batch
-    inputs = inputs.contiguous(memory_format=_layout(channels_last)) if inputs.ndim == 4 else inputs
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+    inputs, targets = (each.to(how.device) for each in batch)
+    inputs = inputs.contiguous(memory_format=how.layout) if inputs.ndim == 4 else inputs
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=how.bf16):
         value = loss(inputs, network(inputs), targets)
     value.backward()  # type: ignore[no-untyped-call]
     return float(value.detach())
@@ -136,39 +163,41 @@ def re_estimate(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
     network.eval()
 
 
-@dataclass(frozen=True)
-class Arithmetic:
-    """How training computes: in bfloat16 or float32, and with the channels of a pixel side by side in memory or not."""
-
-    bf16: bool = False
-    channels_last: bool = True
-
-    def told(self) -> dict[str, object]:
-        """In the words of a run's summary."""
-        return {"arithmetic": "bf16" if self.bf16 else "f32", "channels_last": self.channels_last}
-
-
 def fastest(name: str, network: nn.Module, batch: Batch, loss: Loss, cache: Path | None = None) -> Arithmetic:
     """How training is fastest here: measured once per host, torch and `name`, then remembered."""
     if known := arithmetic(name, cache):
         return known
     with lock.exclusive("training"):
-        seconds = {last: _seconds_per_step(network, batch, loss, False, last) for last in (True, False)}
-        last = seconds[True] <= seconds[False]
-        # Without instructions for it, one step in bfloat16 can take longer than a minute: it is not asked for four.
-        bf16 = _seconds_per_step(network, batch, loss, True, last, enough=4 * seconds[last])
-    chosen = Arithmetic(bf16 < 0.95 * seconds[last], last)
-    measured = {"f32_channels_last": seconds[True], "f32": seconds[False], "bf16": bf16}
-    note = {"bf16": chosen.bf16, "channels_last": last, "seconds_per_step": measured}
+        chosen, seconds = _chosen(network, batch, loss)
+    note = {**asdict(chosen), "seconds_per_step": seconds}
     replace_file(_choice(name, cache), json.dumps(note).encode())
     return chosen
+
+
+def _chosen(network: nn.Module, batch: Batch, loss: Loss) -> tuple[Arithmetic, dict[str, float]]:
+    """The quickest arithmetic, and the seconds that a step took with each that was tried."""
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    told: dict[str, float] = {}
+
+    def seconds(how: Arithmetic, enough: float = math.inf) -> float:
+        name = f"{how.device} {'bf16' if how.bf16 else 'f32'}{' channels last' if how.channels_last else ''}"
+        told[name] = found = _seconds_per_step(network, batch, loss, how, enough=enough)
+        return found
+
+    tried = [Arithmetic(False, last, device) for device in devices for last in (True, False)]
+    times = {how: seconds(how) for how in tried}
+    best = min(tried, key=times.__getitem__)
+    # Without instructions for it, one step in bfloat16 can take longer than a minute: it is not asked for four.
+    rounded = replace(best, bf16=True)
+    return (rounded if seconds(rounded, 4 * times[best]) < 0.95 * times[best] else best), told
 
 
 def arithmetic(name: str, cache: Path | None = None) -> Arithmetic | None:
     """How `name` is trained on this host; None where that was not measured yet."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         note = json.loads(_choice(name, cache).read_text())
-        return Arithmetic(note["bf16"], note["channels_last"])
+        found = Arithmetic(note["bf16"], note["channels_last"], note["device"])
+        return found if found.device == "cpu" or torch.cuda.is_available() else None
     return None
 
 
@@ -180,17 +209,16 @@ def _seconds_per_step(
     network: nn.Module,
     batch: Batch,
     loss: Loss,
-    bf16: bool,
-    channels_last: bool,
+    how: Arithmetic,
     steps: int = 4,
     enough: float = math.inf,
 ) -> float:
     """The quickest of some steps after the first one, or the first where that took more than `enough`."""
-    copied = copy.deepcopy(network).train().to(memory_format=_layout(channels_last))
+    copied = copy.deepcopy(network).train().to(how.device).to(memory_format=how.layout)
     times = []
     for _ in range(steps):
         began = time.perf_counter()
-        _step(copied, batch, loss, bf16, channels_last)
+        _step(copied, batch, loss, how)  # reading the loss waits for the device
         times.append(time.perf_counter() - began)
         if times[0] > enough:
             break

@@ -11,7 +11,7 @@ from torch.nn import functional
 from agent.tasks import training
 from agent.tasks.classification import augment
 from agent.tasks.network import ResNet9
-from agent.tasks.training import Nesterov, Schedule, fastest, re_estimate, train
+from agent.tasks.training import Arithmetic, Nesterov, Schedule, fastest, re_estimate, train
 from objective.trial import FailureKind, TrialFailed
 
 IMAGES, LABELS = torch.randn(8, 1, 28, 28), torch.arange(8)
@@ -82,23 +82,44 @@ def test_re_estimation_averages_all_batches_alike() -> None:
     assert norm.momentum == 0.1 and not norm.training
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("bf16", [True, False])
 @pytest.mark.parametrize("last", [True, False])
 def test_the_arithmetic_is_chosen_once_per_host(
-    bf16: bool, last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bf16: bool, last: bool, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """bfloat16 and channels last are taken where each is faster, and the measurement is not repeated."""
-    wanted, asked = training.Arithmetic(bf16, last), list[tuple[object, ...]]()
+    """bfloat16, channels last and the GPU are taken where each is faster, and the measurement is not repeated."""
+    wanted, asked = Arithmetic(bf16, last, device), list[Arithmetic]()
 
-    def seconds(*given: object, **_: object) -> float:
-        asked.append(given[-2:])
-        return 1.0 + (given[-2] != bf16) + (given[-1] != last)
+    def seconds(network: nn.Module, batch: training.Batch, loss: training.Loss, how: Arithmetic, **_: object) -> float:
+        asked.append(how)
+        return 1.0 + (how.bf16 != bf16) + (how.channels_last != last) + (how.device != device)
 
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(training, "_seconds_per_step", seconds)
     assert fastest("tiny", _small(), (IMAGES, LABELS), _loss, tmp_path) == wanted
     assert fastest("tiny", _small(), (IMAGES, LABELS), _loss, tmp_path) == wanted
-    assert asked == [(False, True), (False, False), (True, last)]
+    plain = [Arithmetic(False, each, where) for where in ("cpu", "cuda") for each in (True, False)]
+    assert asked == [*plain, Arithmetic(True, last, device)]
     assert training.arithmetic("tiny", tmp_path) == wanted and training.arithmetic("other", tmp_path) is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # the GPU is gone, or in use by others
+    assert (training.arithmetic("tiny", tmp_path) is None) == (device == "cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has no CUDA device on this host")
+def test_a_network_is_trained_on_the_gpu_and_comes_back() -> None:
+    """It learns there, and is on the processor again for its export."""
+    network = _small()
+    before = copy.deepcopy(network.state_dict())
+    train(network, [(IMAGES, LABELS)] * 3, _loss, Schedule(0.1, 3), lambda step, loss: True, Arithmetic(device="cuda"))
+    assert training.located(network).type == "cpu" and not network.training
+    assert any(not torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def test_a_network_is_where_its_weights_are() -> None:
+    """One without weights is on the processor."""
+    assert training.located(nn.Linear(1, 1, device="meta")).type == "meta"
+    assert training.located(nn.ReLU()).type == "cpu"
 
 
 @pytest.mark.parametrize("last", [True, False])
@@ -108,7 +129,7 @@ def test_images_lie_in_memory_as_asked(last: bool) -> None:
     batch = torch.rand(4, 3, 6, 6), torch.zeros(4, dtype=torch.long)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network.register_forward_pre_hook(lambda _, given: seen.append(given[0].is_contiguous()))
-    train(network, [batch], _loss, Schedule(0.1, 1), lambda step, loss: True, channels_last=last)
+    train(network, [batch], _loss, Schedule(0.1, 1), lambda step, loss: True, Arithmetic(channels_last=last))
     assert seen == [not last] and network[0].weight.is_contiguous() is not last
 
 
@@ -124,9 +145,9 @@ def test_slow_arithmetic_is_tried_once(tmp_path: Path, monkeypatch: pytest.Monke
     """Where the first step in bfloat16 takes many times one in float32 there is no second one."""
     clock, asked = [0.0], []
 
-    def step(network: nn.Module, batch: training.Batch, loss: training.Loss, bf16: bool, last: bool) -> float:
-        asked.append(bf16)
-        clock[0] += 20.0 if bf16 else 1.0
+    def step(network: nn.Module, batch: training.Batch, loss: training.Loss, how: Arithmetic) -> float:
+        asked.append(how.bf16)
+        clock[0] += 20.0 if how.bf16 else 1.0
         return 0.0
 
     monkeypatch.setattr(training, "_step", step)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.tasks.training import Arithmetic
 from agent.vocabulary import FAILURE_KEYS, summary
 from objective.goal import Goal
 from objective.score import score
@@ -37,7 +38,15 @@ SCORE = score(FULL, Goal())
 
 
 @pytest.mark.parametrize(
-    "key", [*summary(FULL, SCORE), *FAILURE_KEYS, "score_bound", "incumbent", "recalled", "arithmetic", "channels_last"]
+    "key",
+    [
+        *summary(FULL, SCORE),
+        *FAILURE_KEYS,
+        "score_bound",
+        "incumbent",
+        "recalled",
+        *Arithmetic().told(),
+    ],
 )
 def test_every_key_of_a_summary_is_documented(key: str) -> None:
     """A key that a trial writes has its row, whatever the metric is called."""
