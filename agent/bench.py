@@ -19,7 +19,7 @@ from agent.measure.choice import runner_at as runner_at
 from agent.measure.deployed import Deployed
 from agent.measure.device import channel_step
 from agent.measure.energy import Meter
-from agent.measure.export import Exported, export, sized
+from agent.measure.export import Exported, check_parity, export, sized
 from agent.measure.runners import Runner, Sampler
 from agent.measure.stand_ins import RemoteRunner, judging
 from agent.place import measured_on as measured_on
@@ -158,13 +158,18 @@ def deploy(
 
 
 def export_dense(baseline: Baseline, task: Task, precision: str) -> Exported:
-    """The dense network as it would ship at `precision`, made once per host and versions of what makes it."""
+    """The dense network as it would ship at `precision`, made once per host and versions of what makes it.
+
+    Raises `TrialFailed` where it does not compute what torch does.
+    """
     maker = f"int8-nncf-{version_of('nncf')}-" if precision == "int8" else ""
     name = f"{baseline.sha256[:16]}-{maker}openvino-{version_of('openvino')}"
     folder = cache_folder() / "dense" / name
     if not (folder / "dense.xml").is_file():
         with only_one(folder.with_name(f"{name}.lock")), new_folder(folder) as fresh:
-            deploy(baseline.network, task, fresh, "int8" if maker else "f32", "dense")
+            made = deploy(baseline.network, task, fresh, "int8" if maker else "f32", "dense")
+            if not maker:  # an INT8 network rounds
+                check_parity(made, baseline.network, task.example_input())
     return replace(sized(folder / "dense.xml", precision, tuple(task.example_input().shape)), network=baseline.network)
 
 

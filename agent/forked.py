@@ -31,7 +31,7 @@ PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signa
 def trial() -> int | None:
     """Have the trial run by a fork of this agent's server; its exit code, or None where that cannot be done.
 
-    Ends this process by the signal that ended the trial, if one did.
+    Why it cannot is one line. Ends this process by the signal that ended the trial, if one did.
     """
     if not possible():
         return None
@@ -39,7 +39,8 @@ def trial() -> int | None:
         with _server(os.getppid()) as server:
             child = _asked(server)
             ended = _waited(server, child)
-    except (OSError, ValueError, BadInput):
+    except (OSError, ValueError, BadInput) as error:
+        print(f"not forked, so this trial loads torch itself: {' '.join(str(error).split())}", file=sys.stderr)
         return None
     return ended if ended >= 0 else _die(-ended)
 

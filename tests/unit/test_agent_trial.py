@@ -1,6 +1,7 @@
 """One trial: what it measures, and how each thing that can go wrong is told."""
 
 import errno
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from support_tiny_task import TinyTask
+from torch import nn
 
 from agent import bench as bench_module
 from agent.bench import prepare
@@ -218,3 +220,22 @@ def test_the_dense_export_is_made_once(bench: Bench) -> None:
     """The bench keeps the dense network's export in the cache, complete."""
     assert bench.dense.xml.exists() and bench.dense.xml.with_suffix(".bin").exists()
     assert bench.dense.size_bytes > 0 and bench.dense.network is bench.baseline.network
+
+
+def test_a_dense_network_that_cannot_be_exported_as_it_is_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a trial is measured against it: here torch computes something else at every other call."""
+    calls, made = itertools.count(), TinyTask.network
+
+    def restless(task: TinyTask) -> nn.Module:
+        network = made(task)
+        network.register_forward_hook(lambda module, given, output: output * (1 + next(calls) % 2))
+        return network
+
+    monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path))
+    monkeypatch.setattr(device, "usable_cores", lambda: 1)
+    monkeypatch.setattr(TinyTask, "network", restless)
+    with pytest.raises(TrialFailed, match="exported model differs from torch"):
+        prepare(from_config(CONFIG), None, Watch().during)
+    assert not list((tmp_path / "dense").glob("*/dense.xml"))
