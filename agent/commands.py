@@ -30,6 +30,7 @@ from objective.errors import BadInput
 from objective.profile import Profile
 from objective.sweepfile import RUNNERS, read_sweep_file
 from objective.trial import TrialFailed
+from objective.worth import worths
 
 
 def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None) -> int:
@@ -145,6 +146,8 @@ def _profiled(request: Request, bench: Bench, session: report.Session, watch: Wa
         where = bench.device.kind if request.device == LOCAL else f"on-{request.device}"
         reference = publish_profile(session, profile, where)
     print(f"seconds profile {time.perf_counter() - began:.1f}", flush=True)
+    for worth in worths(profile):
+        print(worth, flush=True)
     session.summarise({"seconds_dense": bench.baseline.seconds, "seconds_profile": time.perf_counter() - began})
     return profile, reference
 

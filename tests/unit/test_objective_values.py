@@ -3,7 +3,9 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,3 +121,25 @@ def test_greedy_points_prune_what_costs_least_first() -> None:
     """The mildest greedy point prunes the group that gains the most latency for the least metric."""
     mild = PROFILE.space.kept(warm_points(PROFILE, Goal(max_drop=0.01))[4])
     assert mild["b"] < 128 and mild["stem"] == 32
+
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "profile.schema.json").read_text())
+
+
+def test_a_profile_is_as_its_schema_says() -> None:
+    """What `prunefleet plan` writes can be read by whoever knows the schema alone; every key is in it, and needed."""
+    document = json.loads(json.dumps(PROFILE.to_json()))
+    jsonschema.validate(document, SCHEMA)
+    jsonschema.validate({**document, "fingerprint": DEVICE.to_json()}, SCHEMA)
+    for key in document.keys() - {"fingerprint"}:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({name: value for name, value in document.items() if name != key}, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "change", [{"version": 2}, {"extra": 1}, {"dense_metric": 1.5}, {"groups": []}, {"warm": [{"a": 1.0}]}]
+)
+def test_another_profile_is_not(change: dict[str, Any]) -> None:
+    """Another version, an unknown key, a value out of range."""
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**json.loads(json.dumps(PROFILE.to_json())), **change}, SCHEMA)
