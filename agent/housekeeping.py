@@ -13,6 +13,7 @@ MADE = {
     "profiles": "points of profiles",
     "networks": "networks that were measured for other hosts",
     "bf16": "which arithmetic trains faster",
+    "pace": "how fast dense networks were",
     "bundles": "files of trials that were not uploaded",
     "pictures": "pictures, scaled and decoded",
 }

@@ -53,6 +53,7 @@ def test_a_device_elsewhere_is_looked_for(
     monkeypatch.setattr(module, "queue_of", queue_of)
     monkeypatch.setattr(module, "require_server", lambda: "me")
     monkeypatch.setenv("WANDB_PROJECT", "lab")
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     assert sweep(parameters={"measure": {"parameters": {"device": {"value": "board"}}}}) == 2
     assert asked == [("me/lab", "board")] and "measure.device: got 'board'" in capsys.readouterr().err
     monkeypatch.setattr(module, "queue_of", lambda project, device: Namespace(path="me/lab/abc"))

@@ -44,7 +44,7 @@ def test_clear_leaves_data_and_locks(cache: Path, capsys: pytest.CaptureFixture[
     assert main(["cache", "clear"]) == 0
     left = sorted(str(path.relative_to(cache)) for path in cache.rglob("*") if path.is_file())
     assert left == ["dense/d.lock", "set/x"]
-    assert "5.0 MiB" in capsys.readouterr().out
+    assert "6.0 MiB" in capsys.readouterr().out
     assert main(["cache", "clear", "--data"]) == 0
     assert not (cache / "set" / "x").exists() and (cache / "dense" / "d.lock").exists()
 
