@@ -36,7 +36,7 @@ def main():
         told(child=child.pid)
         while not heard:
             time.sleep(0.01)
-        time.sleep(0.3)
+        time.sleep(0.3)  # not to wait for anything: a signal that came twice would come now
         child.kill()
         child.wait()
         return 100 + len(heard)
@@ -161,3 +161,15 @@ class FakeAgent:
         self._process.stdin.write(json.dumps(what) + "\n")
         self._process.stdin.flush()
         return self._process.stdout.readline()
+
+
+def descriptors(server: int) -> int:
+    """How many descriptors a fork server has once it sleeps and has no trial: it closes a trial's after its end."""
+    folder = Path(f"/proc/{server}")
+
+    def idle() -> bool:
+        asleep = (folder / "stat").read_text().rpartition(")")[2].split()[0] == "S"
+        return asleep and not (folder / "task" / str(server) / "children").read_text()
+
+    wait_for(idle)
+    return len(list((folder / "fd").iterdir()))

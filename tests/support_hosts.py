@@ -37,8 +37,8 @@ def environment_from(wheel: Path, folder: Path) -> Path:
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
     site = Path(run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    target = ["--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
-    run(sys.executable, "-m", "pip", *target)
+    options = ["--quiet", "--no-deps", "--no-index", "--ignore-installed"]  # a PYTHONPATH may hold another of us
+    run(sys.executable, "-m", "pip", "--python", str(python), "install", *options, str(wheel))
     (site / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
     script = folder / "bin" / "wandb"
     script.write_text(f"#!{python}\nimport sys\nfrom wandb.cli.cli import cli\nsys.exit(cli())\n")
@@ -70,10 +70,19 @@ def _ip(*words: str) -> None:
     run("ip", *words)
 
 
+def _free(first: int) -> int:
+    """The first number from this one on, of 0 to 249, that no cable has."""
+    numbers = [number % 250 for number in range(first, first + 250)]
+    return next(number for number in numbers if not Path(f"/sys/class/net/pfa{number}").exists())
+
+
 @contextlib.contextmanager
-def second_host(name: str, home: Path) -> Iterator[Host]:
-    """A namespace joined to this one by a cable of its own; it and all that runs in it end with the block."""
-    number = os.getpid() % 250
+def second_host(label: str, home: Path) -> Iterator[Host]:
+    """A namespace joined to this one by a cable of its own; it and all that runs in it end with the block.
+
+    Its name and address are of this process alone: a test that was killed leaves its namespace.
+    """
+    name, number = f"{label}-{os.getpid()}", _free(os.getpid() % 250)
     ours, theirs = f"10.231.{number}.1", f"10.231.{number}.2"
     near, far = f"pfa{number}", f"pfb{number}"
     home.mkdir(parents=True)

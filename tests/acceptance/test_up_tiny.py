@@ -131,6 +131,9 @@ def test_killed_parts_and_ctrl_c_lose_nothing(up_in, monkeypatch: pytest.MonkeyP
     assert all(score is None or score for score in before.values())
     for told in ("Going on with sweep", "Look again", "Add a machine"):
         assert told in up.text()
+    (log,) = up.folder.rglob("plan.log")
+    worth = re.findall(r"^(?:cheap|dear|pointless): (\w+) ", log.read_text(), re.M)
+    assert sorted(worth) == ["conv1", "conv2", "conv3"]
 
 
 @pytest.mark.netns
@@ -152,7 +155,7 @@ def test_a_second_machine_joins_with_the_printed_lines(up_in, tmp_path: Path, mo
         answer = json.loads((up.folder / "demo.json").read_text())
         _assert_answered(answer, 9)
         hosts = {trial["host"] for trial in answer["trials"]}
-        assert len(hosts) == 2 and "pf-second" in hosts, (hosts, (tmp_path / "other.log").read_text()[-2000:])
+        assert len(hosts) == 2 and host.name in hosts, (hosts, (tmp_path / "other.log").read_text()[-2000:])
 
 
 def _assert_answered(answer: dict, count: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_forked import FakeAgent
+from support_forked import FakeAgent, descriptors
 from support_wait import wait_for
 
 
@@ -143,7 +143,7 @@ def test_the_socket_is_private(agent: FakeAgent) -> None:
 def test_forks_leave_nothing_in_the_server(agent: FakeAgent) -> None:
     """After forty trials, some of them killed, the server has the descriptors and children that it had after two."""
     server = [agent.run(f"exit_{number}") for number in range(2)][-1][1]["parent"]
-    before = _held(server)
+    before = descriptors(server)
     for number in range(40):
         if number % 4:
             agent.run(f"exit_{number}")
@@ -153,12 +153,8 @@ def test_forks_leave_nothing_in_the_server(agent: FakeAgent) -> None:
             os.kill(started, signal.SIGKILL)
             agent.wait(started)
     assert agent.run("exit_50")[1]["parent"] == server
-    wait_for(lambda: _held(server) == before and set(agent.members()) == {agent.pid, server})
-
-
-def _held(pid: int) -> tuple[int, str]:
-    """How many descriptors a process has, and its children."""
-    return len(list(Path(f"/proc/{pid}/fd").iterdir())), Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    assert descriptors(server) == before
+    wait_for(lambda: set(agent.members()) == {agent.pid, server})
 
 
 PRELOADED = """

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_forked import FakeAgent
+from support_forked import FakeAgent, descriptors
 from support_hub import HubProcess
 from support_wait import wait_for
 
@@ -40,11 +40,11 @@ def test_trials_leave_nothing_behind(host: tuple[FakeAgent, HubProcess], tmp_pat
     _run(agent, "first")
     (socket,) = agent.sockets()
     (server,) = set(agent.members()) - {agent.pid}
-    before = _descriptors(server)
+    before = descriptors(server)
     for number in range(count):
         _run(agent, f"run{number}", seed=number, kill=number % 4 == 3)
     wait_for(lambda: set(agent.members()) == {agent.pid, server})
-    assert (_descriptors(server), agent.sockets()) == (before, [socket])
+    assert (descriptors(server), agent.sockets()) == (before, [socket])
     _run(agent, "last")
     assert [path.name for path in agent.temporary.iterdir()] == [socket.parent.name]
     assert {path.name for path in socket.parent.iterdir()} == {socket.name, "gate", "work"}
@@ -70,10 +70,6 @@ def _run(agent: FakeAgent, name: str, seed: int = 0, kill: bool = False) -> None
         wait_for(lambda: list(agent.temporary.glob("prunefleet-trial-*")), 60, every=0.01)
         os.kill(started, signal.SIGKILL)
     assert agent.wait(started) == (-signal.SIGKILL if kill else 0), agent.output()[-2000:]
-
-
-def _descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def _runs(hub: HubProcess) -> list[dict[str, str]]:
