@@ -15,14 +15,14 @@ from agent.compress.groups import Group, find_groups, specs
 from agent.compress.merge import MergedSpace, merge
 from agent.compress.quantise import quantise
 from agent.measure.benchmark import Sit, compare_many
-from agent.measure.choice import runner_at as runner_at
+from agent.measure.choice import runner_at
 from agent.measure.deployed import Deployed
 from agent.measure.device import channel_step
 from agent.measure.energy import Meter
-from agent.measure.export import Exported, check_parity, export, sized
+from agent.measure.export import check_parity, export
+from agent.measure.exported import Exported, sized
 from agent.measure.runners import Runner, Sampler
 from agent.measure.stand_ins import RemoteRunner, judging
-from agent.place import measured_on as measured_on
 from agent.place import place_of
 from agent.request import Request
 from agent.tasks.baseline import Baseline, Progress, Store, obtain

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from agent.bench import Bench, export_dense, measured_on, space_of, trial_threads
+from agent.bench import Bench, export_dense, space_of, trial_threads
 from agent.compress.groups import Group, find_groups
 from agent.compress.merge import MergedSpace
 from agent.measure.energy import find_meter
 from agent.measure.remote import queue_of
 from agent.measure.runners import Runner
+from agent.place import measured_on
 from agent.request import Request, from_sweep
 from agent.server import base_url, require_server
 from agent.tasks.baseline import Baseline

@@ -17,12 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 from torch import nn
 
-from agent.bench import deploy, runner_at
+from agent.bench import deploy
 from agent.compress.groups import Group, find_groups, specs
 from agent.compress.merge import MergedSpace, merge
 from agent.compress.prune import prune
 from agent.journal import Journal
 from agent.measure.benchmark import DENSE, Sit, compare_many
+from agent.measure.choice import runner_at
 from agent.measure.device import channel_step
 from agent.measure.elsewhere import Elsewhere
 from agent.measure.runners import Runner
@@ -212,22 +213,17 @@ class _Plan:
         """Quality and latency of some networks; a device elsewhere measures while quality is judged here."""
         how: Any = {"time_limit_s": self.effort.sitting_s, "throughput_s": 0.0, "loads": 1}
         how |= {"runner": self.runner, "device": self.device}
-        models, later = {}, []
+        networks = [self._pruned(kept) for _, kept in sitting]
         with tempfile.TemporaryDirectory() as folder:
             dense = deploy(self.network, self.task, Path(folder), self.precision, DENSE, rough=True)
-            for place, (group, kept) in enumerate(sitting):
-                network = self._pruned(kept)
-                exported = deploy(network, self.task, Path(folder), self.precision, f"model{place}", rough=True)
-                models[_name(kept)] = exported
-                judge = partial(self._judge, group, kept, network, note)
-                if isinstance(self.sit, Elsewhere):
-                    later.append(judge)
-                else:
-                    judge()
+            models = {
+                _name(kept): deploy(network, self.task, Path(folder), self.precision, f"model{place}", rough=True)
+                for place, ((_, kept), network) in enumerate(zip(sitting, networks, strict=True))
+            }
             if isinstance(self.sit, Elsewhere):
                 self.sit.ahead(models, dense, **how)
-            for judge in later:
-                judge()
+            for (group, kept), network in zip(sitting, networks, strict=True):
+                self._judge(group, kept, network, note)
             timed = self.sit(models, dense, **how)
         for name in models:
             self.journal.add(f"latency {name}", timed.latencies[name].ratio)

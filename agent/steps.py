@@ -13,7 +13,8 @@ from agent.bench import Bench, version_of
 from agent.compress.prune import Pruned
 from agent.compress.quantise import quantise
 from agent.measure.benchmark import CANDIDATE, Sitting
-from agent.measure.export import Exported, check_parity, export, sized
+from agent.measure.export import check_parity, export
+from agent.measure.exported import Exported, sized
 from agent.measure.pace import against_the_past
 from agent.measure.samples import FILE as SAMPLES
 from agent.measure.samples import write_samples

@@ -12,7 +12,7 @@ from torch import nn
 from agent.bench import Bench
 from agent.compress.prune import prune
 from agent.failures import explain
-from agent.measure.export import Exported
+from agent.measure.exported import Exported
 from agent.stages import Stages
 from agent.steps import deployed, measured, skipped, trained
 from agent.tasks import baseline as dense

@@ -22,7 +22,7 @@ from agent.bench import Bench, prepare
 from agent.cache import cache_folder
 from agent.compress.prune import Pruned, prune
 from agent.measure.benchmark import compare_many
-from agent.measure.export import Exported, sized
+from agent.measure.exported import Exported, sized
 from agent.measure.runners import OpenVINORunner, supported_precisions
 from agent.plan import Effort, make_profile
 from agent.request import Request, from_config, from_sweep

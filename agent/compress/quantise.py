@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from agent.measure.engine import openvino
-from agent.measure.export import Exported, save, sized
+from agent.measure.export import save
+from agent.measure.exported import Exported, sized
 from objective.trial import Failure, FailureKind, TrialFailed
 
 SAMPLES = 300  # NNCF's own default

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from agent.measure.engine import openvino, traced
-from agent.measure.exported import Exported as Exported
-from agent.measure.exported import sized as sized
+from agent.measure.exported import Exported, sized
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, TrialFailed
 

@@ -35,7 +35,9 @@ class ONNXRunner:
         if self.device not in present:
             raise BadInput("device", self.device, f"ONNX Runtime has {', '.join(present)} here")
         if self.precision not in PRECISIONS:
-            raise BadInput("precision", self.precision, "ONNX Runtime computes a network as it was exported: in f32")
+            raise BadInput(
+                "measure.precision", self.precision, "ONNX Runtime computes a network as it was exported: in f32"
+            )
 
     def settings(self) -> dict[str, str]:
         """One call at a time; threads of the processor."""

@@ -80,7 +80,9 @@ class OpenVINORunner:
             raise BadInput("device", self.device, f"OpenVINO has {', '.join(present) or 'no device'} on this host")
         able = supported_precisions(self.device)
         if self.precision not in ("default", *able):
-            raise BadInput("precision", self.precision, f"{self.device} of this host computes in {', '.join(able)}")
+            raise BadInput(
+                "measure.precision", self.precision, f"{self.device} of this host computes in {', '.join(able)}"
+            )
 
     def options(self) -> dict[str, Any]:
         """What the network is compiled with for latency."""

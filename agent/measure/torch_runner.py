@@ -37,7 +37,7 @@ class TorchRunner:
                 "device", self.device, f"torch has {'cpu, cuda' if torch.cuda.is_available() else 'cpu'} here"
             )
         if self.precision not in ("default", *TORCH_TYPES):
-            raise BadInput("precision", self.precision, f"choose default, {', '.join(TORCH_TYPES)}")
+            raise BadInput("measure.precision", self.precision, f"choose default, {', '.join(TORCH_TYPES)}")
 
     def settings(self) -> dict[str, str]:
         """One call at a time; threads of the processor."""

@@ -24,7 +24,8 @@ from agent.compress.groups import find_groups, specs
 from agent.compress.prune import prune
 from agent.measure.benchmark import DENSE, compare, compare_many
 from agent.measure.device import channel_step, fingerprint
-from agent.measure.export import Exported, export
+from agent.measure.export import export
+from agent.measure.exported import Exported
 from agent.measure.rounds import WARM_UP_CALLS, slot
 from agent.measure.runners import OpenVINORunner, supported_precisions
 from agent.tasks.network import ResNet9

@@ -14,7 +14,8 @@ from agent.compress.prune import prune
 from agent.measure import benchmark, lock, rounds
 from agent.measure.benchmark import compare, compare_many
 from agent.measure.device import channel_step, fingerprint
-from agent.measure.export import Exported, export
+from agent.measure.export import export
+from agent.measure.exported import Exported
 from agent.measure.intervals import drift, ratio_interval, redraw
 from agent.measure.runners import OpenVINORunner
 from objective.errors import BadInput

@@ -14,7 +14,7 @@ from agent.measure.benchmark import compare
 from agent.measure.choice import runner_for
 from agent.measure.command_runner import VARIABLE, CommandRunner
 from agent.measure.device import fingerprint
-from agent.measure.export import Exported
+from agent.measure.exported import Exported
 from objective.errors import BadInput
 from objective.trial import FailureKind, TrialFailed
 

@@ -11,11 +11,13 @@ from support_bench import tiny_bench
 from support_networks import Residual
 from support_tiny_task import TinyTask
 
-from agent.bench import Bench, runner_at
+from agent.bench import Bench
 from agent.compress.quantise import quantise
+from agent.measure.choice import runner_at
 from agent.measure.deployed import Deployed
 from agent.measure.engine import openvino
-from agent.measure.export import Exported, export, parity
+from agent.measure.export import export, parity
+from agent.measure.exported import Exported
 from agent.measure.runners import supported_precisions
 from agent.trial import Trial, run_trial
 from agent.watch import Watch

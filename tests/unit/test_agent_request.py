@@ -8,9 +8,9 @@ import pytest
 import yaml
 from support_tiny_task import TinyTask
 
-from agent.bench import measured_on
 from agent.measure.choice import runner_for
 from agent.measure.energy import METERS
+from agent.place import measured_on
 from agent.request import from_config, from_sweep
 from agent.tasks.registry import load_task
 from agent.tasks.task import task_hash
