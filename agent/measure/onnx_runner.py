@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 
 from agent.measure.exported import Exported, onnx_file
-from agent.measure.runners import REQUESTS_PER_STREAM, Array, fixed_input, refused
+from agent.measure.runners import REQUESTS_PER_STREAM, Array, clocked, fixed_input, refused
 from objective.errors import BadInput
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
@@ -72,9 +72,9 @@ class ONNXSession:
         self._name = self._session.get_inputs()[0].name
         self._feed = {self._name: fixed_input(model.input_shape)}
 
-    def run(self) -> None:
-        """One inference; returns when the output is there."""
-        self._session.run(None, self._feed)
+    def run(self) -> float:
+        """One inference; milliseconds until the output was there."""
+        return clocked(lambda: self._session.run(None, self._feed))
 
     def infer(self, batch: Array) -> Array:
         """The first output for `batch`, which has the input's shape."""

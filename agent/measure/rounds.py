@@ -18,7 +18,7 @@ from agent.measure.intervals import (
     ratio_interval,
     widened,
 )
-from agent.measure.runners import Array, Sampler, Session
+from agent.measure.runners import Array, Sampler, Session, clocked
 from objective.trial import Device, Latency
 
 DENSE = "dense"
@@ -165,12 +165,7 @@ def slot(session: Session, calls: int) -> Samples:
     """Milliseconds of that many calls in a row."""
     if isinstance(session, Sampler):
         return session.samples(calls)
-    run, clock = session.run, time.perf_counter_ns
-    stamps = [clock()]
-    for _ in range(calls):
-        run()
-        stamps.append(clock())
-    return np.diff(np.array(stamps)) / 1e6
+    return np.array([session.run() for _ in range(calls)])
 
 
 class CallSession:
@@ -179,9 +174,9 @@ class CallSession:
     def __init__(self, call: Callable[[], object], precision: str) -> None:
         self._call, self.precision = call, precision
 
-    def run(self) -> None:
-        """One call."""
-        self._call()
+    def run(self) -> float:
+        """One call; its milliseconds."""
+        return clocked(self._call)
 
     def infer(self, batch: Array) -> Array:
         """A callable takes no batch."""

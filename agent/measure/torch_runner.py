@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from agent.measure.exported import Exported
-from agent.measure.runners import Array, fixed_input, refused
+from agent.measure.runners import Array, clocked, fixed_input, refused
 from objective.errors import BadInput
 
 TORCH_TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -64,11 +64,14 @@ class TorchSession:
         self._input = torch.from_numpy(fixed_input(shape)).to(self._device, kind)
 
     @torch.inference_mode()
-    def run(self) -> None:
-        """One inference; returns when the output is there."""
+    def run(self) -> float:
+        """One inference; milliseconds until the output was there."""
         self._limit_threads()
         with self._as_asked():
-            self._network(self._input)
+            return clocked(self._once)
+
+    def _once(self) -> None:
+        self._network(self._input)
         self._synchronise()
 
     @torch.inference_mode()

@@ -11,7 +11,7 @@ from support_networks import Residual
 
 from agent.compress.groups import find_groups
 from agent.compress.prune import prune
-from agent.measure import benchmark, lock, rounds
+from agent.measure import benchmark, lock, rounds, runners
 from agent.measure.benchmark import compare, compare_many
 from agent.measure.device import channel_step, fingerprint
 from agent.measure.export import export
@@ -67,6 +67,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(benchmark, "time", made)
     monkeypatch.setattr(rounds, "time", made)
+    monkeypatch.setattr(runners, "time", made)
     return made
 
 
