@@ -20,7 +20,7 @@ from agent.compress.merge import merge
 from agent.failures import explain
 from agent.measure.elsewhere import Elsewhere
 from agent.measure.energy import source_of
-from agent.plan import make_profile, resolve
+from agent.plan import Effort, make_profile, resolve
 from agent.request import Request, from_sweep
 from agent.server import require_server
 from agent.stop import Stop
@@ -33,12 +33,14 @@ from objective.trial import TrialFailed
 from objective.worth import worths
 
 
-def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None) -> int:
+def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, minutes: float | None = None) -> int:
     """Train or fetch the dense model, measure the profile, log both as artifacts, and write the sweep file to `out`.
 
-    Latencies are measured on the device of the fleet `measure_on`, or where the sweep file says. Raises `BadInput`, or
-    `TrialFailed` for a fault of this host; what was measured is kept for the next call.
+    Latencies are measured on the device of the fleet `measure_on`, or where the sweep file says; those of mixed
+    candidates for so many minutes of the profile. Raises `BadInput`, or `TrialFailed` for a fault of this host; what
+    was measured is kept for the next call.
     """
+    effort = Effort() if minutes is None else Effort(seconds=60 * _positive("--minutes", minutes))
     config = read_sweep_file(sweep_file)
     if measure_on:
         measure = config["parameters"].setdefault("measure", {"parameters": {}})
@@ -47,12 +49,18 @@ def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None) -> i
     require_server()
     with watching() as watch, _session(watch, f"plan {request.task}", request) as session:
         bench = _dense(request, session, watch)
-        reference = _profiled(request, bench, session, watch)
+        reference = _profiled(request, bench, session, watch, effort)
     if out:
         resolved = resolve(config, *reference, energy=_energy(request, bench))
         replace_file(out, yaml.safe_dump(resolved, sort_keys=False).encode())
         print(f"Wrote {out}: start its sweep with `wandb sweep {out}`", flush=True)
     return 0
+
+
+def _positive(name: str, value: float) -> float:
+    if not 0 <= value < float("inf"):
+        raise BadInput(name, value, "give a number of minutes, 0 or more")
+    return value
 
 
 def _energy(request: Request, bench: Bench) -> str | None:
@@ -124,7 +132,9 @@ def described(found: Survey) -> Iterator[str]:
             yield f"merged {dimension.name}: {', '.join(dimension.groups)} share one ratio"
 
 
-def _profiled(request: Request, bench: Bench, session: report.Session, watch: Watching) -> tuple[Profile, str]:
+def _profiled(
+    request: Request, bench: Bench, session: report.Session, watch: Watching, effort: Effort
+) -> tuple[Profile, str]:
     began = time.perf_counter()
 
     def progress(done: int, total: int, text: str) -> None:
@@ -141,6 +151,7 @@ def _profiled(request: Request, bench: Bench, session: report.Session, watch: Wa
             cache_folder(),
             progress,
             runner=bench.runner,
+            effort=effort,
             sit=bench.sit,
         )
         where = bench.device.kind if request.device == LOCAL else f"on-{request.device}"

@@ -57,15 +57,17 @@ class Effort:
     """How much `make_profile` measures.
 
     `examples` of validation per point; at most `levels` per group; `mixed` extra candidates, for which no new sitting
-    begins after `seconds`; `sitting` networks are measured together, for `sitting_s` seconds at most.
+    begins after `seconds`; `sitting` networks are measured together, for `sitting_s` seconds at most, `mixed_s` where
+    all are mixed: a model of the device takes many of them together, a curve takes each as it is.
     """
 
     examples: int = 2500
     levels: int = 7
-    mixed: int = 48
-    seconds: float = 150.0
+    mixed: int = 250
+    seconds: float = 480.0
     sitting: int = 12
     sitting_s: float = 6.0
+    mixed_s: float = 2.0
     seed: int = 0
 
 
@@ -211,7 +213,9 @@ class _Plan:
 
     def _sit(self, sitting: Sequence[tuple[str, Kept]], note: Callable[[str], None]) -> None:
         """Quality and latency of some networks; a device elsewhere measures while quality is judged here."""
-        how: Any = {"time_limit_s": self.effort.sitting_s, "throughput_s": 0.0, "loads": 1}
+        alone = any(group for group, _ in sitting)
+        limit = self.effort.sitting_s if alone else min(self.effort.sitting_s, self.effort.mixed_s)
+        how: Any = {"time_limit_s": limit, "throughput_s": 0.0, "loads": 1}
         how |= {"runner": self.runner, "device": self.device}
         networks = [self._pruned(kept) for _, kept in sitting]
         with tempfile.TemporaryDirectory() as folder:

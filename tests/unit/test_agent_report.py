@@ -201,6 +201,17 @@ def test_commands_ask_for_the_server_first(
     assert told.startswith("prunefleet: WANDB_BASE_URL: got 'http://127.0.0.1:1'") and told.count("\n") == 1
 
 
+@pytest.mark.parametrize("minutes", ["-1", "nan", "inf"])
+def test_minutes_of_a_plan_are_a_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], minutes: str
+) -> None:
+    """Others are refused before anything else is looked at."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "sweep.yaml", "--minutes", minutes]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"prunefleet: --minutes: got {float(minutes)}; give a number") and told.count("\n") == 1
+
+
 def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that fails leaves the old file and nothing else."""
     replace_file(tmp_path / "deep" / "file", b"old")
