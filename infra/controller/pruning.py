@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -44,6 +44,39 @@ def suggest(
             why = {"kind": "warm", "place": place + 1, "of": len(profile.warm)}
             return _answer(sweep, space, facts, point, rng, why)
     return _search(sweep, space, Search(space, profile, goal, facts, seed), grid, rng)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The trial that the models think best of, going by what they expect of it and not by its own luck.
+
+    `why` has what they expect, with 90 % intervals, as a suggestion's has; `score` is the mean of the score expected.
+    """
+
+    trial: str
+    kept: Mapping[str, int]
+    score: float
+    why: Mapping[str, Any]
+
+
+def recommend(
+    sweep: SweepSpec, profile: Profile, goal: Goal, trials: Sequence[StoredTrial], seed: int
+) -> Recommendation | None:
+    """The best of the trials whose metric and latency are known, by the posterior mean of the score; None without any.
+
+    A trial that measured a lucky metric is held against its neighbours, so it need not be the best one observed.
+    """
+    space = ChannelGrid(sweep, profile)
+    ended = [trial for trial in trials if trial.answered and trial.drop is not None]
+    facts = read(space, [trial for trial in trials if not trial.pending])
+    if not facts.drop_at:
+        return None
+    search = Search(space, profile, goal, facts, seed)
+    place, score = search.favourite()
+    kept = facts.known[place]
+    names = [trial.name for trial in ended if space.tried(trial) == kept]
+    counts = dict(zip((axis.spec.name for axis in space.axes), map(int, kept), strict=True))
+    return Recommendation(names[0], counts, score, search.expected(np.array([kept], dtype=float)))
 
 
 def _search(
@@ -90,18 +123,25 @@ class Search:
         tried = [self.space.nearest(self.facts.known[place]) for place in order]
         return np.array([*tried, *self.space.warm(self.profile)], dtype=np.int64).reshape(-1, len(self.space.axes))
 
-    def why(self, best: Best) -> dict[str, Any]:
-        """What the models expect of a point, with 90 % intervals, and why it is worth a trial."""
-        kept = self.space.kept(best.point[None])
+    def favourite(self) -> tuple[int, float]:
+        """Which of `facts.known` the models expect the best score of, and that score."""
+        place = int(self._reached.argmax())
+        return place, float(self._reached[place])
+
+    def expected(self, kept: Floats) -> dict[str, Any]:
+        """What the models expect of kept channels [1, groups], with 90 % intervals."""
         ends = np.array([[0.0], [-INTERVAL], [INTERVAL]])
         drop = self._drop.sample(self._drop.predict(kept), ends)[:, 0]
         ratio = self._latency.sample(self._latency.predict(kept), ends)[:, 0]
-        expected = float(self.values(kept).mean())
+        score = round(float(self.values(kept).mean()), 5)
+        return {"drop": _interval(drop), "latency_ratio": _interval(ratio), "score": score}
+
+    def why(self, best: Best) -> dict[str, Any]:
+        """What the models expect of a point, and why it is worth a trial."""
+        expected = self.expected(self.space.kept(best.point[None]))
         return {
-            "kind": "exploit" if expected > self._best else "explore",
-            "drop": _interval(drop),
-            "latency_ratio": _interval(ratio),
-            "score": round(expected, 5),
+            "kind": "exploit" if expected["score"] > round(self._best, 5) else "explore",
+            **expected,
             "best_score": round(self._best, 5),
             "acquisition": {"name": "log expected improvement", "value": round(best.score, 4)},
         }

@@ -1,0 +1,88 @@
+"""The search from Python, without a server: ask for candidates, tell what they came to, have one recommended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from infra.controller.base import Controller, StoredTrial, Suggestion, SweepSpec, suggest_many
+from infra.controller.bayes import BayesSearch
+from infra.controller.pruning import Recommendation, recommend
+from objective.errors import BadInput
+from objective.profile import Profile
+from objective.score import values
+
+MEASURED = ("scored", "skipped")
+
+
+class AskTell:
+    """One sweep's search in this process.
+
+    `config` is a sweep file's content with `method: bayes`, `profile` what `prunefleet plan` made. The same trials
+    in the same order give the same suggestions, in any process. Raises `BadInput` where the two do not fit.
+    """
+
+    def __init__(self, config: Mapping[str, Any], profile: Profile, name: str = "local") -> None:
+        self.sweep = SweepSpec.from_config(name, config, profile)
+        if self.sweep.goal is None:
+            raise BadInput("parameters.objective", None, "say what the sweep is after, for example kind: fastest")
+        self._profile, self._goal = profile, self.sweep.goal
+        self._trials: dict[str, StoredTrial] = {}
+        self._search: Controller = BayesSearch()
+
+    @property
+    def trials(self) -> tuple[StoredTrial, ...]:
+        """All that were asked for, oldest first."""
+        return tuple(self._trials.values())
+
+    def ask(self, count: int = 1) -> dict[str, Suggestion]:
+        """The next `count` candidates by the names to tell their results under; fewer where nothing is left to try."""
+        begun = {}
+        for found in suggest_many(self._search, self.sweep, self.trials, count):
+            if isinstance(found, Suggestion):
+                name = f"t{len(self._trials)}"
+                self._trials[name] = StoredTrial(name, found.params, "running")
+                begun[name] = found
+        return begun
+
+    def tell(
+        self,
+        name: str,
+        latency_ratio: float | None = None,
+        metric: float | None = None,
+        outcome: str = "scored",
+        baseline_ms: float | None = None,
+    ) -> None:
+        """What the trial `name` came to: its latency over the dense network's, and the objective's metric, a fraction.
+
+        `outcome` "skipped" has a latency alone, "infeasible" and "diverged" neither; `baseline_ms` is the dense
+        network's median, for a goal in milliseconds. Raises `BadInput` for a name that is not waited for, or a figure
+        that is missing.
+        """
+        if name not in self._trials or not self._trials[name].pending:
+            waiting = ", ".join(trial.name for trial in self.trials if trial.pending)
+            raise BadInput("name", name, f"name a trial that is waited for: {waiting or 'none is'}")
+        told = replace(
+            self._trials[name],
+            state="finished",
+            outcome=outcome,
+            metric=metric,
+            drop=None if metric is None else self._profile.dense_metric - metric,
+            latency_ratio=latency_ratio,
+            baseline_ms=baseline_ms,
+        )
+        if outcome in MEASURED and told.latency_ratio is None:
+            raise BadInput("latency_ratio", latency_ratio, f"give a finite number for a trial that is {outcome}")
+        if outcome == "scored" and told.drop is None:
+            raise BadInput("metric", metric, "give a finite number for a trial that is scored")
+        self._trials[name] = replace(told, value=self._score(told))
+
+    def recommend(self) -> Recommendation | None:
+        """See `infra.controller.pruning.recommend`."""
+        return recommend(self.sweep, self._profile, self._goal, self.trials, self.sweep.seed(len(self._trials)))
+
+    def _score(self, trial: StoredTrial) -> float | None:
+        if trial.outcome != "scored" or trial.metric is None or trial.drop is None or trial.latency_ratio is None:
+            return None
+        return float(values(trial.metric, trial.drop, trial.latency_ratio, self._goal, trial.baseline_ms))
