@@ -114,6 +114,6 @@ def test_a_stopped_agent_leaves_no_process(number: signal.Signals, tmp_path: Pat
         agent = hub.popen(*argv, **env, TINY_SECONDS=seconds)
         wait_for(lambda: list(temporary.glob("prunefleet-trial-*")), 120)
         agent.send_signal(number)
-        agent.wait(60)
-        wait_for(lambda: not session_members(agent.pid), 60)
+        agent.wait(120)
+        wait_for(lambda: not session_members(agent.pid), 120)
         assert not list(temporary.glob("prunefleet-*/fork-*")) and not list(temporary.glob("prunefleet-trial-*"))
