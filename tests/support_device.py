@@ -110,5 +110,5 @@ def told(process: "subprocess.Popen[str]") -> dict[str, Any]:
 
 
 def path(*folders: Path) -> str:
-    """A PYTHONPATH that begins with these folders."""
-    return os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
+    """A PYTHONPATH that begins with these folders; an empty entry would be the folder that a process runs in."""
+    return os.pathsep.join(filter(None, [*map(str, folders), os.environ.get("PYTHONPATH")]))
