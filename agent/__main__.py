@@ -37,7 +37,7 @@ def _fork_server(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace) -> int:
     from agent.commands import plan
 
-    return plan(args.sweep_file, args.out, args.measure_on, args.minutes)
+    return plan(args.sweep_file, args.out, args.measure_on, args.mixed)
 
 
 def _measure(args: argparse.Namespace) -> int:
@@ -92,8 +92,8 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--out", type=Path, metavar="FILE", help="where the filled-in sweep file goes")
             text = "measure latencies on this device of the fleet; `local`: on this host"
             command.add_argument("--measure-on", metavar="NAME", help=text)
-            text = "time mixed candidates until the profile has taken so long (default: 8)"
-            command.add_argument("--minutes", type=float, metavar="N", help=text)
+            text = "time so many candidates that are pruned in several groups (default: 250)"
+            command.add_argument("--mixed", type=int, metavar="N", help=text)
     last = commands.add_parser("answer", help="name a sweep's winner and measure it beside its controls")
     last.add_argument("sweep", metavar="ENTITY/PROJECT/SWEEP")
     last.add_argument("--out", type=Path, metavar="FILE", help="where the answer goes as JSON")

@@ -33,14 +33,16 @@ from objective.trial import TrialFailed
 from objective.worth import worths
 
 
-def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, minutes: float | None = None) -> int:
+def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, mixed: int | None = None) -> int:
     """Train or fetch the dense model, measure the profile, log both as artifacts, and write the sweep file to `out`.
 
-    Latencies are measured on the device of the fleet `measure_on`, or where the sweep file says; those of mixed
-    candidates for so many minutes of the profile. Raises `BadInput`, or `TrialFailed` for a fault of this host; what
-    was measured is kept for the next call.
+    Latencies are measured on the device of the fleet `measure_on`, or where the sweep file says; `mixed` of
+    them of candidates that are pruned in several groups. Raises `BadInput`, or `TrialFailed` for a fault of this host;
+    what was measured is kept for the next call.
     """
-    effort = Effort() if minutes is None else Effort(seconds=60 * _positive("--minutes", minutes))
+    if mixed is not None and mixed < 0:
+        raise BadInput("--mixed", mixed, "give a whole number, 0 or more")
+    effort = Effort() if mixed is None else Effort(mixed=mixed)
     config = read_sweep_file(sweep_file)
     if measure_on:
         measure = config["parameters"].setdefault("measure", {"parameters": {}})
@@ -55,12 +57,6 @@ def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, minu
         replace_file(out, yaml.safe_dump(resolved, sort_keys=False).encode())
         print(f"Wrote {out}: start its sweep with `wandb sweep {out}`", flush=True)
     return 0
-
-
-def _positive(name: str, value: float) -> float:
-    if not 0 <= value < float("inf"):
-        raise BadInput(name, value, "give a number of minutes, 0 or more")
-    return value
 
 
 def _energy(request: Request, bench: Bench) -> str | None:

@@ -201,15 +201,13 @@ def test_commands_ask_for_the_server_first(
     assert told.startswith("prunefleet: WANDB_BASE_URL: got 'http://127.0.0.1:1'") and told.count("\n") == 1
 
 
-@pytest.mark.parametrize("minutes", ["-1", "nan", "inf"])
-def test_minutes_of_a_plan_are_a_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], minutes: str
+def test_fewer_than_no_mixed_candidates_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Others are refused before anything else is looked at."""
+    """In one line, before anything else is looked at."""
     monkeypatch.chdir(tmp_path)
-    assert main(["plan", "sweep.yaml", "--minutes", minutes]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"prunefleet: --minutes: got {float(minutes)}; give a number") and told.count("\n") == 1
+    assert main(["plan", "sweep.yaml", "--mixed", "-1"]) == 2
+    assert capsys.readouterr().err == "prunefleet: --mixed: got -1; give a whole number, 0 or more\n"
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
