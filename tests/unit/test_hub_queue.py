@@ -378,6 +378,7 @@ def test_a_look_that_fails_is_told_once(
     """The watch goes on after any failure, and does not fill the log with it."""
     sweep = make_sweep(hub, EARLY)
     names = race(hub, sweep, {"good": [1.0, 0.5], "bad": [2.0, 2.0]})
+    caplog.set_level("WARNING", "infra.hub.search")  # whatever a library has made of logging in this process
     with monkeypatch.context() as broken:
         broken.setattr("infra.hub.search.to_stop", lambda *_args, **_more: 1 / 0)
         hub.search.watch()
