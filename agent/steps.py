@@ -22,6 +22,7 @@ from agent.stages import Left, Stages, bytes_of
 from agent.tasks import baseline as dense
 from agent.tasks.training import recalibrate
 from agent.watch import Row, Watch
+from agent.weights import load_weights
 from objective.score import bound, hopeless, values
 from objective.trial import Candidate, Latency, Skipped
 
@@ -92,7 +93,7 @@ def trained(
     """Train the network in place; returns the validation metric before, as pruned and as recalibrated."""
     task, name, about = bench.task, bench.goal.metric, _training(bench, candidate)
     if left := stages.recall("train", *about):
-        network.load_state_dict(dict(left.arrays))
+        load_weights(network, dict(left.arrays))
         network.eval()
         before: dict[str, float] = left.value
         return before

@@ -11,6 +11,7 @@ from torch import nn
 
 from agent.compress.groups import Group, find_groups
 from agent.compress.prune import shrink
+from agent.weights import load_weights
 from objective import checks
 from objective.errors import BadInput
 
@@ -38,7 +39,7 @@ def read(
     kept, state = _kept(folder / KEPT), _state(folder / WEIGHTS)
     network = shrink(dense, example_input, find_groups(dense, example_input) if groups is None else groups, kept)
     try:
-        network.load_state_dict(state)
+        load_weights(network, state)
     except RuntimeError as error:
         remedy = f"give the dense network it was pruned from: {' '.join(str(error).split())[:200]}"
         raise BadInput("weights", str(folder / WEIGHTS), remedy) from error

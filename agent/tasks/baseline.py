@@ -16,6 +16,7 @@ from torch import nn
 from agent.cache import cache_folder, only_one, replace_file, sha256_of
 from agent.tasks.task import Budget, Task, data_hash, dense_budget, digest, task_hash
 from agent.tasks.training import threads
+from agent.weights import load_weights
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, TrialFailed
 
@@ -189,7 +190,7 @@ def load(task: Task, path: Path, name: str) -> Baseline:
             remedy = f"bring this host to the {what[:4]} that the dense model was trained with, {note[what][:12]}"
             raise BadInput(f"{what[:4]} of {task.name}", own[:12], remedy)
     network = task.network()
-    network.load_state_dict(tensors)
+    load_weights(network, tensors)
     return Baseline(network.eval(), note["metrics"], path.stem, path, name, note["seconds"])
 
 

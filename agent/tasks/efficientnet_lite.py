@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from agent.tasks.zoo import classifier
+from agent.weights import load_weights
 from objective.errors import BadInput
 
 WEIGHTS = "imagenet"
@@ -45,7 +46,7 @@ def _load(network: nn.Module, channels: int) -> None:
         loaded[name] = value.sum(1, keepdim=True) if name == "conv_stem.weight" and channels == 1 else value
         if loaded[name].shape != tensor.shape:
             raise BadInput("options.weights", WEIGHTS, f"{theirs} does not fit {name}: install another version of timm")
-    network.load_state_dict(loaded, strict=False)
+    load_weights(network, loaded, strict=False)
 
 
 def _file() -> Path:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from agent.weights import load_weights
 from objective import checks
 from objective.errors import BadInput
 
@@ -192,7 +193,7 @@ def _load(network: nn.Module, state: State, source: str, classes: int, channels:
         old = state.get(key, new)
         if old.shape != new.shape:
             state[key] = _adapted(key, old, new, source, classes, channels)
-    network.load_state_dict({key: state.get(key, new) for key, new in wanted.items()})
+    load_weights(network, {key: state.get(key, new) for key, new in wanted.items()})
 
 
 def _adapted(key: str, old: torch.Tensor, new: torch.Tensor, source: str, classes: int, channels: int) -> torch.Tensor:
