@@ -107,7 +107,7 @@ def test_killed_parts_and_ctrl_c_lose_nothing(up_in, monkeypatch: pytest.MonkeyP
     """Trial, agent and hub killed with -9, then Ctrl-C: the same command ends the same sweep with exact counts."""
     up = up_in(10, "--agents", "2")
     process = up.start()
-    wait_for(lambda: find(up.folder, "-m", "agent", "trial") or process.poll() is not None, 200)
+    wait_for(lambda: find(up.folder, "-m", "agent", "trial") or process.poll() is not None, 400)
     assert process.poll() is None, up.text()
     os.kill(find(up.folder, "-m", "agent", "trial")[0], signal.SIGKILL)
     wait_for(lambda: any(run.state == "finished" for run in up.runs(monkeypatch)), 120, every=1)
@@ -143,7 +143,7 @@ def test_a_second_machine_joins_with_the_printed_lines(up_in, tmp_path: Path, mo
     with second_host("pf-second", tmp_path / "home") as host:
         up = up_in(9, "--agents", "1", "--host", host.address)
         process = up.start()
-        lines = wait_for(lambda: _pasted(up) or process.poll() is not None, 200)
+        lines = wait_for(lambda: _pasted(up) or process.poll() is not None, 400)
         assert process.poll() is None, up.text()
         own = lines.replace(str(BIN.parent), str(environment))
         (tmp_path / "home" / "tiny").mkdir()
