@@ -66,7 +66,7 @@ def test_a_plan_and_a_trial_measure_on_a_device_elsewhere(devices: Devices) -> N
     devices.agent(sweep)
     folder = devices.hub.folder
     (folder / "sweep.yaml").write_text(SWEEP)
-    words = ("plan", "sweep.yaml", "--measure-on", "board1", "--out", "resolved.yaml", "--mixed", "12")
+    words = ("plan", "sweep.yaml", "--measure-on", "board1", "--out", "resolved.yaml", "--mixed", "24")
     said = command(devices, *words)
     resolved = yaml.safe_load((folder / "resolved.yaml").read_text())
     parameters = resolved["parameters"]
