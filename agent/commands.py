@@ -36,9 +36,9 @@ from objective.worth import worths
 def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, mixed: int | None = None) -> int:
     """Train or fetch the dense model, measure the profile, log both as artifacts, and write the sweep file to `out`.
 
-    Latencies are measured on the device of the fleet `measure_on`, or where the sweep file says; `mixed` of
-    them of candidates that are pruned in several groups. Raises `BadInput`, or `TrialFailed` for a fault of this host;
-    what was measured is kept for the next call.
+    Latencies are measured on the device of the fleet `measure_on`, or where the sweep file says; `mixed`
+    is how many candidates are timed that are pruned in several groups. Raises `BadInput`, or `TrialFailed` for a fault
+    of this host; what was measured is kept for the next call.
     """
     if mixed is not None and mixed < 0:
         raise BadInput("--mixed", mixed, "give a whole number, 0 or more")

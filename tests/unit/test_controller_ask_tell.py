@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from bench.search.plugin import PruneFleet
 from support_pruning import DENSE, GOAL, GROUPS, Problem, sweep, sweep_config
 
 from infra.controller.ask_tell import AskTell
 from infra.controller.pruning import recommend
 from objective.errors import BadInput
-from objective.profile import Profile
 from objective.space import Space
 
 PROBLEM = Problem.seeded(0)
@@ -108,11 +108,35 @@ def test_the_lines_of_the_documentation_work(
     Path("sweep.yaml").write_text(yaml.safe_dump(sweep_config()))
     PROBLEM.profile().save(Path("profile.json"))
     text = (Path(__file__).parents[2] / "docs" / "controller.md").read_text()
-    exec(
-        text.split("```python\n")[1].split("```")[0],
-        {"AskTell": AskTell, "Path": Path, "Profile": Profile, "yaml": yaml},
-    )
+    exec(text.split("```python\n")[1].split("```")[0], {})
     assert "Recommendation(trial='t0'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", "ABCD")
+def test_the_plug_in_of_the_search_bench_plays_by_its_rules(kind: str) -> None:
+    """It asks within the bounds, is told in any order, and recommends what was tried, for at most 400 latencies."""
+    timed: list[dict[str, float]] = []
+
+    def latency(configs: list[dict[str, float]]) -> list[float]:
+        timed.extend(configs)
+        return [1 + sum(1 - ratio for ratio in config.values()) for config in configs]
+
+    space = [{"name": f"r_{place:02d}", "min": 0.0, "max": 0.9} for place in range(3)]
+    objective = {"kind": kind, "w": -0.07, "lat0": 4.0, "target": 2.0, "base_acc": 90.0, "max_drop": 1.0}
+    ratios = [0.1, 0.3, 0.5, 0.7, 0.9]
+    info = {
+        "channels": [32, 64, 96],
+        "round_to": 8,
+        "sens_ratios": ratios,
+        "sens_drop": 3 * [[50 * r**2 for r in ratios]],
+    }
+    plugin = PruneFleet(space, objective, {**info, "measure_latency": latency}, 0)
+    asked = plugin.ask(10)
+    assert len(asked) == 10 and all(0 <= ratio <= 0.9 for config in asked for ratio in config.values())
+    for config in reversed(asked):
+        loss = sum(10 * ratio**2 for ratio in config.values())
+        plugin.tell(config, {"acc": 90 - loss, "latency": latency([config])[0], "value": 0.0})
+    assert plugin.recommend() in asked and len(timed) - 10 <= 400
 
 
 def test_a_sweep_without_an_objective_is_refused() -> None:

@@ -26,7 +26,7 @@ class PruneFleet:
 
     def __init__(
         self, space: Sequence[Mapping[str, Any]], objective: Mapping[str, Any], info: Mapping[str, Any], seed: int
-    ):
+    ) -> None:
         self._names = [axis["name"] for axis in space]
         self._dense, self._dense_ms = float(objective["base_acc"]) / 100, float(objective["lat0"])
         self._goal = _goal(objective)
