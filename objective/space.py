@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -45,7 +46,11 @@ def snap(ratio: float, width: int, step: int) -> int:
     Raises:
         BadInput: the ratio is outside [0, 1), or width or step is below 1.
     """
-    wanted = (1 - checks.ratio("ratio", ratio)) * width
+    return _nearest((1 - checks.ratio("ratio", ratio)) * width, width, step)
+
+
+@lru_cache(maxsize=2**16, typed=True)  # a search reads the same few ratios again and again
+def _nearest(wanted: float, width: int, step: int) -> int:
     grid = levels(GroupSpec("group", width, step))
     # A tie is decided by counts, not by the last bit of a ratio: hence the rounding.
     return min(grid, key=lambda kept: (round(abs(kept - wanted), RATIO_DIGITS), -kept))

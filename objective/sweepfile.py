@@ -26,7 +26,7 @@ OBJECTIVE = ("kind", "metric", "max_drop", "max_latency_ratio", "max_latency_ms"
 MEASURE = ("device", "precision", "runner", "threads", "energy")
 RECIPE = ("epochs", "lr", "seed", "distill", "importance", "ranking", "skip", "timeout_minutes")
 BLOCKS: Mapping[str, tuple[str, ...]] = {"objective": OBJECTIVE, "measure": MEASURE, "recipe": RECIPE}
-SINGLE = ("task", "profile", "baseline", "upload")
+SINGLE = ("task", "profile", "baseline", "upload", "engine")
 UPLOADS: Mapping[str, str] = {
     "metrics": "figures and configurations; networks stay on the host that made them",
     "bundles": "figures, configurations, the runs' console lines, the dense network and every scored one",
@@ -34,6 +34,13 @@ UPLOADS: Mapping[str, str] = {
 }
 """What leaves the host, by the word in the sweep file."""
 DEFAULT_UPLOAD = "bundles"
+ENGINES: Mapping[str, str] = {
+    "prunefleet": "models the metric's drop and the latency apart, from the profile on",
+    "wandb": "W&B's published engine, which sees the score alone",
+    "optuna": "Optuna's Gaussian-process sampler, which sees the score alone",
+}
+"""What `method: bayes` searches with on the hub, by the word in the sweep file."""
+DEFAULT_ENGINE = "prunefleet"
 PRECISIONS = ("f32", "bf16", "f16", "int8")
 RUNNERS: Mapping[str, tuple[str, ...]] = {
     "openvino_cpu": ("rapl", "tegrastats"),
@@ -89,6 +96,7 @@ def _validate_parameters(parameters: Mapping[str, Any]) -> None:
     for name, keys in BLOCKS.items():
         _known(f"parameters.{name}", block(parameters, name), keys)
     upload_of(parameters)
+    engine_of(parameters)
     Goal.from_parameters(constants(block(parameters, "objective")))
     options(parameters)
     _validate_measure(block(parameters, "measure"))
@@ -125,14 +133,20 @@ def measured_by(runner: object, threads: object, energy: object = None, precisio
 
 def upload_of(parameters: Mapping[str, Any]) -> str:
     """The sweep's constant `upload`; raises `BadInput` for another word or for several."""
-    spec = parameters.get("upload", {"value": DEFAULT_UPLOAD})
+    return _word("upload", parameters, UPLOADS, DEFAULT_UPLOAD)
+
+
+def engine_of(parameters: Mapping[str, Any]) -> str:
+    """The sweep's constant `engine`; raises `BadInput` for another word or for several."""
+    return _word("engine", parameters, ENGINES, DEFAULT_ENGINE)
+
+
+def _word(key: str, parameters: Mapping[str, Any], known: Iterable[str], default: str) -> str:
+    spec = parameters.get(key, {"value": default})
     word = spec.get("value") if isinstance(spec, Mapping) else spec
-    if not isinstance(word, str) or word not in UPLOADS:
-        raise BadInput(
-            "parameters.upload",
-            spec,
-            f"write one constant, such as {{value: {DEFAULT_UPLOAD}}}; known are {', '.join(UPLOADS)}",
-        )
+    if not isinstance(word, str) or word not in known:
+        remedy = f"write one constant, such as {{value: {default}}}; known are {', '.join(known)}"
+        raise BadInput(f"parameters.{key}", spec, remedy)
     return word
 
 

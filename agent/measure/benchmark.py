@@ -28,6 +28,7 @@ Model = Exported | Callable[[], object]
 
 CANDIDATE = "candidate"
 LOADS = 4
+MAX_ROUNDS = 1200  # of slots of 4 ms: what a noisy host may take, three time limits, ends a pair before
 LOADING_S = 2.0  # spent on loading again
 THROUGHPUT_S = 0.2
 
@@ -86,7 +87,7 @@ def compare(
     target: float = 0.01,
     seed: int = 0,
     min_rounds: int | None = None,
-    max_rounds: int = 400,
+    max_rounds: int = MAX_ROUNDS,
     meter: Meter | None = None,
 ) -> Sitting:
     """One candidate against the dense model: `compare_many` of one, whose `latency` is the candidate's."""
@@ -117,7 +118,7 @@ def compare_many(
     target: float = 0.01,
     seed: int = 0,
     min_rounds: int | None = None,
-    max_rounds: int = 400,
+    max_rounds: int = MAX_ROUNDS,
     throughput_s: float = THROUGHPUT_S,
     loads: int = LOADS,
     meter: Meter | None = None,

@@ -17,6 +17,8 @@ Samples = NDArray[np.float64]
 QUANTILE = 10
 DRAWS = 2000
 """Of an interval that is reported."""
+BLOCK = 20
+"""Rounds that last a fifth of a second together."""
 BETWEEN_SITTINGS = 0.005
 """Relative standard deviation allowed for between sittings minutes apart; docs/measurement.md has what was measured."""
 
@@ -75,10 +77,20 @@ def drift(slots: Samples) -> float:
 
 
 def ratio_drift(candidate: Samples, dense: Samples) -> float:
-    """How far the ratios of the first and the second half of the rounds lie apart, relative to the smaller."""
+    """How far the ratio moved during the rounds, relative to itself: 0 if it stayed.
+
+    The larger of two differences: between the first and the second half, and between all rounds and the median of
+    blocks of `BLOCK`. A processor that was faster for a while, in the middle of a sitting, shows in the second: the
+    fastest tenth may then be that while's for one network alone.
+    """
     middle = len(dense) // 2
     halves = [p10(candidate[part]) / p10(dense[part]) for part in (slice(0, middle), slice(middle, None))]
-    return max(halves) / min(halves) - 1
+    parted = max(halves) / min(halves) - 1
+    starts = range(0, len(dense) - BLOCK + 1, BLOCK)
+    if len(starts) < 2:
+        return parted
+    blocks = [p10(candidate[at : at + BLOCK]) / p10(dense[at : at + BLOCK]) for at in starts]
+    return max(parted, abs(p10(candidate) / p10(dense) / float(np.median(blocks)) - 1))
 
 
 def half_width(ratio: float, low: float, high: float) -> float:

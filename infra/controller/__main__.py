@@ -1,8 +1,8 @@
 """`python -m infra.controller`: suggestions over pipes, one JSON document a line, until standard input ends.
 
 A request is `{"id", "sweep": {"name", "config", "profile"}, "trials": [...], "count"}`; its answer `{"id",
-"suggestions": [{"params", "config", "why"}], "exhausted": reason or null, "note"}`, or `{"id", "error"}` when the sweep
-itself is at fault. A note is one line on why a suggestion is not as good as it could be. No pickle.
+"suggestions": [{"params", "config", "why", "repeat"}], "exhausted": reason or null, "note"}`, or `{"id", "error"}`
+when the sweep itself is at fault. A note is one line on why a suggestion is not as good as it could be. No pickle.
 """
 
 from __future__ import annotations
@@ -20,14 +20,34 @@ from infra.controller.grid import GridSearch
 from infra.controller.random import RandomSearch
 from objective.errors import BadInput
 from objective.profile import Profile
+from objective.sweepfile import DEFAULT_ENGINE
 
 
-def controller(method: str) -> Controller:
-    """The search of that name in a sweep file; the first `bayes` loads torch, which takes seconds."""
+def controller(method: str, engine: str = DEFAULT_ENGINE) -> Controller:
+    """The search of that name in a sweep file, for `bayes` by that engine; the first `bayes` loads torch for seconds.
+
+    Raises `BadInput` for an engine whose package is missing.
+    """
     if method == "grid":
         return GridSearch()
     if method == "random":
         return RandomSearch()
+    try:
+        return _bayes(engine)
+    except ModuleNotFoundError as error:
+        remedy = f"install prunefleet[engines] where the server runs: {error.name} is missing there"
+        raise BadInput("parameters.engine", engine, remedy) from None
+
+
+def _bayes(engine: str) -> Controller:
+    if engine == "wandb":
+        from infra.controller.wandb_engine import WandbSearch
+
+        return WandbSearch()
+    if engine == "optuna":
+        from infra.controller.optuna_engine import OptunaSearch
+
+        return OptunaSearch()
     from infra.controller.bayes import BayesSearch
 
     return BayesSearch()
@@ -56,7 +76,7 @@ def _sweep(described: Mapping[str, Any]) -> tuple[SweepSpec, str | None]:
 
 def _suggest(sweep: SweepSpec, trials: Sequence[StoredTrial], count: int) -> dict[str, Any]:
     try:
-        return _document(suggest_many(controller(sweep.method), sweep, trials, count))
+        return _document(suggest_many(controller(sweep.method, sweep.engine), sweep, trials, count))
     except BadInput:
         raise
     except Exception as error:  # the sweep goes on where it can: a random draw is better than idle agents

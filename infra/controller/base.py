@@ -23,6 +23,7 @@ from infra.controller.parameters import ParameterSpace, parse
 from objective.errors import BadInput
 from objective.goal import Goal
 from objective.profile import Profile
+from objective.sweepfile import engine_of
 
 METHODS = ("bayes", "random", "grid")
 WAITING = frozenset({"pending", "running", "preempting", "preempted"})
@@ -108,6 +109,14 @@ class SweepSpec:
         if self.method == "bayes" and self.metric is None:
             raise BadInput("metric.name", None, "name the metric that bayes should improve")
         object.__setattr__(self, "space", parse(self.parameters))
+        if "engine" in self.parameters and self.method != "bayes":
+            raise BadInput("parameters.engine", self.engine, "leave it out, or write `method: bayes`")
+        _ = self.engine  # a word that is none is refused here
+
+    @property
+    def engine(self) -> str:
+        """What `method: bayes` searches with, a word of `ENGINES`."""
+        return engine_of(self.parameters)
 
     @classmethod
     def from_config(cls, name: str, config: Mapping[str, Any], profile: Profile | None = None) -> Self:
@@ -143,11 +152,15 @@ class SweepSpec:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """The next run: `params` by leaf name, its whole nested `config` with constants, and `why` it was chosen."""
+    """The next run: `params` by leaf name, its whole nested `config` with constants, and `why` it was chosen.
+
+    `repeat` tells how many trials of the same candidate there were: above 0 it is measured again, on purpose.
+    """
 
     params: Mapping[str, Any]
     config: Mapping[str, Any]
     why: Mapping[str, Any]
+    repeat: int = 0
 
 
 @dataclass(frozen=True)

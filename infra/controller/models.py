@@ -7,7 +7,7 @@ Both are a simple law of the network plus a Gaussian process for what the law le
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -16,12 +16,15 @@ from scipy.optimize import nnls
 from infra.controller.surrogate import Floats, Form, Surrogate, fit
 from objective.profile import Curve, Profile
 
-MOST_FITTED = 160  # hyperparameters need no more observations than this; predictions use all
 DROP_NOISE = 0.003  # expected repeatability of a metric, as a fraction
 LATENCY_NOISE = 0.01  # expected repeatability of a latency ratio, relative
 LATENCY_REST = 0.05  # expected size of what the product law leaves over, relative
 FAR_APART = 4  # in networks of many groups only neighbours within this distance share a product
 MANY_GROUPS = 20
+FOLDS, UNTESTED = 4, 2.0  # parts of the mixed candidates that are foretold; by what to stretch where there are too few
+FEW_LATENCIES = 150  # so many cost little to fit anew with each
+FEWEST_TO_DOUBT = 8  # trials before the profile's curves are doubted
+DOUBT = 2.0  # by how much, in logarithms of likelihood, plain curves must be better
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,12 @@ class Sensitivity:
 class Drop:
     """The metric's drop after fine-tuning, a process around a multiple of the summed sensitivity curves.
 
-    Large drops are compressed (`_squeeze`): what matters is told apart, ruins need not be.
+    Large drops are compressed (`_squeeze`): what matters is told apart, ruins need not be. `let_go` says that the
+    curves are not the profile's.
     """
 
-    def __init__(self, sensitivity: Sensitivity, kept: Floats, drops: Floats) -> None:
-        self._sensitivity = sensitivity
+    def __init__(self, sensitivity: Sensitivity, kept: Floats, drops: Floats, let_go: bool = False) -> None:
+        self._sensitivity, self.let_go = sensitivity, let_go
         # The dense network loses nothing, whoever has measured it.
         kept = np.concatenate([sensitivity.widths[None], kept])
         drops = np.concatenate([[0.0], drops])
@@ -62,14 +66,25 @@ class Drop:
         self._unit = max(float(np.sqrt(np.mean(sensitivity(kept).sum(axis=1) ** 2))), 1e-6)
         groups = kept.shape[1]
         form = Form(
-            smooth=(tuple(range(groups)),),
+            smooth=(tuple(range(groups)), tuple(range(groups, 2 * groups))),
+            alike=True,
             linear=tuple(range(groups, 2 * groups)),
             trend=2 * groups,
             scale=self._scale,
             noise=DROP_NOISE,
             centred=False,
         )
-        self._process = _fit(self._features(kept), squeezed, form)
+        self._process = fit(self._features(kept), squeezed, form, 1 + _rarely(len(drops) - 1))
+
+    def plausibility(self) -> float:
+        """The sum of the logarithms of the observations' densities, each given the others, in units of `DROP_NOISE`."""
+        found = self._process.left_out()
+        return float(found.sum() - len(found) * np.log(self._scale / DROP_NOISE))
+
+    @property
+    def noise(self) -> float:
+        """The standard deviation of a trial's squeezed drop around what is predicted."""
+        return self._process.noise
 
     def believing(self, kept: Floats) -> Drop:
         """The model told that pending `kept` [n, groups] turn out as it expects."""
@@ -101,6 +116,19 @@ class Drop:
         return twin
 
 
+def drop_model(profile: Profile, kept: Floats, drops: Floats) -> Drop:
+    """The drop around the profile's curves, or around plain ones where the trials speak against the profile's.
+
+    Curves taken from one group at a time, before fine-tuning, may mislead. Both models foretell each trial from the
+    others; the profile's curves are let go once the plain model is `DOUBT` better at it, and taken back likewise.
+    """
+    informed = Drop(Sensitivity(profile), kept, drops)
+    if len(drops) < FEWEST_TO_DOUBT or not profile.curves:
+        return informed
+    plain = Drop(Sensitivity(replace(profile, curves=())), kept, drops, let_go=True)
+    return plain if plain.plausibility() > informed.plausibility() + DOUBT else informed
+
+
 class Latency:
     """The latency ratio: a sum of products of kept shares (a layer costs its inputs times its outputs), and a process.
 
@@ -115,7 +143,9 @@ class Latency:
         self._weights = _product_law(self._terms(kept), ratios)
         groups = tuple(range(kept.shape[1]))
         form = Form(smooth=(groups,), scale=LATENCY_REST, noise=LATENCY_NOISE, centred=False)
-        self._process = _fit(kept / self._widths, np.log(ratios) - self._law(kept), form)
+        fitted = _seldom(len(known), len(kept))
+        self._process = fit(kept / self._widths, np.log(ratios) - self._law(kept), form, fitted)
+        self._stretch = self._too_sure(kept, ratios)
 
     def believing(self, kept: Floats) -> Latency:
         """The model told that pending `kept` [n, groups] turn out as it expects."""
@@ -126,11 +156,29 @@ class Latency:
     def predict(self, kept: Floats) -> Band:
         """The logarithm of the latency ratio of `kept` [n, groups]."""
         mean, std = self._process.predict(kept / self._widths)
-        return Band(self._law(kept) + mean, std)
+        return Band(self._law(kept) + mean, std * self._stretch)
 
     def sample(self, band: Band, normals: Floats) -> Floats:
         """Latency ratios [samples, n] for standard normal numbers [samples, 1]."""
         return np.asarray(np.exp(band.mean + band.std * normals))
+
+    def _too_sure(self, kept: Floats, ratios: Floats) -> float:
+        """By what to stretch the standard deviations: the process does not know that the law's weights are uncertain.
+
+        Law and process foretell mixed candidates that they were not told of; 1 where they err as they say, or less.
+        """
+        mixed = np.flatnonzero((kept < self._widths).sum(axis=1) > 1)
+        if len(mixed) < FOLDS:
+            return UNTESTED
+        terms, shares, told = self._terms(kept), kept / self._widths, np.log(ratios)
+        errors = []
+        for fold in range(FOLDS if len(kept) <= FEW_LATENCIES else 1):
+            out = mixed[fold::FOLDS]
+            rest = np.setdiff1d(np.arange(len(kept)), out)
+            left = told - np.log(np.maximum(terms @ _product_law(terms[rest], ratios[rest]), 1e-3))
+            mean, std = self._process.told(shares[rest], left[rest]).predict(shares[out])
+            errors.append((left[out] - mean) / np.hypot(std, self._process.noise))
+        return max(1.0, float(np.sqrt(np.mean(np.concatenate(errors) ** 2))))
 
     def _law(self, kept: Floats) -> Floats:
         return np.asarray(np.log(np.maximum(self._terms(kept) @ self._weights, 1e-3)))
@@ -183,10 +231,16 @@ def _sensitivity(curve: Curve | None, width: int, dense: float) -> PchipInterpol
     return PchipInterpolator(ends[::-1], costs[::-1])
 
 
-def _fit(points: Floats, observations: Floats, form: Form) -> Surrogate:
-    """Hyperparameters from the newest and an even share of the rest, predictions from all."""
-    if len(points) <= MOST_FITTED:
-        return fit(points, observations, form)
-    rest = len(points) - MOST_FITTED // 2
-    chosen = np.concatenate([np.linspace(0, rest - 1, MOST_FITTED // 2).astype(int), np.arange(rest, len(points))])
-    return fit(points[chosen], observations[chosen], form).told(points, observations)
+def _rarely(count: int) -> int:
+    """How many of so many drops find the hyperparameters: each one at first, then every second, fourth, eighth."""
+    every = 1 if count < 12 else 2 if count < 24 else 4 if count < 60 else 8
+    return count // every * every
+
+
+def _seldom(known: int, count: int) -> int:
+    """How many of so many latencies, `known` before the first trial, find the hyperparameters.
+
+    All while they are few and law and process still find their parts; then the known ones and a power of two.
+    """
+    more = count - known
+    return count if count <= FEW_LATENCIES or not more else known + (1 << (more.bit_length() - 1))

@@ -211,6 +211,15 @@ def parse(parameters: Mapping[str, Any]) -> ParameterSpace:
     return ParameterSpace(tuple(_leaves(parameters, ())))
 
 
+def settings(parameters: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What the file says of each leaf, by the leaf's name; of a block that `parse` takes."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, said in parameters.items():
+        inner = settings(said["parameters"]) if "parameters" in said else {"": said}
+        found |= {f"{name}.{leaf}" if leaf else str(name): each for leaf, each in inner.items()}
+    return found
+
+
 def _leaves(block: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Parameter]:
     for name, settings in block.items():
         here = (*path, str(name))

@@ -13,12 +13,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri
 
 from infra.controller.acquisition import log_expected_improvement, normals, possible
 from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec
 from infra.controller.candidates import Best, Floats, Grid, Ints, maximise
-from infra.controller.channels import Answers, ChannelGrid, Facts, read
-from infra.controller.models import Drop, Latency, Sensitivity
+from infra.controller.channels import Answers, ChannelGrid, Facts, Kept, read
+from infra.controller.models import Band, Drop, Latency, drop_model
 from objective.goal import Goal
 from objective.profile import Profile
 from objective.score import values as score_values
@@ -27,6 +28,10 @@ SAMPLES = 128
 BLUR = 1e-3  # scores lie between -1 and 1; differences below this do not matter
 INTERVAL = 1.645  # standard deviations either side that hold 90 %
 STARTS = 12  # how many of the best trials the search starts from
+AGAIN = 4  # how many of the best trials may be worth another run
+MOST_RUNS = 3  # of one candidate: near a limit there would be no end to it
+SHIFTS = 32  # outcomes of another run that are looked at
+SEED = "seed"  # of the recipe: a candidate's second run prunes and trains with another one
 
 
 def suggest(
@@ -85,7 +90,22 @@ def _search(
     best = maximise(search.acquisition, grid, search.starts(), rng)
     if best is None:
         return Exhausted("no candidate of the channel grid is left")
+    again = search.again()
+    if again is not None and again.score > best.score:
+        return _replicate(sweep, space, search, again, rng)
     return _answer(sweep, space, search.facts, tuple(best.point.tolist()), rng, search.why(best))
+
+
+def _replicate(
+    sweep: SweepSpec, space: ChannelGrid, search: Search, again: Best, rng: np.random.Generator
+) -> Suggestion:
+    """Another run of a candidate that was tried, with another seed."""
+    why = {**search.why(again), "kind": "replicate", "acquisition": _acquisition("log expected gain", again.score)}
+    found = _answer(sweep, space, search.facts, tuple(again.point.tolist()), rng, why)
+    before = search.facts.tried.count(tuple(space.counts(again.point.tolist()).values()))
+    recipe = dict(found.config.get("recipe", {}))
+    recipe[SEED] = int(recipe.get(SEED, 0)) + before
+    return replace(found, config={**found.config, "recipe": recipe}, repeat=before)
 
 
 class Search:
@@ -106,7 +126,9 @@ class Search:
     def values(self, kept: Floats) -> Floats:
         """Sampled scores [samples, n] of kept channels [n, groups]."""
         drops = self._drop.sample(self._drop.predict(kept), self._normals[:, :1])
-        ratios = self._latency.sample(self._latency.predict(kept), self._normals[:, 1:])
+        return self._scores(drops, self._latency.sample(self._latency.predict(kept), self._normals[:, 1:]))
+
+    def _scores(self, drops: Floats, ratios: Floats) -> Floats:
         metric = self.profile.dense_metric - drops
         return np.asarray(score_values(metric, drops, ratios, self.goal, self.facts.baseline_ms))
 
@@ -116,6 +138,45 @@ class Search:
             return np.zeros(0)
         kept = self.space.kept(points)
         return log_expected_improvement(self.values(kept), self._best, BLUR) + np.log(self._possible(kept))
+
+    def again(self) -> Best | None:
+        """The tried candidate that is most worth another run, with the logarithm of what the best score gains by it.
+
+        A further observation moves what is expected of the candidate; the gain is the mean of the best score
+        after it, less the best score now (the knowledge gradient of Frazier et al. 2009, without a point's neighbours).
+        """
+        order = np.argsort(-self._reached, kind="stable")
+        places = [place for place in order[: 2 * AGAIN] if self._worth_another(self.facts.known[place])][:AGAIN]
+        if not places:
+            return None
+        kept = self.space.matrix([self.facts.known[place] for place in places])
+        band = self._drop.predict(kept)
+        shift = band.std**2 / np.sqrt(band.std**2 + self._drop.noise**2)
+        rest = np.sqrt(np.maximum(band.std**2 - shift**2, 0.0))
+        ratios = self._latency.sample(self._latency.predict(kept), self._normals[:, 1:])
+        means = [
+            self._scores(self._drop.sample(Band(band.mean + shift * z, rest), self._normals[:, :1]), ratios).mean(
+                axis=0
+            )
+            for z in ndtri((np.arange(SHIFTS) + 0.5) / SHIFTS)
+        ]
+        after = np.array(means)
+        gains = [self._gain(after[:, column], place) for column, place in enumerate(places)]
+        top = int(np.argmax(gains))
+        point = self.space.exact(self.facts.known[places[top]])
+        return Best(np.array(point, dtype=np.int64), float(np.log(max(gains[top], 1e-300))))
+
+    def _worth_another(self, kept: Kept) -> bool:
+        """Whether a candidate may run again: it has an answer and waits for none, and has not had its runs."""
+        waits, runs = kept in self.facts.pending, self.facts.tried.count(kept)
+        return not waits and runs < MOST_RUNS and self.space.exact(kept) is not None
+
+    def _gain(self, after: Floats, place: int) -> float:
+        """By how much the best score rises on average if what is expected of one candidate moves `after` [shifts]."""
+        known = self.facts.known
+        apart = [score for kept, score in zip(known, self._reached, strict=True) if kept != known[place]]
+        others = float(max(apart, default=-1.0))
+        return float(np.maximum(after, others).mean() - max(float(after.mean()), others))
 
     def starts(self) -> Ints:
         """The grid's points nearest to the best trials [m, groups], and the warm points."""
@@ -143,7 +204,8 @@ class Search:
             "kind": "exploit" if expected["score"] > round(self._best, 5) else "explore",
             **expected,
             "best_score": round(self._best, 5),
-            "acquisition": {"name": "log expected improvement", "value": round(best.score, 4)},
+            "acquisition": _acquisition("log expected improvement", best.score),
+            **({"curves": "let go"} if self._drop.let_go else {}),
         }
 
     def _possible(self, kept: Floats) -> Floats:
@@ -168,8 +230,8 @@ def _profile(text: str) -> Profile:
 
 @lru_cache(maxsize=4)
 def _drop(profile: str, answers: Answers) -> Drop:
-    sensitivity = Sensitivity(_profile(profile))
-    return Drop(sensitivity, _points(answers, len(sensitivity.widths)), _numbers(answers))
+    known = _profile(profile)
+    return drop_model(known, _points(answers, len(known.groups)), _numbers(answers))
 
 
 @lru_cache(maxsize=4)
@@ -210,6 +272,10 @@ def _nearest(space: ChannelGrid, facts: Facts, kept: Mapping[str, int]) -> dict[
     place = int(apart.sum(axis=1).argmin())
     differs = int((apart[place] > 0).sum())
     return {"trial": facts.names[place], "groups": differs, "distance": round(float(apart[place].mean()), 4)}
+
+
+def _acquisition(name: str, value: float) -> dict[str, Any]:
+    return {"name": name, "value": round(value, 4)}
 
 
 def _interval(ends: Floats) -> dict[str, float]:

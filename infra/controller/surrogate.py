@@ -47,13 +47,15 @@ torch.set_num_threads(1)
 class Form:
     """The form of a Gaussian process over columns of features.
 
-    `smooth` lists groups of columns, each with a squared-exponential kernel of one lengthscale per column; `linear`
+    `smooth` lists groups of columns, each with a squared-exponential kernel of one lengthscale per column, or of one
+    for all its columns where `alike` says that they are of a kind, which few observations can tell better; `linear`
     columns get a linear kernel; `trend` is a column whose positive multiple is the prior mean. `noise` is the expected
     standard deviation of an observation and `scale` what observations are divided by, both in their own unit;
     a `scale` of None takes their spread.
     """
 
     smooth: tuple[tuple[int, ...], ...]
+    alike: bool = False
     linear: tuple[int, ...] = ()
     trend: int | None = None
     scale: float | None = None
@@ -99,25 +101,39 @@ class Surrogate:
         seen = torch.as_tensor((observations - self._shift) / self._scale, dtype=torch.double)
         return Surrogate(self._model, torch.as_tensor(points, dtype=torch.double), seen, self._shift, self._scale)
 
+    def left_out(self) -> Floats:
+        """The logarithm [n] of each observation's probability density, given the others (in scaled units).
+
+        Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equations 5.10 to 5.12.
+        """
+        precision = torch.cholesky_inverse(self._factor).diagonal()
+        return np.asarray((precision.log() - math.log(2 * math.pi) - self._weights.square() / precision).numpy() / 2)
+
     @property
     def noise(self) -> float:
         """The fitted standard deviation of an observation, in its own unit."""
         return math.sqrt(self._model.likelihood.noise.item()) * self._scale
 
 
-def fit(points: Floats, observations: Floats, form: Form) -> Surrogate:
+def fit(points: Floats, observations: Floats, form: Form, first: int | None = None) -> Surrogate:
     """The process of this `form` with the most probable hyperparameters, for `points` [n, d] and `observations` [n].
 
-    The cost grows with the cube of their number. So of many observations a sample finds the hyperparameters, the same
-    one until an answer falls into it; and of very many the process is told a larger sample, and all the extreme ones.
+    Hyperparameters come from the `first` ones (all, unless given), so that not every new answer costs a fit. The cost
+    grows with the cube of their number: of many a sample finds the hyperparameters, and of very many the process is
+    told a larger sample, and all the extreme ones.
     """
-    if len(points) <= MOST_FITTED:
-        return _fitted(_Sample(points, observations), form)
-    order = _shuffled(points, observations)
-    chosen = np.sort(order[:MOST_FITTED])
-    ends = np.argsort(observations, kind="stable")[np.r_[:EXTREMES, -EXTREMES:0]]
-    told = np.union1d(order[:MOST_TOLD], ends)
-    return _fitted(_Sample(points[chosen], observations[chosen]), form).told(points[told], observations[told])
+    first = len(points) if first is None else first
+    chosen = np.arange(first)
+    if first > MOST_FITTED:
+        chosen = np.sort(_shuffled(points[:first], observations[:first])[:MOST_FITTED])
+    process = _fitted(_Sample(points[chosen], observations[chosen]), form)
+    if len(chosen) == len(points):
+        return process
+    told = np.arange(len(points))
+    if len(points) > MOST_TOLD:
+        ends = np.argsort(observations, kind="stable")[np.r_[:EXTREMES, -EXTREMES:0]]
+        told = np.union1d(_shuffled(points, observations)[:MOST_TOLD], ends)
+    return process.told(points[told], observations[told])
 
 
 def _shuffled(points: Floats, observations: Floats) -> Ints:
@@ -205,7 +221,7 @@ def _noise_prior(form: Form, scale: float) -> LogNormalPrior:
 
 
 def _kernel(form: Form) -> Kernel:
-    parts: list[Kernel] = [_smooth(columns) for columns in form.smooth]
+    parts: list[Kernel] = [_smooth(columns, form.alike) for columns in form.smooth]
     if form.linear:
         parts.append(_linear(form.linear))
     total = parts[0]
@@ -214,11 +230,11 @@ def _kernel(form: Form) -> Kernel:
     return total
 
 
-def _smooth(columns: Sequence[int]) -> Kernel:
+def _smooth(columns: Sequence[int], alike: bool) -> Kernel:
     prior = LogNormalPrior(math.sqrt(2) + 0.5 * math.log(len(columns)), math.sqrt(3))
     constraint = GreaterThan(0.025, transform=None, initial_value=prior.mode)
     kernel = RBFKernel(
-        ard_num_dims=len(columns),
+        ard_num_dims=None if alike else len(columns),
         lengthscale_prior=prior,
         lengthscale_constraint=constraint,
         active_dims=tuple(columns),

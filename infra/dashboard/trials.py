@@ -13,7 +13,7 @@ from objective.errors import BadInput
 from objective.goal import Goal
 from objective.space import GroupSpec, Space
 
-KINDS = ("dense", "uniform", "greedy", "exploit", "explore", "warm", "random", "grid")
+KINDS = ("replicate", "dense", "uniform", "greedy", "exploit", "explore", "warm", "random", "grid")
 ANSWERED = frozenset({"scored", "finished"})
 QUIET_REASONS = frozenset({"kind", "acquisition"})
 

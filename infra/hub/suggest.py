@@ -12,7 +12,7 @@ import itertools
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -254,13 +254,9 @@ class ProcessSuggester:
             shelf.ready.clear()
             shelf.basis = None
         now = time.monotonic()
-        known = {found.space.point(trial.params) for trial in found.trials} if shelf.taken or shelf.older else set()
-        shelf.older = deque(each for each in shelf.older if found.space.point(each.params) not in known)
-        shelf.taken = [
-            (when, each)
-            for when, each in shelf.taken
-            if found.space.point(each.params) not in known and now - when < LOST_S
-        ]
+        waiting = _not_begun(found) if shelf.taken or shelf.older else bool
+        shelf.older = deque(filter(waiting, shelf.older))
+        shelf.taken = [(when, each) for when, each in shelf.taken if waiting(each) and now - when < LOST_S]
         return list(shelf.ready)
 
     def _ask(self, found: Situation, waiting: Sequence[Suggestion], count: int) -> dict[str, Any]:
@@ -317,6 +313,12 @@ class ProcessSuggester:
             told, shelf.problem = shelf.problem, problem
         if problem is not None and problem != told:
             log.warning("sweep %s: %s", sweep_id, problem)
+
+
+def _not_begun(found: Situation) -> Callable[[Suggestion], bool]:
+    """Tells whether a suggestion has become no run yet: there are no more of its candidate than when it was made."""
+    begun = Counter(found.space.point(trial.params) for trial in found.trials)
+    return lambda each: begun[found.space.point(each.params)] <= each.repeat
 
 
 def _answers(trials: Collection[StoredTrial]) -> frozenset[tuple[object, ...]]:

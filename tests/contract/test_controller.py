@@ -1,4 +1,4 @@
-"""One suite for every controller: random, grid and Bayesian, over plain parameters and over pruning ratios."""
+"""One suite for every controller: random, grid and Bayesian, other engines too, over plain parameters and ratios."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from support_pruning import GROUPS, Problem, sweep
 from infra.controller.__main__ import controller, serve
 from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec, suggest_many
 from infra.controller.parameters import parse
+from objective.sweepfile import ENGINES
 
 MIXED: dict[str, Any] = {
     "task": {"value": "fashion_mnist"},
@@ -26,11 +27,23 @@ MIXED: dict[str, Any] = {
 }
 COUNTABLE: dict[str, Any] = {**MIXED, "lr": {"values": [0.001, 0.01, 0.1]}}
 PROBLEM = Problem.seeded(0)
-CASES = ("random-mixed", "random-pruning", "grid", "bayes-mixed", "bayes-countable", "bayes-pruning")
+CASES = (
+    "random-mixed",
+    "random-pruning",
+    "grid",
+    "bayes-mixed",
+    "bayes-countable",
+    "bayes-pruning",
+    "wandb-mixed",
+    "optuna-mixed",
+)
 
 
 def make(case: str, **config: Any) -> SweepSpec:
     method, _, kind = case.partition("-")
+    if method in ENGINES:
+        config["parameters"] = {**config.get("parameters", MIXED), "engine": {"value": method}}
+        method = "bayes"
     if kind == "pruning":
         return sweep(method, PROBLEM.profile() if method == "bayes" else None, **config)
     parameters = MIXED if kind == "mixed" else COUNTABLE
@@ -48,7 +61,7 @@ def run(spec: SweepSpec, count: int, start: tuple[StoredTrial, ...] = ()) -> lis
     """Ask and answer `count` times."""
     trials = list(start)
     for rank in range(count):
-        answer = controller(spec.method).suggest(spec, trials, spec.seed(len(trials)))
+        answer = controller(spec.method, spec.engine).suggest(spec, trials, spec.seed(len(trials)))
         assert isinstance(answer, Suggestion)
         trials.append(finished(f"t{len(trials)}", answer.params, rank))
     return trials
@@ -70,7 +83,7 @@ def trials(spec: SweepSpec) -> list[StoredTrial]:
 
 
 def ask(spec: SweepSpec, trials: list[StoredTrial], seed: int = 5) -> Suggestion:
-    answer = controller(spec.method).suggest(spec, trials, seed)
+    answer = controller(spec.method, spec.engine).suggest(spec, trials, seed)
     assert isinstance(answer, Suggestion)
     return answer
 
@@ -123,7 +136,7 @@ def test_constants_kept(spec: SweepSpec, trials: list[StoredTrial]) -> None:
 
 def test_pending_is_not_repeated(spec: SweepSpec, trials: list[StoredTrial]) -> None:
     """Suggestions made while others run differ from them and from each other."""
-    answers = suggest_many(controller(spec.method), spec, trials, 4)
+    answers = suggest_many(controller(spec.method, spec.engine), spec, trials, 4)
     points = [spec.space.point(answer.params) for answer in answers if isinstance(answer, Suggestion)]
     assert len(set(points)) == 4
     assert not set(points) & {spec.space.point(trial.params) for trial in trials}
@@ -153,7 +166,7 @@ def test_foreign_runs(spec: SweepSpec, trials: list[StoredTrial]) -> None:
 def test_run_cap(case: str) -> None:
     """No suggestion is made past `run_cap`."""
     spec = make(case, run_cap=3)
-    answers = suggest_many(controller(spec.method), spec, run(spec, 1), 5)
+    answers = suggest_many(controller(spec.method, spec.engine), spec, run(spec, 1), 5)
     assert [type(answer) for answer in answers] == [Suggestion, Suggestion, Exhausted]
 
 
@@ -166,7 +179,7 @@ def test_exhausted(case: str) -> None:
     spec = make(case, parameters=parameters)
     trials = run(spec, 4)
     assert len({spec.space.point(trial.params) for trial in trials}) == 4
-    assert isinstance(controller(spec.method).suggest(spec, trials, 0), Exhausted)
+    assert isinstance(controller(spec.method, spec.engine).suggest(spec, trials, 0), Exhausted)
 
 
 def test_another_process_agrees() -> None:
@@ -187,7 +200,7 @@ def test_another_process_agrees() -> None:
     (suggestion,) = json.loads(done.stdout)["suggestions"]
     expected = ask(spec, trials, spec.seed(10))
     assert suggestion == json.loads(
-        json.dumps({"params": expected.params, "config": expected.config, "why": expected.why})
+        json.dumps({"params": expected.params, "config": expected.config, "why": expected.why, "repeat": 0})
     )
 
 

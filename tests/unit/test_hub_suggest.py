@@ -369,6 +369,30 @@ def test_the_first_suggestions_of_a_slow_controller_do_not_wait_for_the_last(
     assert max(child.counts) <= 5
 
 
+class Repeating(SlowChild):
+    """Asks for the same candidate again and again."""
+
+    def ask(self, request: Any) -> dict[str, Any]:
+        answer = super().ask(request)
+        before = sum(trial["params"].get("a") == 1 for trial in request["trials"])
+        given = {"params": {"a": 1}, "config": {"a": 1, "seed": before}, "why": {}, "repeat": before}
+        return answer | {"suggestions": [given]}
+
+
+def test_another_run_of_the_same_candidate_is_handed_out(hub: ListHub) -> None:
+    """A suggestion to repeat a candidate counts as taken until that very run has begun, not since the first one."""
+    thinking = ProcessSuggester(hub, process=Repeating(0.0))
+    sweep = hub.add({"method": "bayes", "metric": {"name": "m"}, "parameters": {"a": {"values": [1, 2]}}})
+    thinking.start()
+    try:
+        first = taken(thinking, sweep)
+        hub.begin(sweep, first)
+        second, third = taken(thinking, sweep), taken(thinking, sweep)
+    finally:
+        thinking.stop()
+    assert [each.config["seed"] for each in (first, second, third)] == [0, 1, 2]
+
+
 def test_older_suggestions_fill_the_gap_while_newer_ones_are_made(
     hub: ListHub, slow: tuple[SlowChild, ProcessSuggester]
 ) -> None:

@@ -1,6 +1,6 @@
 // Chart data (views.py says what is in it) → ECharts. Colours come from the style sheet, so that dark mode has one source.
-const SYMBOLS = { dense: "diamond", uniform: "rect", greedy: "triangle", exploit: "circle", explore: "circle" };
-const ORDER = ["dense", "uniform", "greedy", "warm", "exploit", "explore", "random", "grid", "other"];
+const SYMBOLS = { dense: "diamond", uniform: "rect", greedy: "triangle", exploit: "circle", explore: "circle", replicate: "cross" };
+const ORDER = ["dense", "uniform", "greedy", "warm", "exploit", "explore", "replicate", "random", "grid", "other"];
 const drawn = new Map(); // place → { chart, make }
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();

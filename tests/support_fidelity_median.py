@@ -1,0 +1,35 @@
+"""One network's median latency in a process of its own: ARGV is `slot` or `sitting`, the IR, a seed, and seconds."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from agent.measure.benchmark import DENSE, compare_many
+from agent.measure.device import fingerprint
+from agent.measure.exported import Exported, sized
+from agent.measure.rounds import WARM_UP_CALLS, slot
+from agent.measure.runners import OpenVINORunner
+
+INPUT = (1, 3, 128, 128)
+
+
+def in_a_row(model: Exported, seconds: float) -> float:
+    """Median of single calls in milliseconds, one after the other."""
+    session = OpenVINORunner().load(model)
+    once = float(np.median(slot(session, WARM_UP_CALLS)))
+    return float(np.median(slot(session, round(seconds * 1e3 / once))))
+
+
+def in_turns(model: Exported, seed: int, seconds: float) -> float:
+    """The same as a trial measures, several loads of the network taking turns."""
+    sitting = compare_many(
+        {}, model, runner=OpenVINORunner(), device=fingerprint(), seed=seed, throughput_s=0, time_limit_s=seconds
+    )
+    return sitting.latencies[DENSE].p50_ms
+
+
+if __name__ == "__main__":
+    what, xml, seed, seconds = sys.argv[1:]
+    model = sized(Path(xml), "f32", INPUT)
+    print(in_a_row(model, float(seconds)) if what == "slot" else in_turns(model, int(seed), float(seconds)))
