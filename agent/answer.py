@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -69,19 +70,29 @@ def choose(runs: Sequence[RunRecord], goal: Goal, dense_holdout: float) -> tuple
     """The best run by its score, the drop being the mean of those on validation and on holdout.
 
     Validation has guided the search, so the best found there is partly luck; holdout has not been looked at, and both
-    together have half the noise of either. Also returns whether holdout by itself keeps the goal's limit on the drop.
+    together have half the noise of either. A candidate that ran several times goes by the mean of its runs, or the
+    luckiest of them would win; of its runs the one that lost least ships. Also returns whether that one's holdout by
+    itself keeps the goal's limit on the drop.
     """
     holdout = {run.name: dense_holdout - float(run.summary[f"holdout_{goal.metric}"]) for run in runs}
+    lost = {run.name: (float(run.summary["metric_drop"]) + holdout[run.name]) / 2 for run in runs}
 
     def pooled(run: RunRecord) -> float:
-        told = run.summary
-        drop = (float(told["metric_drop"]) + holdout[run.name]) / 2
-        metric = float(told[f"val_{goal.metric}"]) + float(told["metric_drop"]) - drop
-        return float(values(metric, drop, float(told["latency_ratio"]), goal, told.get("baseline_p50_ms")))
+        alike = [other for other in runs if _candidate(other) == _candidate(run)]
+        drop = fmean(lost[other.name] for other in alike)
+        ratio = fmean(float(other.summary["latency_ratio"]) for other in alike)
+        metric = float(run.summary[f"val_{goal.metric}"]) + float(run.summary["metric_drop"]) - drop
+        return float(values(metric, drop, ratio, goal, run.summary.get("baseline_p50_ms")))
 
-    chosen = best(runs, pooled) or runs[0]
+    chosen = best(sorted(runs, key=lambda run: lost[run.name]), pooled) or runs[0]
     limit = goal.max_drop if goal.kind == Kind.FASTEST else None
     return chosen, limit is None or holdout[chosen.name] <= limit
+
+
+def _candidate(run: RunRecord) -> tuple[object, ...]:
+    """What two runs of the same candidate share: all that was asked but the seed."""
+    recipe = {name: value for name, value in dict(run.config.get("recipe") or {}).items() if name != "seed"}
+    return run.config.get("kept", run.name), run.config.get("measure"), recipe
 
 
 def gain(scored: Sequence[RunRecord], warm: Sequence[Mapping[str, int]]) -> dict[str, float]:
