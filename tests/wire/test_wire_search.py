@@ -11,7 +11,8 @@ import pytest
 from support_hub import HubProcess
 from support_wait import wait_for
 
-# A good run logs five small losses and ends; a bad one goes on for ever unless it is stopped.
+# A good run logs five small losses and ends; a bad one goes on for ever unless it is stopped. It sleeps for most of its
+# time: the client interrupts a run once, and where that falls into its own code it may be lost.
 TRAIN = """
 import itertools, time
 import wandb
@@ -21,7 +22,7 @@ def train():
         good = run.config["x"] == 1
         for step in range(5) if good else itertools.count():
             run.log({"loss": float(run.config["x"])})
-            time.sleep(0.1)
+            time.sleep(1)
 
 if __name__ == "__main__":
     train()
