@@ -77,8 +77,12 @@ def choose(runs: Sequence[RunRecord], goal: Goal, dense_holdout: float) -> tuple
     holdout = {run.name: dense_holdout - float(run.summary[f"holdout_{goal.metric}"]) for run in runs}
     lost = {run.name: (float(run.summary["metric_drop"]) + holdout[run.name]) / 2 for run in runs}
 
+    together: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        together.setdefault(_candidate(run), []).append(run)
+
     def pooled(run: RunRecord) -> float:
-        alike = [other for other in runs if _candidate(other) == _candidate(run)]
+        alike = together[_candidate(run)]
         drop = fmean(lost[other.name] for other in alike)
         ratio = fmean(float(other.summary["latency_ratio"]) for other in alike)
         metric = float(run.summary[f"val_{goal.metric}"]) + float(run.summary["metric_drop"]) - drop
@@ -89,10 +93,10 @@ def choose(runs: Sequence[RunRecord], goal: Goal, dense_holdout: float) -> tuple
     return chosen, limit is None or holdout[chosen.name] <= limit
 
 
-def _candidate(run: RunRecord) -> tuple[object, ...]:
-    """What two runs of the same candidate share: all that was asked but the seed."""
+def _candidate(run: RunRecord) -> str:
+    """What two runs of the same candidate share, as a key: all that was asked but the seed."""
     recipe = {name: value for name, value in dict(run.config.get("recipe") or {}).items() if name != "seed"}
-    return run.config.get("kept", run.name), run.config.get("measure"), recipe
+    return json.dumps([run.config.get("kept", run.name), run.config.get("measure"), recipe], sort_keys=True)
 
 
 def gain(scored: Sequence[RunRecord], warm: Sequence[Mapping[str, int]]) -> dict[str, float]:

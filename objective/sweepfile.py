@@ -21,6 +21,7 @@ TOP_LEVEL = frozenset(
         "metric", "metrics", "name", "parameters", "program", "project", "run_cap", "scheduler",
     }
 )  # fmt: skip
+PROGRAM = "prunefleet"
 METHODS = ("bayes", "random", "grid", "custom")
 OBJECTIVE = ("kind", "metric", "max_drop", "max_latency_ratio", "max_latency_ms", "weight")
 MEASURE = ("device", "precision", "runner", "threads", "energy")
@@ -34,12 +35,8 @@ UPLOADS: Mapping[str, str] = {
 }
 """What leaves the host, by the word in the sweep file."""
 DEFAULT_UPLOAD = "bundles"
-ENGINES: Mapping[str, str] = {
-    "prunefleet": "models the metric's drop and the latency apart, from the profile on",
-    "wandb": "W&B's published engine, which sees the score alone",
-    "optuna": "Optuna's Gaussian-process sampler, which sees the score alone",
-}
-"""What `method: bayes` searches with on the hub, by the word in the sweep file."""
+ENGINES = ("prunefleet", "wandb", "optuna")
+"""What `method: bayes` searches with on the hub; docs/controller.md says what each of them sees."""
 DEFAULT_ENGINE = "prunefleet"
 PRECISIONS = ("f32", "bf16", "f16", "int8")
 RUNNERS: Mapping[str, tuple[str, ...]] = {
@@ -76,8 +73,8 @@ def read_sweep_file(path: Path) -> dict[str, Any]:
 def validate(config: Mapping[str, Any]) -> None:
     """Refuse what `wandb sweep` or a trial would stumble over. Raises `BadInput`."""
     _known("sweep file", config, TOP_LEVEL)
-    if config.get("program") != "prunefleet":
-        raise BadInput("program", config.get("program"), "write `program: prunefleet`")
+    if config.get("program") != PROGRAM:
+        raise BadInput("program", config.get("program"), f"write `program: {PROGRAM}`")
     if config.get("method") not in METHODS:
         raise BadInput("method", config.get("method"), f"write one of {', '.join(METHODS)}")
     cap = config.get("run_cap")

@@ -86,11 +86,11 @@ def ratio_drift(candidate: Samples, dense: Samples) -> float:
     middle = len(dense) // 2
     halves = [p10(candidate[part]) / p10(dense[part]) for part in (slice(0, middle), slice(middle, None))]
     parted = max(halves) / min(halves) - 1
-    starts = range(0, len(dense) - BLOCK + 1, BLOCK)
-    if len(starts) < 2:
+    whole = len(dense) // BLOCK * BLOCK
+    if whole < 2 * BLOCK:
         return parted
-    blocks = [p10(candidate[at : at + BLOCK]) / p10(dense[at : at + BLOCK]) for at in starts]
-    return max(parted, abs(p10(candidate) / p10(dense) / float(np.median(blocks)) - 1))
+    low = [np.percentile(each[:whole].reshape(-1, BLOCK), QUANTILE, axis=1) for each in (candidate, dense)]
+    return max(parted, abs(p10(candidate) / p10(dense) / float(np.median(low[0] / low[1])) - 1))
 
 
 def half_width(ratio: float, low: float, high: float) -> float:

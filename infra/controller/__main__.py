@@ -15,42 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from infra.controller.base import Controller, Exhausted, StoredTrial, Suggestion, SweepSpec, suggest_many
-from infra.controller.grid import GridSearch
+from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec, suggest_many
+from infra.controller.engines import controller
 from infra.controller.random import RandomSearch
 from objective.errors import BadInput
 from objective.profile import Profile
-from objective.sweepfile import DEFAULT_ENGINE
-
-
-def controller(method: str, engine: str = DEFAULT_ENGINE) -> Controller:
-    """The search of that name in a sweep file, for `bayes` by that engine; the first `bayes` loads torch for seconds.
-
-    Raises `BadInput` for an engine whose package is missing.
-    """
-    if method == "grid":
-        return GridSearch()
-    if method == "random":
-        return RandomSearch()
-    try:
-        return _bayes(engine)
-    except ModuleNotFoundError as error:
-        remedy = f"install prunefleet[engines] where the server runs: {error.name} is missing there"
-        raise BadInput("parameters.engine", engine, remedy) from None
-
-
-def _bayes(engine: str) -> Controller:
-    if engine == "wandb":
-        from infra.controller.wandb_engine import WandbSearch
-
-        return WandbSearch()
-    if engine == "optuna":
-        from infra.controller.optuna_engine import OptunaSearch
-
-        return OptunaSearch()
-    from infra.controller.bayes import BayesSearch
-
-    return BayesSearch()
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:

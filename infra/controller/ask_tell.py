@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from infra.controller.base import Controller, StoredTrial, Suggestion, SweepSpec, suggest_many
-from infra.controller.bayes import BayesSearch
+from infra.controller.base import StoredTrial, Suggestion, SweepSpec, suggest_many
+from infra.controller.engines import controller
 from infra.controller.pruning import Recommendation, recommend
 from objective.errors import BadInput
 from objective.profile import Profile
@@ -29,7 +29,7 @@ class AskTell:
             raise BadInput("parameters.objective", None, "say what the sweep is after, for example kind: fastest")
         self._profile, self._goal = profile, self.sweep.goal
         self._trials: dict[str, StoredTrial] = {}
-        self._search: Controller = BayesSearch()
+        self._search = controller(self.sweep.method, self.sweep.engine)
 
     @property
     def trials(self) -> tuple[StoredTrial, ...]:

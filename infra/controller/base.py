@@ -23,7 +23,7 @@ from infra.controller.parameters import ParameterSpace, parse
 from objective.errors import BadInput
 from objective.goal import Goal
 from objective.profile import Profile
-from objective.sweepfile import engine_of
+from objective.sweepfile import DEFAULT_ENGINE, PROGRAM, engine_of
 
 METHODS = ("bayes", "random", "grid")
 WAITING = frozenset({"pending", "running", "preempting", "preempted"})
@@ -89,7 +89,8 @@ class SweepSpec:
     """What a controller knows of a sweep. Raises `BadInput` naming the field that cannot be right.
 
     `goal` and `profile` are there for a sweep of pruning trials that names a profile; the Bayesian search then models
-    accuracy and latency apart. `maximise` says which way the sweep's metric is better.
+    accuracy and latency apart. `maximise` says which way the sweep's metric is better, `engine` what `bayes` searches
+    with.
     """
 
     name: str
@@ -101,6 +102,7 @@ class SweepSpec:
     goal: Goal | None = None
     profile: Profile | None = None
     early_terminate: Mapping[str, Any] | None = None
+    engine: str = DEFAULT_ENGINE
     space: ParameterSpace = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -109,14 +111,6 @@ class SweepSpec:
         if self.method == "bayes" and self.metric is None:
             raise BadInput("metric.name", None, "name the metric that bayes should improve")
         object.__setattr__(self, "space", parse(self.parameters))
-        if "engine" in self.parameters and self.method != "bayes":
-            raise BadInput("parameters.engine", self.engine, "leave it out, or write `method: bayes`")
-        _ = self.engine  # a word that is none is refused here
-
-    @property
-    def engine(self) -> str:
-        """What `method: bayes` searches with, a word of `ENGINES`."""
-        return engine_of(self.parameters)
 
     @classmethod
     def from_config(cls, name: str, config: Mapping[str, Any], profile: Profile | None = None) -> Self:
@@ -142,6 +136,7 @@ class SweepSpec:
             goal=goal,
             profile=profile,
             early_terminate=config.get("early_terminate"),
+            engine=_engine(config, parameters),
         )
 
     def seed(self, count: int) -> int:
@@ -196,6 +191,19 @@ def suggest_many(
             break
         seen.append(StoredTrial(name=f"ahead-{len(seen)}", params=answer.params, state="pending"))
     return answers
+
+
+def _engine(config: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
+    """The engine that a sweep of pruning trials names; other programs may have a parameter of that name themselves.
+
+    Raises `BadInput` for a word that is none, or beside another method.
+    """
+    if config.get("program") != PROGRAM:
+        return DEFAULT_ENGINE
+    engine = engine_of(parameters)
+    if "engine" in parameters and config.get("method") != "bayes":
+        raise BadInput("parameters.engine", engine, "leave it out, or write `method: bayes`")
+    return engine
 
 
 def _goal(parameters: Mapping[str, Any]) -> Goal | None:

@@ -60,7 +60,7 @@ class OptunaSearch:
             study.add_trials(_told(sweep, axes, trials))
             asked = study.ask({name: axis.distribution for name, axis in axes.items()})
         params = {name: axis.decode(asked.params[name]) for name, axis in axes.items()}
-        return Suggestion(params, sweep.space.config(params), {"kind": "explore", "engine": "optuna"})
+        return Suggestion(params, sweep.space.config(params), {"kind": "engine", "engine": "optuna"})
 
 
 def _told(sweep: SweepSpec, axes: dict[str, Axis], trials: Sequence[StoredTrial]) -> list[FrozenTrial]:

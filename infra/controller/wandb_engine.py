@@ -41,7 +41,7 @@ class WandbSearch:
             warnings.simplefilter("ignore")  # of its process' fit, which it takes as it comes
             found = sweeps.next_run(asked, told)
         params = {leaf.name: found.config[leaf.name]["value"] for leaf in sweep.space.free}
-        why = {"kind": "explore", "engine": "wandb", **_expected(found.search_info or {}, sweep.maximise)}
+        why = {"kind": "engine", "engine": "wandb", **_expected(found.search_info or {}, sweep.maximise)}
         return Suggestion(params, sweep.space.config(params), why)
 
 

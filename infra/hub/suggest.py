@@ -254,9 +254,10 @@ class ProcessSuggester:
             shelf.ready.clear()
             shelf.basis = None
         now = time.monotonic()
-        waiting = _not_begun(found) if shelf.taken or shelf.older else bool
-        shelf.older = deque(filter(waiting, shelf.older))
-        shelf.taken = [(when, each) for when, each in shelf.taken if waiting(each) and now - when < LOST_S]
+        if shelf.taken or shelf.older:
+            waiting = _not_begun(found)
+            shelf.older = deque(filter(waiting, shelf.older))
+            shelf.taken = [(when, each) for when, each in shelf.taken if waiting(each) and now - when < LOST_S]
         return list(shelf.ready)
 
     def _ask(self, found: Situation, waiting: Sequence[Suggestion], count: int) -> dict[str, Any]:

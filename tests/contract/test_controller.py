@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from support_pruning import GROUPS, Problem, sweep
 
-from infra.controller.__main__ import controller, serve
+from infra.controller.__main__ import serve
 from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec, suggest_many
+from infra.controller.engines import controller
 from infra.controller.parameters import parse
 from objective.sweepfile import ENGINES
 
@@ -43,6 +44,7 @@ def make(case: str, **config: Any) -> SweepSpec:
     method, _, kind = case.partition("-")
     if method in ENGINES:
         config["parameters"] = {**config.get("parameters", MIXED), "engine": {"value": method}}
+        config["program"] = "prunefleet"
         method = "bayes"
     if kind == "pruning":
         return sweep(method, PROBLEM.profile() if method == "bayes" else None, **config)
@@ -90,7 +92,7 @@ def ask(spec: SweepSpec, trials: list[StoredTrial], seed: int = 5) -> Suggestion
 
 def test_empty(spec: SweepSpec) -> None:
     """A sweep without trials gets a first suggestion, and a reason with it."""
-    assert ask(spec, []).why["kind"] in ("random", "grid", "explore", "warm")
+    assert ask(spec, []).why["kind"] in ("random", "grid", "explore", "warm", "engine")
 
 
 def test_same_trials_same_suggestion(spec: SweepSpec, trials: list[StoredTrial]) -> None:

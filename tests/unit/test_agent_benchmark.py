@@ -16,7 +16,7 @@ from agent.measure.benchmark import compare, compare_many
 from agent.measure.device import channel_step, fingerprint
 from agent.measure.export import export
 from agent.measure.exported import Exported
-from agent.measure.intervals import drift, ratio_interval, redraw
+from agent.measure.intervals import drift, ratio_drift, ratio_interval, redraw
 from agent.measure.runners import OpenVINORunner
 from objective.errors import BadInput
 from objective.trial import Conditions
@@ -126,6 +126,15 @@ def test_a_noisy_host_gets_three_times_as_long(clock: Clock) -> None:
         taking(clock, wild), taking(clock, wild), runner=FakeRunner(), device=HERE, time_limit_s=1.0
     ).latency
     assert latency.noisy and 3.0 < (clock.now - began) / 1e9 < 6.0
+
+
+def test_a_ratio_that_moved_in_the_middle_of_a_sitting_is_seen() -> None:
+    """Both halves agree, yet a while that was fast for the candidate alone decides its fastest tenth."""
+    steady, fast = np.ones(200), np.ones(200)
+    fast[85:115] = 0.8
+    assert ratio_drift(steady, steady) == 0
+    assert ratio_drift(fast, steady) == pytest.approx(0.2)
+    assert ratio_drift(fast, fast) == 0, "the clock's change is no change of the ratio"
 
 
 def test_a_dense_model_that_drifts_is_called_noisy(clock: Clock) -> None:

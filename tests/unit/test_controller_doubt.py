@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support_pruning import DENSE, GROUPS, NAMES, Problem, kept_of, sweep, sweep_config
 
-from infra.controller.base import Exhausted, StoredTrial, Suggestion
+from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec
 from infra.controller.bayes import BayesSearch
 from infra.controller.models import drop_model
 from objective.profile import Profile
@@ -19,8 +19,8 @@ PROFILE = PROBLEM.profile()
 SPEC = sweep(profile=PROFILE)
 
 
-def suggest(trials: list[StoredTrial], place: int, spec: object = SPEC) -> Suggestion:
-    found = BayesSearch().suggest(spec, trials, SPEC.seed(place))  # type: ignore[arg-type]
+def suggest(trials: list[StoredTrial], place: int, spec: SweepSpec = SPEC) -> Suggestion:
+    found = BayesSearch().suggest(spec, trials, SPEC.seed(place))
     assert isinstance(found, Suggestion)
     return found
 

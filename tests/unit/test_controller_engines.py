@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra.controller.__main__ import answer, controller
+from infra.controller.__main__ import answer
 from infra.controller.base import StoredTrial, Suggestion, SweepSpec
+from infra.controller.engines import controller
 from objective.errors import BadInput
 
 HILL: dict[str, Any] = {
@@ -23,7 +24,7 @@ OTHERS = ("wandb", "optuna")
 
 
 def spec(engine: str, method: str = "bayes") -> SweepSpec:
-    config = {"method": method, "metric": {"name": "score", "goal": "maximize"}}
+    config = {"program": "prunefleet", "method": method, "metric": {"name": "score", "goal": "maximize"}}
     return SweepSpec.from_config("s", {**config, "parameters": {**HILL, "engine": {"value": engine}}})
 
 
@@ -83,7 +84,12 @@ def test_a_missing_package_is_named(engine: str, monkeypatch: pytest.MonkeyPatch
     module = f"infra.controller.{engine}_engine"
     monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, {"wandb": "sweeps"}.get(engine, engine), None)
-    config = {"method": "bayes", "metric": {"name": "score"}, "parameters": {**HILL, "engine": {"value": engine}}}
+    config = {
+        "program": "prunefleet",
+        "method": "bayes",
+        "metric": {"name": "score"},
+        "parameters": {**HILL, "engine": {"value": engine}},
+    }
     request = {"id": 1, "sweep": {"name": "s", "config": config, "profile": None}, "trials": [], "count": 1}
     assert "install prunefleet[engines]" in answer(request)["error"]
 
@@ -93,3 +99,17 @@ def test_a_wrong_engine_is_refused(engine: Any, method: str) -> None:
     """An unknown word, or an engine beside another method, is refused by its field."""
     with pytest.raises(BadInput, match=r"parameters\.engine"):
         spec(engine, method)
+
+
+@pytest.mark.parametrize("method", ["bayes", "random", "grid"])
+def test_another_program_may_have_a_parameter_of_that_name(method: str) -> None:
+    """The hub serves any sweep: where the program is not prunefleet, `engine` is one of its own parameters."""
+    config = {
+        "program": "train.py",
+        "method": method,
+        "metric": {"name": "loss"},
+        "parameters": {"engine": {"values": ["diesel", "petrol"]}},
+    }
+    request = {"id": 1, "sweep": {"name": "s", "config": config, "profile": None}, "trials": [], "count": 1}
+    (suggestion,) = answer(request)["suggestions"]
+    assert suggestion["config"]["engine"] in ("diesel", "petrol")

@@ -1,10 +1,12 @@
 // Chart data (views.py says what is in it) → ECharts. Colours come from the style sheet, so that dark mode has one source.
-const SYMBOLS = { dense: "diamond", uniform: "rect", greedy: "triangle", exploit: "circle", explore: "circle", replicate: "cross" };
+const CROSS = "path://M-1,-3h2v2h2v2h-2v2h-2v-2h-2v-2h2z"; // ECharts has none of its own
+const SYMBOLS = { dense: "diamond", uniform: "rect", greedy: "triangle", exploit: "circle", explore: "circle", replicate: CROSS };
+const TONES = { warm: "greedy", replicate: "exploit" }; // kinds that share another one's colour
 const ORDER = ["dense", "uniform", "greedy", "warm", "exploit", "explore", "replicate", "random", "grid", "other"];
 const drawn = new Map(); // place → { chart, make }
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-const colour = (kind) => style(`kind-${kind === "warm" ? "greedy" : kind}`) || style("kind-other");
+const colour = (kind) => style(`kind-${TONES[kind] ?? kind}`) || style("kind-other");
 const filling = (kind) =>
   kind === "explore"
     ? { color: style("card"), borderColor: colour(kind), borderWidth: 2 }
