@@ -89,6 +89,15 @@ def test_a_trial_tells_energy_with_its_source(bench: Bench, tmp_path: Path) -> N
     assert read_samples(tmp_path / "samples.json.gz").latency == result.measurement.worst
 
 
+def test_the_samples_tell_that_the_host_was_slow(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A latency that is noisy beside the host's earlier sittings is so in the file of its samples as well."""
+    monkeypatch.setattr("agent.steps.against_the_past", lambda latency, *about: replace(latency, noisy=True))
+    result = _run(bench, tmp_path, conv1=0.5)
+    assert isinstance(result, Trial)
+    assert result.measurement.worst.noisy
+    assert read_samples(tmp_path / "samples.json.gz").latency == result.measurement.worst
+
+
 def test_a_candidate_that_is_too_slow_to_win_is_not_trained(bench: Bench, tmp_path: Path) -> None:
     """Where the best so far is out of reach at its latency it ends before training, its latency measured."""
     asked: list[str] = []
