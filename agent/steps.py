@@ -15,7 +15,7 @@ from agent.compress.quantise import quantise
 from agent.measure.benchmark import CANDIDATE, Sitting
 from agent.measure.export import check_parity, export
 from agent.measure.exported import Exported, sized
-from agent.measure.pace import against_the_past
+from agent.measure.pace import in_its_usual_state
 from agent.measure.samples import FILE as SAMPLES
 from agent.measure.samples import write_samples
 from agent.stages import Left, Stages, bytes_of
@@ -28,6 +28,7 @@ from objective.trial import Candidate, Latency, Skipped
 
 DENSE_F32 = "dense_f32"
 FILES = ("model.xml", "model.bin")
+AGAIN = 1_000_003  # between the seeds of a candidate's sittings
 
 
 def remembered(bench: Bench, candidate: Candidate) -> Stages:
@@ -49,13 +50,12 @@ def measured(network: nn.Module, bench: Bench, seed: int, folder: Path, watch: W
     with watch.during("export"):
         untrained = bench.deploy(network, folder, "untrained", rough=True)
     with watch.during("measure"):
-        sitting = _compared(untrained, bench, seed)
         settings = (bench.baseline.sha256, sorted(bench.device.to_json().items()), *_deployment(bench))
-        latency = against_the_past(sitting.latency, *settings)
-        judged = replace(sitting, latencies={**sitting.latencies, CANDIDATE: latency})
-        write_samples(judged, folder / SAMPLES)
-        stages.keep("measure", *about, value=latency.to_json(), arrays=bytes_of(samples))
-    return latency
+        # Of one candidate the rounds of each sitting run in another order.
+        sitting = in_its_usual_state(lambda before: _compared(untrained, bench, seed + AGAIN * before), *settings)
+        write_samples(sitting, folder / SAMPLES)
+        stages.keep("measure", *about, value=sitting.latency.to_json(), arrays=bytes_of(samples))
+    return sitting.latency
 
 
 def _compared(model: Exported, bench: Bench, seed: int) -> Sitting:

@@ -4,7 +4,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from agent.measure.pace import KEPT, against_the_past
+import numpy as np
+import pytest
+
+from agent.measure.benchmark import CANDIDATE, Sitting
+from agent.measure.pace import KEPT, SITTINGS, against_the_past, in_its_usual_state
 from objective.trial import Device, Latency
 
 DEVICE = Device("local", "cpu", "h", "c", 2, 8.0, "linux", {})
@@ -52,3 +56,29 @@ def test_a_damaged_file_or_a_full_disk_costs_only_the_past(tmp_path: Path) -> No
     assert not against_the_past(_at(3.0), "net", folder=tmp_path).noisy
     (tmp_path / "not a folder").touch()
     assert not against_the_past(_at(1.0), "net", folder=tmp_path / "not a folder").noisy
+
+
+@pytest.mark.parametrize(
+    ("dense_ms", "held", "taken", "noisy"),
+    [
+        ((1.0,), 1, 1.0, False),
+        ((1.5, 1.02), 2, 1.02, False),
+        ((1.5, 1.3, 1.4), 3, 1.3, True),
+    ],
+    ids=["usual", "slow for a while", "slow throughout"],
+)
+def test_a_candidate_is_measured_again_while_its_host_is_slow(
+    dense_ms: tuple[float, ...], held: int, taken: float, noisy: bool, tmp_path: Path
+) -> None:
+    """The first sitting at the usual pace counts; where there is none the fastest does, and says that it is noisy."""
+    for _ in range(SITTINGS + 3):
+        against_the_past(_at(1.0), "net", folder=tmp_path)
+    asked = []
+
+    def sit(before: int) -> Sitting:
+        asked.append(before)
+        return Sitting({CANDIDATE: _at(dense_ms[before])}, {}, {"dense": np.ones(1)}, 4)
+
+    found = in_its_usual_state(sit, "net", folder=tmp_path).latency
+    assert asked == list(range(held))
+    assert (found.baseline_p10_ms, found.noisy) == (taken, noisy)

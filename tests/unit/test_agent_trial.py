@@ -91,7 +91,7 @@ def test_a_trial_tells_energy_with_its_source(bench: Bench, tmp_path: Path) -> N
 
 def test_the_samples_tell_that_the_host_was_slow(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A latency that is noisy beside the host's earlier sittings is so in the file of its samples as well."""
-    monkeypatch.setattr("agent.steps.against_the_past", lambda latency, *about: replace(latency, noisy=True))
+    monkeypatch.setattr("agent.measure.pace.against_the_past", lambda latency, *_, **__: replace(latency, noisy=True))
     result = _run(bench, tmp_path, conv1=0.5)
     assert isinstance(result, Trial)
     assert result.measurement.worst.noisy
