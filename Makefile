@@ -12,7 +12,7 @@ SUITE := $(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reor
 # Tests and trials run side by side: one thread each, or they fight over the cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo check test test-all bench-fidelity bench-objective bench-hub bench-overhead bench-trials format clean
+.PHONY: help demo check test test-all test-live bench-fidelity bench-objective bench-hub bench-overhead bench-trials format clean
 help:                ## tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | column -t -s "$$(printf '\t')"
 
@@ -31,6 +31,9 @@ test: $(VENV)/.dev $(OLDER)/.ready   ## all tests but the long ones
 
 test-all: $(VENV)/.dev $(OLDER)/.ready  ## all tests, the long ones too
 	$(SUITE) -m "not bench"
+
+test-live: $(VENV)/.dev  ## our search beside wandb.ai or a W&B Server: WANDB_API_KEY and, for a server, WANDB_BASE_URL
+	PRUNEFLEET_LIVE=1 $(PYTEST) tests/wire/test_scheduler_wire.py
 
 bench-fidelity: $(VENV)/.dev  ## whether a latency can be trusted on this host; writes docs/results/fidelity.*
 	$(PYTEST) -m bench -s tests/bench/test_fidelity_bench.py

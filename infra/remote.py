@@ -15,6 +15,7 @@ from objective.errors import BadInput
 
 OPEN = frozenset({"PENDING", "RUNNING", "PAUSED"})
 LIVE = frozenset({"pending", "running", "preempting", "preempted"})
+AWAY = (CommError, OSError, ValueError)  # what reading raises where the server does not answer, or has no such thing
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,16 @@ def download(artifact: str, folder: Path) -> Path:
     """Put the files of an artifact (entity/project/name:version) into `folder`."""
     with contextlib.redirect_stdout(io.StringIO()):
         return Path(wandb.Api(timeout=30).artifact(artifact).download(root=str(folder)))
+
+
+def newest_artifact(entity: str, project: str, kind: str, prefix: str) -> str | None:
+    """The newest artifact of a project whose type is `kind` and whose name begins with `prefix`: name:version."""
+    found = wandb.Api(timeout=30).artifact_collections(f"{entity}/{project}", kind)
+    latest = [
+        next(iter(collection.artifacts()), None) for collection in found if str(collection.name).startswith(prefix)
+    ]
+    newest = max((each for each in latest if each is not None), key=lambda each: str(each.created_at), default=None)
+    return None if newest is None else str(newest.name)
 
 
 def read_sweep(path: str) -> SweepView:

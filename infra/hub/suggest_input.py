@@ -53,13 +53,24 @@ class Artifacts(Protocol):
 
 
 def stored_trial(run: RunRow, sweep: SweepRow, space: ParameterSpace) -> StoredTrial:
-    """A run of a sweep as a controller sees it, in the vocabulary of a run's summary."""
-    metric = sweep.config.get("metric") or {}
-    summary = run.summary
+    """A run of a sweep as a controller sees it."""
+    return trial_of(run.name, run.state.value, run.config, run.summary, sweep.config, space)
+
+
+def trial_of(
+    name: str,
+    state: str,
+    config: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    sweep: Mapping[str, Any],
+    space: ParameterSpace,
+) -> StoredTrial:
+    """A run as a controller sees it, in the vocabulary of a run's summary; `sweep` is its sweep's file."""
+    metric = sweep.get("metric") or {}
     return StoredTrial(
-        name=run.name,
-        params=space.read(run.config),
-        state=run.state.value,
+        name=name,
+        params=space.read(config),
+        state=state,
         value=metric_value(summary, str(metric.get("name", "")), metric.get("goal") == "maximize"),
         drop=summary.get("metric_drop"),
         latency_ratio=summary.get("latency_ratio"),
@@ -80,8 +91,8 @@ def profile_of(hub: Hub, sweep: SweepRow) -> Mapping[str, Any] | None:
     `latest` stands for the newest profile of the project. Raises `Missing` when there is no such artifact, `BadInput`
     when it holds no JSON.
     """
-    name = _constant(sweep.config.get("parameters"), "profile")
-    if not isinstance(name, str) or not name:
+    name = profile_name(sweep.config)
+    if name is None:
         return None
     name = _newest(hub, sweep) if name == "latest" else name.rpartition("/")[2]
     text = hub.artifacts.artifact_file(sweep.entity, sweep.project, name, PROFILE_FILE)
@@ -90,6 +101,12 @@ def profile_of(hub: Hub, sweep: SweepRow) -> Mapping[str, Any] | None:
     except ValueError as error:
         raise BadInput(name, str(error), "make the profile anew with `prunefleet plan`") from None
     return document if isinstance(document, Mapping) else None
+
+
+def profile_name(config: Mapping[str, Any]) -> str | None:
+    """The profile that a sweep's file names; None where it names none."""
+    name = _constant(config.get("parameters"), "profile")
+    return name if isinstance(name, str) and name else None
 
 
 def _newest(hub: Hub, sweep: SweepRow) -> str:
