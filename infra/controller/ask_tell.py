@@ -9,6 +9,7 @@ from typing import Any
 from infra.controller.base import StoredTrial, Suggestion, SweepSpec, suggest_many
 from infra.controller.engines import controller
 from infra.controller.pruning import Recommendation, recommend
+from infra.controller.threads import one_thread
 from objective.errors import BadInput
 from objective.profile import Profile
 from objective.score import values
@@ -80,7 +81,8 @@ class AskTell:
 
     def recommend(self) -> Recommendation | None:
         """See `infra.controller.pruning.recommend`."""
-        return recommend(self.sweep, self._profile, self._goal, self.trials, self.sweep.seed(len(self._trials)))
+        with one_thread():
+            return recommend(self.sweep, self._profile, self._goal, self.trials, self.sweep.seed(len(self._trials)))
 
     def _score(self, trial: StoredTrial) -> float | None:
         if trial.outcome != "scored" or trial.metric is None or trial.drop is None or trial.latency_ratio is None:

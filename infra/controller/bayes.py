@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from infra.controller import generic, pruning
 from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec
+from infra.controller.threads import one_thread
 
 
 class BayesSearch:
@@ -15,9 +16,10 @@ class BayesSearch:
         """See `Controller.suggest`; exhausted when a finite grid is used up."""
         if not sweep.space.free:
             return _only(sweep, trials)
-        if sweep.profile is not None and sweep.goal is not None and "ratio" in sweep.parameters:
-            return pruning.suggest(sweep, sweep.profile, sweep.goal, trials, seed)
-        return generic.suggest(sweep, trials, seed)
+        with one_thread():
+            if sweep.profile is not None and sweep.goal is not None and "ratio" in sweep.parameters:
+                return pruning.suggest(sweep, sweep.profile, sweep.goal, trials, seed)
+            return generic.suggest(sweep, trials, seed)
 
 
 def _only(sweep: SweepSpec, trials: Sequence[StoredTrial]) -> Suggestion | Exhausted:

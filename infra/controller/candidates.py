@@ -1,7 +1,7 @@
 """The best point of a finite grid under a score that is cheap to ask in batches.
 
 A point is a row of level numbers, one per axis. Small grids are asked as a whole; larger ones by an evolutionary search
-from good starts and a polish that tries every single step and many double steps from the best few.
+from good starts and a polish that tries single steps and many double steps from the best few.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 WHOLE = 3000  # a grid of at most so many points is asked as a whole
 POPULATION, PARENTS, GENERATIONS = 96, 24, 14
 POLISHED, POLISH_STEPS, DOUBLE_STEPS = 3, 24, 96
+NEAR = 3  # levels: how far a step of the polish goes after the first, which goes anywhere
 
 
 @dataclass(frozen=True)
@@ -103,19 +104,23 @@ def _children(parents: Ints, grid: Grid, rng: np.random.Generator) -> Ints:
 
 def _polish(score: Callable[[Ints], Floats], grid: Grid, point: Ints, rng: np.random.Generator) -> Best | None:
     best: Best | None = None
-    for _ in range(POLISH_STEPS):
-        step = _best(score, grid.free(np.concatenate([point[None], _neighbours(point, grid, rng)])))
+    for turn in range(POLISH_STEPS):
+        reach = NEAR if turn else int(grid.sizes.max())
+        step = _best(score, grid.free(np.concatenate([point[None], _neighbours(point, grid, rng, reach)])))
         if step is None or (best is not None and step.score <= best.score):
             break
         best, point = step, step.point
     return best
 
 
-def _neighbours(point: Ints, grid: Grid, rng: np.random.Generator) -> Ints:
-    """Every change of one axis, and random steps of two axes at once."""
-    axes = np.repeat(np.arange(len(point)), grid.sizes)
+def _neighbours(point: Ints, grid: Grid, rng: np.random.Generator, reach: int) -> Ints:
+    """Every change of one axis by up to `reach` levels, and random steps of two axes at once."""
+    levels = [
+        np.arange(max(0, at - reach), min(size, at + reach + 1)) for at, size in zip(point, grid.sizes, strict=True)
+    ]
+    axes = np.repeat(np.arange(len(point)), [len(each) for each in levels])
     single = np.repeat(point[None], len(axes), axis=0)
-    single[np.arange(len(axes)), axes] = np.concatenate([np.arange(size) for size in grid.sizes])
+    single[np.arange(len(axes)), axes] = np.concatenate(levels)
     double = np.repeat(point[None], DOUBLE_STEPS, axis=0)
     for _ in range(2):
         axis = rng.integers(0, len(point), DOUBLE_STEPS)

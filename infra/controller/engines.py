@@ -10,7 +10,7 @@ from objective.sweepfile import DEFAULT_ENGINE
 
 
 def controller(method: str, engine: str = DEFAULT_ENGINE) -> Controller:
-    """The search of that name in a sweep file, for `bayes` by that engine; the first `bayes` loads torch for seconds.
+    """The search of that name in a sweep file, for `bayes` by that engine, whose library is loaded then.
 
     Raises `BadInput` for an engine whose package is missing.
     """

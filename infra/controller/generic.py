@@ -15,8 +15,9 @@ from scipy.stats import qmc
 from infra.controller.acquisition import log_expected_improvement, normals, possible
 from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec
 from infra.controller.candidates import Best, Floats, Grid, Ints, maximise
+from infra.controller.evidence import Form
 from infra.controller.parameters import Parameter, ParameterSpace, identity
-from infra.controller.surrogate import Form, Surrogate, fit
+from infra.controller.surrogate import Surrogate, fit
 
 LEVELS = 64  # of a continuous parameter
 FEWEST, MOST = 4, 10  # points before the first model: one more than half the parameters, within these bounds

@@ -13,7 +13,8 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import nnls
 
-from infra.controller.surrogate import Floats, Form, Surrogate, fit
+from infra.controller.evidence import Floats, Form
+from infra.controller.surrogate import Surrogate, fit
 from objective.profile import Curve, Profile
 
 DROP_NOISE = 0.003  # expected repeatability of a metric, as a fraction

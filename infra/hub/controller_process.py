@@ -1,6 +1,6 @@
 """The controller as a child process: started when first asked, restarted with back-off when it dies.
 
-Speaks the JSON lines of `python -m infra.controller`, so that neither torch nor a long think is ever in the hub itself.
+Speaks the JSON lines of `python -m infra.controller`, so that neither its libraries nor its thinking are in the hub itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import infra
 
 COMMAND = (sys.executable, "-P", "-W", "ignore", "-m", "infra.controller")  # -P: a file beside the hub shadows nothing
-ANSWER_S = 180.0  # a child that takes longer is stuck; the first answer includes loading torch
+ANSWER_S = 180.0  # a child that takes longer is stuck
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 NICE = 5  # how far the child stands back behind the hub; further, and busy trials on the same machine would starve it
 STOP_S = 1.0  # how long each tier of ending the child may take

@@ -17,10 +17,11 @@ from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec
 from infra.controller.bayes import BayesSearch
 from infra.controller.candidates import WHOLE, Grid, maximise
 from infra.controller.channels import ChannelGrid, read
+from infra.controller.evidence import Form
 from infra.controller.models import Drop, Latency, Sensitivity
 from infra.controller.pruning import Search
 from infra.controller.random import RandomSearch
-from infra.controller.surrogate import Form, fit
+from infra.controller.surrogate import fit
 from objective.errors import BadInput
 from objective.goal import Goal
 from objective.score import bound, hopeless
@@ -445,7 +446,7 @@ def _bowl(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_hyperparameters_of_many_answers_come_from_a_sample_that_stays() -> None:
     """With many answers the fit is that of a sample, another answer seldom changes it, and all answers are known."""
     points, values = _bowl(3 * surrogate.MOST_FITTED, 0)
-    form = surrogate.Form(smooth=((0, 1, 2),))
+    form = Form(smooth=((0, 1, 2),))
     surrogate._fitted.cache_clear()
     model = surrogate.fit(points, values, form)
     for count in range(len(points) - 5, len(points)):
@@ -463,6 +464,6 @@ def test_of_very_many_answers_the_best_is_always_known() -> None:
     points, values = _bowl(2 * surrogate.MOST_TOLD, 2)
     place = int(values.argmin())
     values[place] = -1.0
-    model = surrogate.fit(points, values, surrogate.Form(smooth=((0, 1, 2),)))
+    model = surrogate.fit(points, values, Form(smooth=((0, 1, 2),)))
     mean, _ = model.predict(points[place][None])
     assert mean[0] < np.median(values) - 0.1
