@@ -1,6 +1,6 @@
 """The controller as a child process: started when first asked, restarted with back-off when it dies.
 
-Speaks the JSON lines of `python -m infra.controller`, so that neither its libraries nor its thinking are in the hub itself.
+Speaks the JSON lines of `python -m infra.controller`: neither its libraries nor its thinking are in the hub itself.
 """
 
 from __future__ import annotations
