@@ -12,7 +12,7 @@ SUITE := $(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reor
 # Tests and trials run side by side: one thread each, or they fight over the cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo check test test-all test-live bench-fidelity bench-objective bench-hub bench-overhead bench-trials format clean
+.PHONY: help demo check test test-all test-live bench-fidelity bench-objective bench-hub bench-overhead bench-trials bench-search format clean
 help:                ## tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | column -t -s "$$(printf '\t')"
 
@@ -49,6 +49,9 @@ bench-overhead: $(VENV)/.dev  ## what trials of the demo cost besides training, 
 
 bench-trials: $(VENV)/.dev  ## trials pruned evenly and by sensitivity, for hours; can be resumed; writes docs/results/trials.*
 	$(PYTEST) -m bench -s -p no:randomly tests/bench/test_trials_bench.py
+
+bench-search: $(VENV)/.dev  ## the search beside others on synthetic problems, two hours; can be resumed; SEARCHBENCH: their folder
+	$(PYTEST) -m bench -s -p no:randomly tests/bench/test_search_bench.py
 
 format: $(VENV)/.dev ## put the code in its usual form
 	$(BIN)/ruff check --fix .

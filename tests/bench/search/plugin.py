@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from agent.plan import Effort, points
@@ -93,6 +94,17 @@ class PruneFleet:
             latencies=tuple((kept, each) for (_, kept), each in zip(wanted, ratio, strict=True)),
         )
         return replace(profile, warm=warm_points(profile, self._goal))
+
+
+class Shuffled(PruneFleet):
+    """The same, told each group's one-shot curve for another group's: curves that mislead must not hurt for long."""
+
+    def __init__(
+        self, space: Sequence[Mapping[str, Any]], objective: Mapping[str, Any], info: Mapping[str, Any], seed: int
+    ) -> None:
+        order = np.random.default_rng(seed).permutation(len(space))
+        curves = [info["sens_drop"][place] for place in order]
+        super().__init__(space, objective, {**info, "sens_drop": curves}, seed)
 
 
 def _ratios(groups: Sequence[GroupSpec], kept: Mapping[str, int]) -> dict[str, float]:
