@@ -31,14 +31,10 @@ class Hyperband:
     strict: bool = False
 
     @classmethod
-    def from_config(cls, block: object) -> Self:
+    def from_config(cls, block: Mapping[str, Any]) -> Self:
         """The rule in a sweep's `early_terminate` block. Raises `BadInput` naming the setting that cannot be right."""
-        if not isinstance(block, Mapping):
-            raise BadInput("early_terminate", block, "give a mapping such as {type: hyperband, min_iter: 3}")
-        if block.get("type") != "hyperband":
-            raise BadInput("early_terminate.type", block.get("type"), "give hyperband")
-        whole = {name: _whole(block, name) for name in ("min_iter", "max_iter", "s")}
-        rule = cls(**whole, eta=_eta(block.get("eta", 3)), strict=_strict(block.get("strict", False)))
+        numbers = {name: whole(block, name) for name in ("min_iter", "max_iter", "s")}
+        rule = cls(**numbers, eta=_eta(block.get("eta", 3)), strict=_strict(block.get("strict", False)))
         rule._check()
         return rule
 
@@ -57,6 +53,24 @@ class Hyperband:
             found = [int((self.min_iter or 1) * power) for power in powers]
         return sorted({bracket for bracket in found if 1 <= bracket <= longest})
 
+    def to_stop(self, runs: Sequence[Judged], *, maximise: bool) -> list[Stop]:
+        """The running runs that it gives up on, in the order of `runs`; a value that is not finite is the worst."""
+        sign = -1.0 if maximise else 1.0
+        brackets = self.brackets(max((len(run.history) for run in runs), default=0))
+        costs = {bracket: _costs_at(bracket, runs, sign) for bracket in brackets}
+        # A run that is alone at a bracket says nothing there; a fast one may be there before the others are looked at.
+        thresholds = {bracket: _threshold(found, self) for bracket, found in costs.items() if len(found) > 1}
+        found = [_judge(run, self, thresholds, sign) for run in runs if run.running]
+        return [stop for stop in found if stop is not None]
+
+    @property
+    def ignored(self) -> list[str]:
+        """What is left out beside other settings, a line each."""
+        if self.min_iter is None or self.max_iter is None:
+            return []
+        left, why = ("min_iter", "max_iter and s") if self.by_max_iter else ("max_iter", "min_iter without s")
+        return [f"early_terminate.{left}: left out beside {why}"]
+
     def _check(self) -> None:
         if self.max_iter is None and self.min_iter is None:
             raise BadInput("early_terminate.min_iter", None, "give min_iter, or max_iter and s")
@@ -68,11 +82,12 @@ class Hyperband:
 
 @dataclass(frozen=True)
 class Judged:
-    """A run as it is judged: every value of the metric it has logged, in order, and whether it may be stopped."""
+    """A run as it is judged: every value of the metric it has logged, in order; may it be stopped, has it finished?"""
 
     name: str
     history: Sequence[float]
     running: bool
+    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,17 +104,6 @@ class Stop:
             f"early_terminate: {self.value:.6g} after {self.bracket} values, "
             f"where the best part went on at {self.threshold:.6g}"
         )
-
-
-def to_stop(rule: Hyperband, runs: Sequence[Judged], *, maximise: bool) -> list[Stop]:
-    """The running runs that `rule` gives up on, in the order of `runs`; a value that is not finite is the worst."""
-    sign = -1.0 if maximise else 1.0
-    brackets = rule.brackets(max((len(run.history) for run in runs), default=0))
-    costs = {bracket: _costs_at(bracket, runs, sign) for bracket in brackets}
-    # A run that is alone at a bracket says nothing there; a fast one may be there before the others are looked at.
-    thresholds = {bracket: _threshold(found, rule) for bracket, found in costs.items() if len(found) > 1}
-    found = [_judge(run, rule, thresholds, sign) for run in runs if run.running]
-    return [stop for stop in found if stop is not None]
 
 
 def _judge(run: Judged, rule: Hyperband, thresholds: Mapping[int, float], sign: float) -> Stop | None:
@@ -131,7 +135,8 @@ def _cost(value: float, sign: float) -> float:
     return sign * value if math.isfinite(value) else math.inf
 
 
-def _whole(block: Mapping[str, Any], name: str) -> int | None:
+def whole(block: Mapping[str, Any], name: str) -> int | None:
+    """A setting that counts; None where it is not given. Raises `BadInput`."""
     value = block.get(name)
     if value is None:
         return None

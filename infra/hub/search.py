@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.controller.stop import Hyperband, Judged, Stop, to_stop
+from infra.controller.stop import Judged, Stop
 from infra.hub import queued, store_lines, store_rows, sweep_config, sweeps
 from infra.hub.lifecycle import request_stop
 from infra.hub.limits import Limits
@@ -92,7 +92,7 @@ class Search:
         found = [(sweep, self._judge(connection, sweep, rule)) for sweep, rule in rules.values()]
         return [(sweep, stops) for sweep, stops in found if stops]
 
-    def _judge(self, connection: Connection, sweep: SweepRow, rule: Hyperband) -> list[Stop]:
+    def _judge(self, connection: Connection, sweep: SweepRow, rule: sweep_config.StopRule) -> list[Stop]:
         metric = sweep.config["metric"]
         name, seen = self._seen.get(sweep.id, ("", {}))
         if name != metric["name"]:
@@ -102,8 +102,9 @@ class Search:
         for run_id, run_name, state, told in store_rows.sweep_starts(connection, sweep.id):
             known = seen.setdefault(run_id, _Seen())
             _read_on(connection, run_id, metric["name"], known, live=state in LIVE_STATES)
-            judged.append(Judged(run_name, known.values, running=state is RunState.RUNNING and not told))
-        return to_stop(rule, judged, maximise=metric.get("goal") == "maximize")
+            running, finished = state is RunState.RUNNING and not told, state is RunState.FINISHED
+            judged.append(Judged(run_name, known.values, running=running, finished=finished))
+        return rule.to_stop(judged, maximise=metric.get("goal") == "maximize")
 
     def _stop(self, connection: Connection, found: list[tuple[SweepRow, list[Stop]]]) -> None:
         now = self._clock()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import yaml
 
+from infra.controller import optimistic, stop
 from infra.controller.base import SweepSpec, run_cap
-from infra.controller.stop import KEYS, Hyperband
 from infra.hub.errors import Invalid
 from objective.errors import BadInput
 
@@ -48,14 +48,39 @@ def is_full(config: Mapping[str, Any], count: int) -> bool:
     return cap is not None and count >= int(cap)
 
 
-def stop_rule(config: Mapping[str, Any]) -> Hyperband | None:
+class StopRule(Protocol):
+    """Decides which runs of a sweep to give up on."""
+
+    @property
+    def ignored(self) -> list[str]:
+        """What is left out beside other settings, a line each."""
+        ...
+
+    def to_stop(self, runs: Sequence[stop.Judged], *, maximise: bool) -> list[stop.Stop]:
+        """The running runs to stop."""
+        ...
+
+
+RULES: dict[str, Callable[[Mapping[str, Any]], StopRule]] = {
+    "hyperband": stop.Hyperband.from_config,
+    "optimistic": optimistic.Optimistic.from_config,
+}
+KEYS = {"hyperband": stop.KEYS, "optimistic": optimistic.KEYS}
+
+
+def stop_rule(config: Mapping[str, Any]) -> StopRule | None:
     """By what the hub stops runs early; None where it does not, or where the sweep's own controller does.
 
     Raises `BadInput`.
     """
     if config.get("early_terminate") is None or is_local(config) or is_scheduled(config):
         return None
-    return Hyperband.from_config(config["early_terminate"])
+    block = config["early_terminate"]
+    if not isinstance(block, Mapping):
+        raise BadInput("early_terminate", block, "give a mapping such as {type: hyperband, min_iter: 3}")
+    if block.get("type") not in RULES:
+        raise BadInput("early_terminate.type", block.get("type"), f"give {' or '.join(RULES)}")
+    return RULES[block["type"]](block)
 
 
 def check(config_yaml: str) -> dict[str, Any]:
@@ -85,11 +110,9 @@ def warnings(config: Mapping[str, Any]) -> list[str]:
     rule = stop_rule(config)
     if rule is None:
         return ["early_terminate: left to the sweep's own controller; this server stops no run of it"]
-    ignored = [f"early_terminate.{key}: not a setting of hyperband; left out" for key in early if key not in KEYS]
-    if rule.min_iter is not None and rule.max_iter is not None:
-        left, why = ("min_iter", "max_iter and s") if rule.by_max_iter else ("max_iter", "min_iter without s")
-        ignored.append(f"early_terminate.{left}: left out beside {why}")
-    return ignored
+    kind = early["type"]
+    unknown = [f"early_terminate.{key}: not a setting of {kind}; left out" for key in early if key not in KEYS[kind]]
+    return [*unknown, *rule.ignored]
 
 
 def _check_who(config: Mapping[str, Any]) -> None:

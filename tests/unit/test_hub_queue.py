@@ -380,7 +380,7 @@ def test_a_look_that_fails_is_told_once(
     names = race(hub, sweep, {"good": [1.0, 0.5], "bad": [2.0, 2.0]})
     caplog.set_level("WARNING", "infra.hub.search")  # whatever a library has made of logging in this process
     with monkeypatch.context() as broken:
-        broken.setattr("infra.hub.search.to_stop", lambda *_args, **_more: 1 / 0)
+        broken.setattr("infra.controller.stop.Hyperband.to_stop", lambda *_args, **_more: 1 / 0)
         hub.search.watch()
         hub.search.watch()
     assert [record.message for record in caplog.records] == [
