@@ -13,6 +13,7 @@ from support_dashboard import GENERIC_YAML, SWEEP_YAML, trial_row
 from support_wait import wait_for
 
 from infra.controller.base import Suggestion
+from infra.hub.advice import Advice
 from infra.hub.artifact_log import NewArtifact
 from infra.hub.file_rows import FileOwner
 from infra.hub.rows import RunRow, SweepRow, SweepState, UserRow
@@ -34,12 +35,17 @@ class Script:
 
     def __init__(self) -> None:
         self.ready: deque[Suggestion] = deque()
+        self.advised = Advice()
+        self.said = 0
 
     def take(self, sweep_id: int) -> Suggestion | None:
         return self.ready.popleft() if self.ready else None
 
     def poke(self, sweep_id: int) -> None:
         pass
+
+    def advice(self, sweep_id: int) -> Advice:
+        return self.advised
 
 
 class Scene:

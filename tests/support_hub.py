@@ -22,6 +22,7 @@ from support_wait import wait_for
 
 from infra.cli import main
 from infra.controller.base import Exhausted, Suggestion
+from infra.hub.advice import Advice
 from infra.hub.lifecycle import Timing
 from infra.hub.rows import SweepRow, UserRow
 from infra.hub.service import Hub
@@ -249,6 +250,15 @@ class Suggestions:
     def poke(self, sweep_id: int) -> None:
         """Remember that it was asked to think again."""
         self.poked.append(sweep_id)
+
+    def advice(self, _sweep_id: int) -> Advice:
+        """Nothing."""
+        return Advice()
+
+    @property
+    def said(self) -> int:
+        """Never."""
+        return 0
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """`python -m infra.controller`: suggestions over pipes, one JSON document a line, until standard input ends.
 
 A request is `{"id", "sweep": {"name", "config", "profile"}, "trials": [...], "count"}`; its answer `{"id",
-"suggestions": [{"params", "config", "why", "repeat"}], "exhausted": reason or null, "note"}`, or `{"id", "error"}`
-when the sweep itself is at fault. A note is one line on why a suggestion is not as good as it could be. No pickle.
+"suggestions": [{"params", "config", "why", "repeat"}], "exhausted": reason or null, "recommended": {"trial",
+"expected"} or null, "note"}`, or `{"id", "error"}` when the sweep itself is at fault. A note is one line on why a
+suggestion is not as good as it could be. No pickle.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from infra.controller.engines import controller
 from infra.controller.random import RandomSearch
 from objective.errors import BadInput
 from objective.profile import Profile
+from objective.sweepfile import DEFAULT_ENGINE
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,13 +47,27 @@ def _sweep(described: Mapping[str, Any]) -> tuple[SweepSpec, str | None]:
 
 def _suggest(sweep: SweepSpec, trials: Sequence[StoredTrial], count: int) -> dict[str, Any]:
     try:
-        return _document(suggest_many(controller(sweep.method, sweep.engine), sweep, trials, count))
+        found = _document(suggest_many(controller(sweep.method, sweep.engine), sweep, trials, count))
+        return {**found, "recommended": _recommended(sweep, trials)}
     except BadInput:
         raise
     except Exception as error:  # the sweep goes on where it can: a random draw is better than idle agents
         traceback.print_exc(file=sys.stderr)
         note = f"the {sweep.method} search failed ({type(error).__name__}: {error}), so this run is a random draw"
-        return {**_document(suggest_many(RandomSearch(), sweep, trials, count)), "note": " ".join(note.split())}
+        found = _document(suggest_many(RandomSearch(), sweep, trials, count))
+        return {**found, "recommended": None, "note": " ".join(note.split())}
+
+
+def _recommended(sweep: SweepSpec, trials: Sequence[StoredTrial]) -> dict[str, Any] | None:
+    """The trial that the models expect most of, where there are models and a trial that was scored."""
+    if sweep.method != "bayes" or sweep.engine != DEFAULT_ENGINE or sweep.profile is None or sweep.goal is None:
+        return None
+    from infra.controller.pruning import recommend
+    from infra.controller.threads import one_thread
+
+    with one_thread():
+        found = recommend(sweep, sweep.profile, sweep.goal, trials, sweep.seed(len(trials)))
+    return None if found is None else {"trial": found.trial, "expected": {**found.why, "score": found.score}}
 
 
 def _document(answers: Sequence[Suggestion | Exhausted]) -> dict[str, Any]:

@@ -117,12 +117,13 @@ class Pages:
 
         answered = read_on_test(runs, question(sweep))
         controls = self._controls(sweep) if answered else ()
+        advice = self._hub.advice(sweep.id)
 
         def values() -> dict[str, Any]:
-            view = sweep_view(sweep, runs, agents, controls)
+            view = sweep_view(sweep, runs, agents, controls, advice)
             return {"view": view, "charts": view.charts, "live": view.live}
 
-        return Found("sweep.html", SWEEP_PARTS, (sweep, runs, agents, controls), values)
+        return Found("sweep.html", SWEEP_PARTS, (sweep, runs, agents, controls, advice), values)
 
     def run(self, request: Request) -> Found | str:
         """One run, live."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from infra.hub.access import may, seen
+from infra.hub.advice import Advice
 from infra.hub.file_rows import ArtifactRow, FileRow
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, UserRow
 
@@ -51,7 +52,7 @@ class Hub(Protocol):
 
     @property
     def changes(self) -> int:
-        """A counter that grows with every commit."""
+        """A counter that grows whenever a page may have changed."""
         ...
 
     @property
@@ -87,6 +88,10 @@ class Hub(Protocol):
 
     def sweep_agents(self, sweep_id: int) -> Sequence[AgentRow]:
         """A sweep's agents."""
+        ...
+
+    def advice(self, sweep_id: int) -> Advice:
+        """What the sweep's search says of it."""
         ...
 
     def run(self, entity: str, project: str, name: str) -> RunRow | None:

@@ -277,6 +277,11 @@ def _said(why: object) -> list[tuple[str, object]]:
     return list(flat(why)) if isinstance(why, Mapping) else []
 
 
+def expectations(expected: Mapping[str, object]) -> str:
+    """What the models expect of a trial, in words; nothing where they said nothing."""
+    return ", ".join(_expectation(name, value) for name, value in sorted(expected.items()))
+
+
 def _expectation(name: str, value: object) -> str:
     """One part of the controller's reason; `{"expected", "lo", "hi"}` is a prediction with its interval."""
     name = name.replace("_", " ")

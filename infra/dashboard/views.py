@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.dashboard.text import number, percent, plain, points, score
-from infra.dashboard.trials import ANSWERED, Question, Trial, question, share_kept, trials, widths
+from infra.dashboard.trials import ANSWERED, Question, Trial, expectations, question, share_kept, trials, widths
 from infra.dashboard.views_answer import Line, answer
+from infra.hub.advice import Advice
 from infra.hub.rows import AgentRow, RunRow, SweepRow
 from objective.pareto import front
 
@@ -30,6 +31,7 @@ SHOWN = 300  # rows of a sweep's table
 LAST_RUNS = 3  # of an agent, that may say what its device is
 DRAWN = 1000  # points of a chart
 DEEPEST_DROP = 0.10  # where the goal has no limit: the hypervolume's reference
+NO_ADVICE = Advice()
 DROPS_SHOWN = 4.0  # else this many times the limit, so that the points near it stand apart
 
 
@@ -81,6 +83,9 @@ class SweepView:
     agents: tuple[AgentView, ...] = ()
     charts: Mapping[str, Chart] = field(default_factory=dict)
     answer: tuple[Line, ...] = ()
+    recommended: Trial | None = None
+    expected: str = ""
+    problem: str = ""
 
     @property
     def shown(self) -> tuple[Trial, ...]:
@@ -116,9 +121,13 @@ def _headline(sweep: SweepRow, asked: Question, asked_trials: Sequence[Trial]) -
 
 
 def sweep_view(
-    sweep: SweepRow, runs: Sequence[RunRow], agents: Sequence[AgentRow] = (), controls: Sequence[RunRow] = ()
+    sweep: SweepRow,
+    runs: Sequence[RunRow],
+    agents: Sequence[AgentRow] = (),
+    controls: Sequence[RunRow] = (),
+    advice: Advice = NO_ADVICE,
 ) -> SweepView:
-    """Rows of one sweep, and of the control runs at its end → its page."""
+    """Rows of one sweep, of the control runs at its end, and what its search says → its page."""
     asked = question(sweep)
     asked_trials = trials(runs, asked)
     return replace(
@@ -129,6 +138,9 @@ def sweep_view(
         agents=agent_views(agents, runs, asked_trials),
         charts=charts(asked_trials, asked),
         answer=answer(runs, controls, asked),
+        recommended=next((one for one in asked_trials if one.name == advice.trial), None),
+        expected=expectations(advice.expected),
+        problem=advice.problem or "",
     )
 
 

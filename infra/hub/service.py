@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from infra.controller.base import Exhausted, Suggestion
 from infra.hub import agents, lifecycle, projects, reaper, runs, store_lines, store_rows, sweeps
 from infra.hub.access import Access
+from infra.hub.advice import Advice
 from infra.hub.agents import Command
 from infra.hub.artifacts import Artifacts
 from infra.hub.auth import Auth
@@ -44,6 +45,15 @@ class Suggester(Protocol):
         """A run of the sweep came, ended or was not made after all: think again."""
         ...
 
+    def advice(self, sweep_id: int) -> Advice:
+        """What its search has to say of a sweep so far."""
+        ...
+
+    @property
+    def said(self) -> int:
+        """How often it had something else to say."""
+        ...
+
 
 class NoSuggester:
     """Never has a suggestion; for tools that only read."""
@@ -53,6 +63,15 @@ class NoSuggester:
 
     def poke(self, sweep_id: int) -> None:
         """Nothing."""
+
+    def advice(self, sweep_id: int) -> Advice:
+        """Nothing."""
+        return Advice()
+
+    @property
+    def said(self) -> int:
+        """Never."""
+        return 0
 
 
 class Hub:
@@ -84,8 +103,8 @@ class Hub:
 
     @property
     def changes(self) -> int:
-        """A counter that grows with every commit."""
-        return self.store.changes.value
+        """A counter that grows with every commit, and with everything new that a search has to say."""
+        return self.store.changes.value + self.suggester.said
 
     def _read(self, work: Callable[..., T], *args: Any) -> T:
         with self.store.read() as connection:
@@ -293,6 +312,10 @@ class Hub:
             self.suggester.poke(sweep_id)
         room.tell()
         return orders.command
+
+    def advice(self, sweep_id: int) -> Advice:
+        """What the sweep's search says of it: which run it expects most of, and what it lacks."""
+        return self.suggester.advice(sweep_id)
 
     def reap(self) -> int:
         """End what was not heard of for too long; the number of runs ended."""

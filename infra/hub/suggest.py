@@ -15,18 +15,19 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from infra.controller.base import Exhausted, StoredTrial, Suggestion
 from infra.controller.parameters import ParameterSpace, parse
+from infra.hub.advice import Advice
 from infra.hub.controller_process import ChildFailed, ControllerProcess
 from infra.hub.errors import HubError, Missing
 from infra.hub.rows import AgentRow, RunRow, RunState, SweepRow, SweepState
 from infra.hub.service import Hub
 from infra.hub.suggest_input import prior_trials, profile_of, stored_trial
-from infra.hub.sweep_config import searched_here
+from infra.hub.sweep_config import has_models, searched_here
 from objective.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class Shelf:
     """What lies ready for a sweep. `basis` names the answers that `ready` was made from; None asks for fresh ones.
 
     `older` was made from fewer answers and is handed out while nothing newer is there. `each_s` is how long the
-    controller took for one suggestion.
+    controller took for one suggestion. `advice` stands on the answers `advised`.
     """
 
     ready: deque[Suggestion] = field(default_factory=deque)
@@ -74,7 +75,8 @@ class Shelf:
     taken: list[tuple[float, Suggestion]] = field(default_factory=list)
     basis: frozenset[tuple[object, ...]] | None = None
     exhausted: Exhausted | None = None
-    problem: str | None = None
+    advice: Advice = Advice()
+    advised: frozenset[tuple[object, ...]] | None = None
     takes: int = 0
 
 
@@ -88,13 +90,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Situation:
-    """A sweep as one look found it."""
+    """A sweep as one look found it; `advised` says that its search may recommend a run, also when it has ended."""
 
     sweep: SweepRow
     space: ParameterSpace
     trials: Sequence[StoredTrial]
     basis: frozenset[tuple[object, ...]]
     wanted: int
+    advised: bool
 
 
 class ProcessSuggester:
@@ -114,6 +117,7 @@ class ProcessSuggester:
         self._read: dict[int, Reading] = {}
         self._poked: set[int] = set()
         self._stopping = False
+        self._said = 0
         self._numbers = itertools.count(1)
         self._thread = threading.Thread(target=self._work, name="suggester", daemon=True)
 
@@ -136,10 +140,17 @@ class ProcessSuggester:
         with self._change:
             self._poke(sweep_id)
 
-    def problem(self, sweep_id: int) -> str | None:
-        """Why there is no suggestion for a sweep, or none as good as could be: one line, None if all is well."""
+    def advice(self, sweep_id: int) -> Advice:
+        """What the search says of a sweep; thought of soon where nobody has asked since the hub was started."""
         with self._change:
-            return self._shelves.get(sweep_id, Shelf()).problem
+            if sweep_id not in self._shelves:
+                self._poke(sweep_id)
+            return self._shelves.get(sweep_id, Shelf()).advice
+
+    @property
+    def said(self) -> int:
+        """How often the advice for a sweep has changed."""
+        return self._said
 
     def start(self) -> None:
         """Begin to think."""
@@ -202,6 +213,8 @@ class ProcessSuggester:
             ahead = self._ahead(shelf, found)
             missing, takes = found.wanted - len(ahead), shelf.takes
             waiting = [suggestion for _, suggestion in shelf.taken] + ahead
+        if missing <= 0 and found.advised and shelf.advised != found.basis:
+            self._ask(found, waiting, 0)
         if missing > 0:
             count = min(missing, max(1, int(PORTION_S / max(shelf.each_s, 1e-3))))
             began = time.monotonic()
@@ -218,7 +231,8 @@ class ProcessSuggester:
         except Missing:
             self._forget(sweep_id)
             return None
-        if sweep.state not in ACTIVE or not searched_here(sweep.config):
+        active, advised = sweep.state in ACTIVE, has_models(sweep.config)
+        if not searched_here(sweep.config) or not (active or advised):
             return None
         self.process.start()
         try:
@@ -227,7 +241,8 @@ class ProcessSuggester:
             self._complain(sweep_id, str(error))
             return None
         trials = [*prior_trials(self._prior(sweep_id), sweep, space), *self._trials(sweep, space)]
-        return Situation(sweep, space, trials, _answers(trials), _wanted(self._hub.sweep_agents(sweep_id)))
+        wanted = _wanted(self._hub.sweep_agents(sweep_id)) if active else 0
+        return Situation(sweep, space, trials, _answers(trials), wanted, advised)
 
     def _trials(self, sweep: SweepRow, space: ParameterSpace) -> list[StoredTrial]:
         """The sweep's runs as trials; read anew only for those that came or changed since the last look."""
@@ -271,6 +286,10 @@ class ProcessSuggester:
         }
         answer = self.process.ask(request)
         self._complain(found.sweep.id, answer.get("error") or answer.get("note") or problem)
+        with self._change:
+            shelf = self._shelves.setdefault(found.sweep.id, Shelf())
+            shelf.advised = found.basis
+            self._say(shelf, **(answer.get("recommended") or {}))
         return answer
 
     def _read_profile(self, sweep: SweepRow) -> tuple[Mapping[str, Any] | None, str | None]:
@@ -311,9 +330,15 @@ class ProcessSuggester:
     def _complain(self, sweep_id: int, problem: str | None) -> None:
         with self._change:
             shelf = self._shelves.setdefault(sweep_id, Shelf())
-            told, shelf.problem = shelf.problem, problem
+            told = shelf.advice.problem
+            self._say(shelf, problem=problem)
         if problem is not None and problem != told:
             log.warning("sweep %s: %s", sweep_id, problem)
+
+    def _say(self, shelf: Shelf, **more: Any) -> None:
+        advice = replace(shelf.advice, **more)
+        self._said += advice != shelf.advice
+        shelf.advice = advice
 
 
 def _not_begun(found: Situation) -> Callable[[Suggestion], bool]:

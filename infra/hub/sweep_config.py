@@ -48,6 +48,13 @@ def is_full(config: Mapping[str, Any], count: int) -> bool:
     return cap is not None and count >= int(cap)
 
 
+def has_models(config: Mapping[str, Any]) -> bool:
+    """Whether the hub's own search has models of the sweep's trials, and may recommend one."""
+    parameters = config.get("parameters")
+    named = isinstance(parameters, Mapping) and "objective" in parameters and "profile" in parameters
+    return config.get("method") == "bayes" and named
+
+
 class StopRule(Protocol):
     """Decides which runs of a sweep to give up on."""
 

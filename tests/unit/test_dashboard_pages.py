@@ -12,6 +12,7 @@ from support_dashboard_hub import Scene, served
 
 from infra.dashboard import pages
 from infra.dashboard.session import COOKIE, local
+from infra.hub.advice import Advice
 from objective.devices import MeasurementRequest, queue
 
 
@@ -157,6 +158,23 @@ def test_the_answer_reaches_the_page(scene: Scene, client: httpx.Client) -> None
     for text in (client.get(scene.address(sweep)).text, twin["fragments"]["answer"]):
         assert "On test, beside what it has to beat" in text
         assert f"/local/demo/runs/{sweep.name}-dense-default" in text
+
+
+def test_what_the_search_says_stands_on_the_sweeps_page(scene: Scene, client: httpx.Client) -> None:
+    """The run that it expects most of, with what it expects, and in a line what it lacks; the twin hears of it."""
+    sweep, _ = scene.demo(3)
+    known = client.get(f"{scene.address(sweep)}/data.json").json()["token"]
+    run = scene.hub.sweep_runs(sweep.id)[1]
+    expected = {"drop": {"expected": 0.004, "lo": 0.001, "hi": 0.007}, "score": 0.5}
+    scene.script.advised, scene.script.said = Advice(run.name, expected, "profile.version: got 99; make it anew"), 1
+    try:
+        twin = client.get(f"{scene.address(sweep)}/data.json", params={"since": known}).json()
+        for text in (client.get(scene.address(sweep)).text, twin["fragments"]["head"]):
+            assert f'The search expects most of <a href="/local/demo/runs/{run.name}">' in text
+            assert "expected drop 0.40 pt (0.10 pt to 0.70 pt), score 0.5" in text
+            assert "The search: profile.version: got 99; make it anew" in text
+    finally:
+        scene.script.advised = Advice()
 
 
 def test_an_early_stop_is_told_with_its_reason(scene: Scene, client: httpx.Client) -> None:

@@ -17,6 +17,7 @@ from support_pruning import Problem, kept_of, sweep_config
 from support_wait import wait_for
 
 from infra.controller.base import Exhausted, Suggestion
+from infra.hub.advice import Advice
 from infra.hub.controller_process import ChildFailed, ControllerProcess
 from infra.hub.errors import Missing
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, RunState, SweepRow, SweepState
@@ -204,7 +205,7 @@ def test_bad_sweep_says_why(hub: ListHub, suggester: ProcessSuggester) -> None:
     parameters = {"x": {"min": 0.0, "max": 1.0}}
     bad, good = hub.add(grid_config(parameters=parameters)), hub.add(grid_config())
     suggester.poke(bad)
-    problem = wait_for(lambda: suggester.problem(bad), 60)
+    problem = wait_for(lambda: suggester.advice(bad).problem, 60)
     assert "parameters.x" in problem
     assert "method grid" in problem
     assert suggester.take(bad) is None
@@ -231,7 +232,7 @@ def test_sweeps_that_others_search_rest(hub: ListHub, suggester: ProcessSuggeste
     for sweep in others:
         suggester.poke(sweep)
     taken(suggester, hub.add(grid_config()))
-    assert not any(ready(suggester, sweep) or suggester.problem(sweep) for sweep in others)
+    assert not any(ready(suggester, sweep) or suggester.advice(sweep).problem for sweep in others)
 
 
 def test_prior_runs_are_known_and_do_not_count(hub: ListHub) -> None:
@@ -263,9 +264,44 @@ def test_profile_is_used_and_its_lack_told(hub: ListHub) -> None:
         assert kept_of(first) == profile.space.kept(profile.warm[0])
         assert first.why["kind"] == "warm"
         assert taken(thinking, without).why["kind"] == "explore"
-        assert "without a profile" in (thinking.problem(without) or "")
+        assert "without a profile" in (thinking.advice(without).problem or "")
     finally:
         thinking.stop()
+
+
+def test_the_run_that_the_models_expect_most_of_is_told(hub: ListHub) -> None:
+    """Once results are in, also for a sweep that ended before anybody asked; what was skipped is not recommended."""
+    problem = Problem.seeded(1)
+    document = problem.profile().to_json()
+    config = sweep_config()
+    config["parameters"]["profile"] = {"value": "latest"}
+    running = hub.add(config)
+    thinking = ProcessSuggester(hub, lambda _sweep: document)
+    thinking.start()
+    try:
+        assert thinking.advice(running) == Advice()
+        for number in range(3):
+            found = taken(thinking, running)
+            row = hub.begin(running, found)
+            trial = problem.trial(row.name, found.params, kept_of(found), number)
+            scored = {"score": trial.value, "metric_drop": trial.drop} if number else {}
+            hub.end(
+                running, row, latency_ratio=trial.latency_ratio, outcome="scored" if number else "skipped", **scored
+            )
+            thinking.poke(running)
+        told = wait_for(lambda: thinking.advice(running).trial and thinking.advice(running), 60)
+        assert told.trial in ("r2", "r3")
+        assert told.expected["latency_ratio"]["lo"] < told.expected["latency_ratio"]["hi"]
+    finally:
+        thinking.stop()
+    hub.sweeps[running] = replace(hub.sweeps[running], state=SweepState.FINISHED)
+    later = ProcessSuggester(hub, lambda _sweep: document)
+    later.start()
+    try:
+        assert wait_for(lambda: later.advice(running).trial, 60) in ("r2", "r3")
+        assert later.take(running) is None
+    finally:
+        later.stop()
 
 
 class OneArtifact:
