@@ -29,7 +29,8 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         sweep, note = _sweep(request["sweep"])
         trials = [StoredTrial.from_json(trial) for trial in request["trials"]]
-        return {"id": request["id"], "note": note, **_suggest(sweep, trials, request["count"])}
+        found = _suggest(sweep, trials, request["count"])
+        return {**found, "id": request["id"], "note": "; ".join(filter(None, (note, found["note"]))) or None}
     except BadInput as error:
         return {"id": request["id"], "error": str(error)}
 
@@ -48,7 +49,7 @@ def _sweep(described: Mapping[str, Any]) -> tuple[SweepSpec, str | None]:
 def _suggest(sweep: SweepSpec, trials: Sequence[StoredTrial], count: int) -> dict[str, Any]:
     try:
         found = _document(suggest_many(controller(sweep.method, sweep.engine), sweep, trials, count))
-        return {**found, "recommended": _recommended(sweep, trials)}
+        return {**found, "recommended": _recommended(sweep, trials), "note": _note(sweep, trials)}
     except BadInput:
         raise
     except Exception as error:  # the sweep goes on where it can: a random draw is better than idle agents
@@ -56,6 +57,19 @@ def _suggest(sweep: SweepSpec, trials: Sequence[StoredTrial], count: int) -> dic
         note = f"the {sweep.method} search failed ({type(error).__name__}: {error}), so this run is a random draw"
         found = _document(suggest_many(RandomSearch(), sweep, trials, count))
         return {**found, "recommended": None, "note": " ".join(note.split())}
+
+
+def _note(sweep: SweepSpec, trials: Sequence[StoredTrial]) -> str | None:
+    """What of the sweep is not made use of, in one line."""
+    if sweep.method != "bayes":
+        return None
+    if sweep.profile is not None and "ratio" not in sweep.parameters:
+        return "parameters: no block is called ratio; the search goes on without the profile, on the metric alone"
+    lost = [trial for trial in trials if trial.answered and trial.unread]
+    if not lost:
+        return None
+    fields, others = ", ".join(lost[-1].unread), f" and {len(lost) - 1} others" if len(lost) > 1 else ""
+    return f"run {lost[-1].name}{others}: no finite number is its {fields}; the search learns nothing from that"
 
 
 def _recommended(sweep: SweepSpec, trials: Sequence[StoredTrial]) -> dict[str, Any] | None:

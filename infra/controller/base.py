@@ -38,7 +38,8 @@ class StoredTrial:
     `params` holds the free parameters by leaf name (`ratio.stem`), `value` the sweep's metric, `drop` the loss of the
     objective's metric against the dense model (a fraction), `latency_ratio` the worst device's ratio to the dense
     model, `baseline_ms` that device's dense median in milliseconds. A number that is not finite is kept as None.
-    `prior` is a run of another sweep that this one was told of: it teaches, and does not count towards `run_cap`.
+    `unread` names those. `prior` is a run of another sweep that this one was told of: it teaches, and does not count
+    towards `run_cap`.
     """
 
     name: str
@@ -52,10 +53,16 @@ class StoredTrial:
     baseline_ms: float | None = None
     history: tuple[float, ...] = ()
     prior: bool = False
+    unread: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        unread = list(self.unread)
         for name in ("value", "drop", "latency_ratio", "metric", "baseline_ms"):
-            object.__setattr__(self, name, _finite(getattr(self, name)))
+            given = getattr(self, name)
+            number = _finite(given)
+            unread += [name] if given is not None and number is None else []
+            object.__setattr__(self, name, number)
+        object.__setattr__(self, "unread", tuple(unread))
         object.__setattr__(self, "history", tuple(self.history))
 
     @property
@@ -76,7 +83,7 @@ class StoredTrial:
 
     def to_json(self) -> dict[str, Any]:
         """The trial in plain JSON types."""
-        return {**asdict(self), "params": dict(self.params), "history": list(self.history)}
+        return {**asdict(self), "params": dict(self.params), "history": list(self.history), "unread": list(self.unread)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -223,15 +230,17 @@ def _goal(parameters: Mapping[str, Any]) -> Goal | None:
 
 
 def _check_fit(profile: Profile, goal: Goal | None, parameters: Mapping[str, Any]) -> None:
-    """Raises `BadInput` for a profile of another metric or precision than the sweep's."""
+    """Raises `BadInput` for a profile of another metric, precision, dense network or device than the sweep's."""
     measure = _block("parameters.measure", parameters.get("measure")).get("parameters")
+    measure = _block("parameters.measure", measure)
     wanted = {
-        "metric": None if goal is None else goal.metric,
-        "precision": _constant(_block("parameters.measure", measure), "precision"),
+        "metric": (None if goal is None else goal.metric, profile.metric),
+        "precision": (_constant(measure, "precision"), profile.precision),
+        "baseline_hash": (_constant(parameters, "baseline"), profile.baseline_hash),
+        "fingerprint": (_constant(measure, "device"), profile.fingerprint and profile.fingerprint.name),
     }
-    for name, value in wanted.items():
-        got = getattr(profile, name)
-        if value is not None and value != got:
+    for name, (value, got) in wanted.items():
+        if value is not None and got is not None and value != got:
             raise BadInput(f"profile.{name}", got, f"make a profile for {value} with `prunefleet plan`")
 
 

@@ -41,6 +41,9 @@ IDLE_S = 60.0  # an agent that was silent for longer asks for nothing
 ACTIVE = (SweepState.RUNNING, SweepState.PENDING)
 
 
+NOTHING = Advice()
+
+
 class Source(Protocol):
     """What the suggester reads of the hub."""
 
@@ -75,7 +78,7 @@ class Shelf:
     taken: list[tuple[float, Suggestion]] = field(default_factory=list)
     basis: frozenset[tuple[object, ...]] | None = None
     exhausted: Exhausted | None = None
-    advice: Advice = Advice()
+    advice: Advice = NOTHING
     advised: frozenset[tuple[object, ...]] | None = None
     takes: int = 0
 
