@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,16 @@ class Axis:
     kept: tuple[int, ...]
     ratios: tuple[float, ...]
 
+    @cached_property
+    def levels(self) -> dict[int, int]:
+        """The level that keeps just so many channels, where there is one."""
+        return {count: level for level, count in enumerate(self.kept)}
+
     def nearest(self, count: int) -> int:
         """The level that keeps as nearly `count` channels as may be."""
+        exact = self.levels.get(count)
+        if exact is not None:
+            return exact
         return min(range(len(self.kept)), key=lambda level: (abs(self.kept[level] - count), -level))
 
 
@@ -73,8 +82,9 @@ class ChannelGrid:
 
     def exact(self, kept: Kept) -> tuple[int, ...] | None:
         """The level numbers of the point that keeps exactly these channels, if the sweep's bounds allow it."""
-        point = self.nearest(kept)
-        return point if tuple(self.counts(point).values()) == kept else None
+        point = [axis.levels.get(count) for axis, count in zip(self.axes, kept, strict=True)]
+        found = tuple(level for level in point if level is not None)
+        return found if len(found) == len(point) else None
 
     def counts(self, point: Sequence[int]) -> dict[str, int]:
         """Kept channels by group's name."""
@@ -162,4 +172,13 @@ def _kept_by(axis: Axis, params: Mapping[str, Any]) -> int:
     if axis.leaf is None:
         return axis.spec.width
     ratio = axis.leaf.law.quantile(0.5) if axis.leaf.constant else params.get(axis.leaf.name)
-    return snap(ratio, axis.spec.width, axis.spec.step)  # type: ignore[arg-type]
+    try:
+        return _snapped(ratio, axis.spec.width, axis.spec.step)
+    except TypeError:  # no number, and nothing that could be looked up
+        return snap(ratio, axis.spec.width, axis.spec.step)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1 << 16, typed=True)
+def _snapped(ratio: Any, width: int, step: int) -> int:
+    """Remembered: thousands of trials share their groups' few levels."""
+    return snap(ratio, width, step)

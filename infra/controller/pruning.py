@@ -119,6 +119,8 @@ class Search:
         self._drop = _drop(text, facts.drop_at).believing(pending)
         self._latency = _latency(text, facts.latency_at).believing(pending)
         self._normals = normals(SAMPLES, 2, seed)
+        self._had = space.matrix([kept for kept, _ in facts.latency_at]) / space.widths
+        self._bad = space.matrix(facts.impossible) / space.widths
         # The incumbent goes by what the models expect, not by the luckiest observation.
         self._reached = self.values(space.matrix(facts.known)).mean(axis=0)
         self._best = float(self._reached.max(initial=-1.0))
@@ -209,10 +211,7 @@ class Search:
         }
 
     def _possible(self, kept: Floats) -> Floats:
-        had = [kept for kept, _ in self.facts.latency_at]
-        widths = self.space.widths
-        bad = self.space.matrix(self.facts.impossible)
-        return possible(kept / widths, self.space.matrix(had) / widths, bad / widths)
+        return possible(kept / self.space.widths, self._had, self._bad)
 
 
 def _askable(goal: Goal, baseline_ms: float | None) -> Goal:

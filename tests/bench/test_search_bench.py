@@ -4,17 +4,43 @@ About two hours on two cores; may be ended at any time and goes on where it was.
 drawn anew when there are no results yet. `SEARCH_BENCH_SHORT=1` tries the bench itself: one instance, few trials.
 """
 
+import json
 import os
 import secrets
+import statistics
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
+import support_search_scale
 from support_search import CELLS, folder, load, missing
 from support_search_report import RESULTS, keep, verdict
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(6 * 3600)]
 SHORT = bool(os.environ.get("SEARCH_BENCH_SHORT"))
 SLOWEST_S, LATENCIES = 5.0, 400
+SIZES = {(16, 500, 8): 1.0, (16, 5000, 8): 10.0, (50, 5000, 64): 10.0}
+MOST_MB = 1536
+
+
+@pytest.mark.parametrize(("size", "bar_s"), SIZES.items(), ids=["usual", "many trials", "large"])
+def test_a_suggestion_takes_seconds(size: tuple[int, int, int], bar_s: float) -> None:
+    """By itself: a median of 1 s with 500 answers; 10 s and 1.5 GB with 5,000, 64 pending and 50 groups."""
+    argv = [
+        sys.executable,
+        support_search_scale.__file__,
+        *map(str, (size[0], size[1] // (10 if SHORT else 1), size[2])),
+    ]
+    found = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+    print(found)
+    if SHORT:
+        return
+    known = load(RESULTS / "search.json")
+    known.setdefault("scale", {})[" ".join(map(str, size))] = found
+    keep(known, True)
+    assert statistics.median(found["seconds"]) <= bar_s
+    assert found["mb"] <= MOST_MB
 
 
 @pytest.mark.parametrize("name", CELLS)
