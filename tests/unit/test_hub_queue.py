@@ -1,29 +1,25 @@
 """Runs that somebody else chooses (enqueued, or a local controller's), prior runs, and runs stopped early."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support_hub import SWEEP, Clock, Suggestions, first_user, local_hub, make_agent, make_sweep
+from support_hub import SWEEP, Clock, Suggestions, local_hub, make_agent, make_sweep
+from support_runs import claimed, finish, found, start
 
 from infra.controller.base import Exhausted
 from infra.controller.parameters import parse
 from infra.hub.errors import Conflict, Invalid
-from infra.hub.rows import RunRow, RunState, SweepRow, SweepState
-from infra.hub.runs import RunChange, StreamPost
-from infra.hub.search import metric_in
+from infra.hub.rows import RunState, SweepRow, SweepState
+from infra.hub.runs import StreamPost
 from infra.hub.service import Hub
-from infra.hub.store_lines import Stream
 from infra.hub.suggest_input import prior_trials
-from infra.hub.sweep_config import warnings
 from infra.hub.sweeps import SweepChange
 
 QUEUE = "method: custom\nparameters: {}\n"
 LOCAL = SWEEP + "controller: {type: local}\n"
 SCHEDULED = SWEEP + "scheduler: {engine: optuna}\n"
-EARLY = SWEEP + "early_terminate: {type: hyperband, min_iter: 2}\n"
 EXIT = {"type": "exit"}
 
 
@@ -36,32 +32,6 @@ def clock() -> Clock:
 def hub(tmp_path: Path, clock: Clock) -> Iterator[Hub]:
     with local_hub(tmp_path, clock) as hub:
         yield hub
-
-
-def start(hub: Hub, name: str, **more: Any) -> RunRow:
-    return hub.begin_run(first_user(hub), RunChange(project="demo", name=name, host="h", **more))[0]
-
-
-def finish(hub: Hub, name: str, exit_code: int = 0) -> RunRow:
-    return hub.stream("local", "demo", name, StreamPost(complete=True, exit_code=exit_code))
-
-
-def log(hub: Hub, name: str, values: Sequence[object], offset: int = 0) -> RunRow:
-    lines = [json.dumps({"loss": value, "_step": offset + step}) for step, value in enumerate(values)]
-    return hub.stream("local", "demo", name, StreamPost({Stream.HISTORY: (offset, lines)}))
-
-
-def found(hub: Hub, name: str) -> RunRow:
-    run = hub.run("local", "demo", name)
-    assert run is not None
-    return run
-
-
-def claimed(hub: Hub, agent: int, listed: Sequence[str] = ()) -> str:
-    command = hub.heartbeat(agent, set(listed))
-    assert command is not None
-    assert command["type"] == "run"
-    return str(command["run_id"])
 
 
 def state(hub: Hub, sweep: SweepRow) -> SweepState:
@@ -310,149 +280,3 @@ def test_prior_runs_teach_and_do_not_count(hub: Hub) -> None:
 
 
 # Early termination
-
-
-def race(hub: Hub, sweep: SweepRow, values: dict[str, Sequence[object]]) -> dict[str, str]:
-    """One agent and one run for each, started, with these values logged; the runs' names."""
-    names = {}
-    for key, logged in values.items():
-        names[key] = claimed(hub, make_agent(hub, sweep))
-        start(hub, names[key])
-        log(hub, names[key], logged)
-    return names
-
-
-def test_a_bad_run_is_asked_to_stop_and_a_good_one_is_not(hub: Hub, clock: Clock) -> None:
-    """file_stream says so at once, the agent is told after the grace; the run is killed and its history kept."""
-    sweep = make_sweep(hub, EARLY)
-    names = race(hub, sweep, {"good": [1.0, 0.5], "bad": [2.0, "NaN"], "young": [9.0]})
-    (stop,) = hub.search.stop_early()
-    assert (stop.name, stop.bracket) == (names["bad"], 2)
-    assert log(hub, names["bad"], [1.0], 2).stop_requested_at is not None
-    assert log(hub, names["good"], [1.0], 2).stop_requested_at is None
-    assert hub.search.stop_early() == [], "asked once"
-    agent = hub.sweep_agents(sweep.id)[1]
-    assert hub.heartbeat(agent.id, {names["bad"]}) is None
-    clock.pass_by(hub.timing.stop_grace)
-    assert hub.heartbeat(agent.id, {names["bad"]}) == {"type": "stop", "run_id": names["bad"]}
-    ended = finish(hub, names["bad"], exit_code=255)
-    assert (ended.state, ended.history_lines) == (RunState.KILLED, 3)
-    assert str(ended.stop_reason).startswith("early_terminate: 2 after 2 values")
-
-
-def test_a_run_that_stops_cleanly_is_finished(hub: Hub) -> None:
-    """Who heeds the request and ends with exit code 0 has finished."""
-    sweep = make_sweep(hub, EARLY)
-    names = race(hub, sweep, {"good": [1.0, 0.5], "bad": [2.0, 2.0]})
-    assert len(hub.search.stop_early()) == 1
-    assert finish(hub, names["bad"]).state is RunState.FINISHED
-
-
-def test_what_has_ended_still_sets_the_bar(hub: Hub) -> None:
-    """A later run is judged by the earlier ones, also after the hub was started again."""
-    sweep = make_sweep(hub, EARLY)
-    names = race(hub, sweep, {"good": [1.0, 0.5, 0.4]})
-    finish(hub, names["good"])
-    assert hub.search.stop_early() == []
-    names |= race(hub, sweep, {"bad": [2.0]})
-    assert hub.search.stop_early() == []
-    log(hub, names["bad"], [2.0], 1)
-    assert [stop.name for stop in Hub(hub.store, clock=hub.clock).search.stop_early()] == [names["bad"]]
-
-
-@pytest.mark.parametrize("text", [SWEEP, EARLY + "controller: {type: local}\n", EARLY + "scheduler: {engine: wandb}\n"])
-def test_only_what_the_hub_was_asked_to_stop_is_stopped(hub: Hub, text: str) -> None:
-    """Without early_terminate, or where the sweep's own controller sees to it, the hub stops nothing."""
-    sweep = make_sweep(hub, text)
-    for value in (1.0, 2.0):
-        name = hub.search.enqueue(sweep.id, {"lr": value}).name
-        assert claimed(hub, make_agent(hub, sweep)) == name
-        start(hub, name)
-        log(hub, name, [value] * 3)
-    assert hub.search.stop_early() == []
-
-
-def test_a_look_that_fails_is_told_once(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The watch goes on after any failure, and does not fill the log with it."""
-    sweep = make_sweep(hub, EARLY)
-    names = race(hub, sweep, {"good": [1.0, 0.5], "bad": [2.0, 2.0]})
-    caplog.set_level("WARNING", "infra.hub.search")  # whatever a library has made of logging in this process
-    with monkeypatch.context() as broken:
-        broken.setattr("infra.controller.stop.Hyperband.to_stop", lambda *_args, **_more: 1 / 0)
-        hub.search.watch()
-        hub.search.watch()
-    assert [record.message for record in caplog.records] == [
-        "early termination did not look: ZeroDivisionError: division by zero"
-    ]
-    hub.search.watch()
-    assert found(hub, names["bad"]).stop_requested_at is not None
-
-
-@pytest.mark.parametrize(
-    ("row", "value"),
-    [
-        ({"val": {"loss": 2}}, 2.0),
-        ({"val.loss": 3.5}, 3.5),
-        ({"val.loss": "Infinity"}, float("inf")),
-        ({"val": 3}, None),
-        ({"val.loss": True}, None),
-        ({"val.loss": "low"}, None),
-        ({}, None),
-    ],
-)
-def test_a_metric_is_found_plain_or_nested(row: dict[str, Any], value: float | None) -> None:
-    """A name with dots is a key as it is, or a path; what is no number is not the metric."""
-    assert metric_in(row, "val.loss") == value
-
-
-def test_a_metric_that_json_escapes_is_found(hub: Hub) -> None:
-    """Whatever the metric is called, its rows are read."""
-    sweep = make_sweep(hub, EARLY.replace("name: loss", 'name: "Verlust \u00fc"'))
-    for value in (1.0, 2.0):
-        name = claimed(hub, make_agent(hub, sweep))
-        start(hub, name)
-        lines = [json.dumps({"Verlust \u00fc": value})] * 2
-        hub.stream("local", "demo", name, StreamPost({Stream.HISTORY: (0, lines)}))
-    assert len(hub.search.stop_early()) == 1
-
-
-def test_a_run_started_again_is_free(hub: Hub) -> None:
-    """A run that its user starts again after it was stopped has no stop request and no reason left."""
-    sweep = make_sweep(hub, EARLY)
-    names = race(hub, sweep, {"good": [1.0, 0.5], "bad": [2.0, 2.0]})
-    hub.search.stop_early()
-    finish(hub, names["bad"], exit_code=1)
-    again = start(hub, names["bad"])
-    assert (again.state, again.stop_requested_at, again.stop_reason) == (RunState.RUNNING, None, None)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (SWEEP + "early_terminate: {type: envelope}", "early_terminate.type: got 'envelope'"),
-        (SWEEP + "early_terminate: {type: hyperband}", "early_terminate.min_iter: got None"),
-        ("method: random\nparameters: {a: {value: 1}}\nearly_terminate: {type: hyperband, min_iter: 1}", "metric.name"),
-        (QUEUE + "metric: {name: a, goal: up}\nearly_terminate: {type: hyperband, min_iter: 1}", "metric.goal: got"),
-    ],
-)
-def test_early_terminate_that_cannot_be_is_refused(hub: Hub, text: str, message: str) -> None:
-    """The sweep is not made, and the field is named."""
-    with pytest.raises(Invalid, match=message):
-        make_sweep(hub, text)
-    assert hub.sweeps("local", "demo") == []
-
-
-@pytest.mark.parametrize(
-    ("early", "expected"),
-    [
-        ({"min_iter": 3}, []),
-        ({"min_iter": 3, "max_iter": 9}, ["early_terminate.max_iter: left out beside min_iter without s"]),
-        ({"min_iter": 3, "max_iter": 9, "s": 1}, ["early_terminate.min_iter: left out beside max_iter and s"]),
-        ({"min_iter": 3, "patience": 9}, ["early_terminate.patience: not a setting of hyperband; left out"]),
-    ],
-)
-def test_what_is_left_out_is_told(early: dict[str, Any], expected: list[str]) -> None:
-    """A setting that changes nothing is a warning when the sweep is made."""
-    assert warnings({"early_terminate": {"type": "hyperband", **early}}) == expected
