@@ -68,8 +68,8 @@ def _note(sweep: SweepSpec, trials: Sequence[StoredTrial]) -> str | None:
     lost = [trial for trial in trials if trial.answered and trial.unread]
     if not lost:
         return None
-    fields, others = ", ".join(lost[-1].unread), f" and {len(lost) - 1} others" if len(lost) > 1 else ""
-    return f"run {lost[-1].name}{others}: no finite number is its {fields}; the search learns nothing from that"
+    fields, others = ", ".join(lost[-1].unread), f" ({len(lost)} runs in all)" if len(lost) > 1 else ""
+    return f"run {lost[-1].name}: its {fields} is no finite number, so the search learns nothing from that{others}"
 
 
 def _recommended(sweep: SweepSpec, trials: Sequence[StoredTrial]) -> dict[str, Any] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -103,6 +105,12 @@ def prior(ask: Evidence, vector: Floats) -> float:
     return float(
         found + sum(torch.distributions.Normal(0.0, spread).log_prob(torch.tensor(x)).item() for x, spread in ends)
     )
+
+
+def test_the_search_does_without_torch() -> None:
+    """A hub needs a hundred megabytes for it, not half a gigabyte and seconds of loading."""
+    code = "import sys, infra.controller.bayes, infra.controller.ask_tell; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 @everything
