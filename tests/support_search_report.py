@@ -31,7 +31,7 @@ percentage points of accuracy, for `fastest` percent of the dense latency. *Reco
 search itself names, where it does; *observed* the one that measured best; *tried* the truly best one that was
 tried. A ratio is the geometric mean over instances of a search's regret over that of W&B's engine, with its
 one-sided 95 % bound; {budget} trials each. Seconds are those of a suggestion, mean and slowest, two games side by
-side.
+side and whatever else the host did beside them.
 """
 OBJECTIVES = {"A": "trade-off", "B": "most accurate", "D": "fastest"}
 
