@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -123,7 +124,7 @@ def _worked(network: str, todo: Sequence[Job]) -> Iterator[tuple[Job, dict[str, 
 def trial(network: str, job: Job) -> dict[str, Any]:
     """Prune, train and judge a candidate; metrics are fractions, seconds by stage. One that diverges has no metric."""
     torch.set_num_threads(1)
-    bench, watch, setting = bench_of(network), Watch(), SETTINGS[network]
+    bench, watch, setting, began = bench_of(network), Watch(), SETTINGS[network], time.process_time()
     task, metric = bench.task, bench.goal.metric
     candidate = Candidate(bench.space.ratios(job.kept), "f32", setting.request().candidate.epochs, job.seed)
     with watch.during("prune"):
@@ -153,6 +154,7 @@ def trial(network: str, job: Job) -> dict[str, Any]:
         "params": pruned.params,
         "macs": pruned.macs,
         "seconds": {stage: round(taken, 2) for stage, taken in watch.seconds.items()},
+        "processor_seconds": round(time.process_time() - began, 2),
         "arithmetic": how.told()["arithmetic"] if how else None,
         "baseline": bench.baseline.sha256[:12],
     }

@@ -72,7 +72,9 @@ def _about(head: Mapping[str, Any], network: str) -> str:
 def _state(rows: Rows, failed: int, wanted: int) -> str:
     left = wanted - len(rows) - failed
     seconds = [sum(row["seconds"].values()) for row in rows]
-    took = f", {np.median(seconds):.1f} s each (median; other work on the host is in it)" if rows else ""
+    worked = [row["processor_seconds"] for row in rows if "processor_seconds" in row]
+    took = f", {np.median(seconds):.1f} s each (median; waiting for other work on the host is in it)" if rows else ""
+    took += f", {np.median(worked):.1f} s of a core" if worked else ""
     where = ", ".join(sorted({f"{row['device']['cpu']} ({row['arithmetic']})" for row in rows}))
     return (
         f"**{len(rows)} of {wanted} trials** are in the table{took}"
