@@ -102,7 +102,7 @@ def _noise(rows: Rows) -> str:
         return "No candidate is trained with several seeds yet.\n"
     spread = {split: float(np.std([row[split] for row in rows])) for split in found}
     told = " and ".join(f"{sd:.2%} on {split} (of all trials {spread[split]:.2%})" for split, (sd, _) in found.items())
-    return f"Standard deviation over seeds of fine-tuning, pooled over {count} candidates: {told}.\n"
+    return f"Standard deviation over seeds of fine-tuning (candidates: {count}): {told}.\n"
 
 
 def _origins(rows: Rows, dense: Mapping[str, float]) -> str:
@@ -153,7 +153,8 @@ TAIL = """\
 | `trial` | a fine-tuning: kept channels, seed, metrics, validation before (`recalibrated`, fewer examples), seconds |
 | `latency` | ratio to the dense network with its 95 % interval, by name of candidate; all of one machine |
 
-Training may be ended at any time: a row is in the file when it is known, and another machine goes on. `-k trained` and
+Training may be ended at any time: a row is in the file when it is known, and another machine goes on. End it rather
+than pause it: paused within a batch it holds the host's lock, and measurements wait for it. `-k trained` and
 `-k measured` run one pass alone; the second wants a quiet host for some minutes. `TABLE_BENCH_ANEW=1` times everything
 on another machine and puts that in the place of what is here.
 """
