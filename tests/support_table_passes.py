@@ -1,0 +1,233 @@
+"""The passes of the bench of a table: candidates are trained and judged, then timed; each can be resumed."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+from support_table import SETTINGS, WORK, Drawn, Job, Table, bench_of, draw, jobs, name_of, profile_of, table_of
+from support_trials import SPLITS, Kept
+from support_trials_passes import processes, say
+
+from agent.bench import Bench
+from agent.cache import cache_folder, only_one
+from agent.compress.prune import Pruned, prune
+from agent.journal import Journal
+from agent.measure.benchmark import compare_many
+from agent.plan import points
+from agent.tasks.training import arithmetic, recalibrate
+from agent.watch import Watch
+from objective.errors import BadInput
+from objective.trial import Candidate, Device, TrialFailed
+
+HEAD, PROFILE, DEVICE, TRIAL, LATENCY = "head", "profile", "device", "trial", "latency"
+AGAIN = "again"
+TOGETHER = 11
+"""Networks that are new in a sitting; one of the sitting before is in it again."""
+
+
+def begin(network: str) -> dict[str, Any]:
+    """The head of a table: what is tried, and what it is compared with; drawn once, where the table has none yet."""
+    table = table_of(network)
+    with only_one(cache_folder() / WORK / f"{name_of(network)}-head.lock"):
+        if not table.rows(HEAD):
+            _begin(network, table)
+    head = table.rows(HEAD)[0]
+    own = bench_of(network).baseline.sha256
+    if own != head["baseline"]:
+        remedy = f"remove {table.path.name}, its trials are of another one, {head['baseline'][:12]}, or bring that back"
+        raise BadInput("dense network", own[:12], remedy)
+    return head
+
+
+def _begin(network: str, table: Table) -> None:
+    setting, bench = SETTINGS[network], bench_of(network)
+    profile = profile_of(network, lambda i, n, text: say(f"{network} profile {i}/{n} {text}"))
+    drawn = draw(profile, bench.space, setting.candidates, setting.drawn)
+    names, metric = list(bench.space.widths), bench.goal.metric
+    whole = _pruned(bench, bench.space.widths, 0)
+    found = {split: bench.task.evaluate(bench.baseline.network, split)[metric] for split in SPLITS}
+    request = setting.request()
+    head = {
+        "row": HEAD,
+        "network": network,
+        "task": request.task,
+        "metric": metric,
+        "epochs": request.candidate.epochs,
+        "lr": bench.lr or getattr(bench.task, "lr", None),
+        "batch": getattr(bench.task, "batch_size", None),
+        "groups": [{"name": spec.name, "width": spec.width, "step": spec.step} for spec in bench.space.groups],
+        "baseline": bench.baseline.sha256,
+        "dense": {**found, "params": whole.params, "macs": whole.macs, "seconds": bench.baseline.seconds},
+        "drawn": setting.drawn,
+        "candidates": [[origin, [kept[name] for name in names]] for origin, kept in drawn],
+    }
+    table.append({"row": PROFILE, "effort": vars(setting.effort), "profile": profile.to_json()})
+    table.append(head)
+
+
+def drawn_of(head: Mapping[str, Any]) -> list[Drawn]:
+    """The candidates that a head names."""
+    names = [group["name"] for group in head["groups"]]
+    return [(origin, dict(zip(names, kept, strict=True))) for origin, kept in head["candidates"]]
+
+
+def _pruned(bench: Bench, kept: Kept, seed: int) -> Pruned:
+    return prune(bench.baseline.network, bench.task.example_input(), bench.groups, kept, "l2", seed)
+
+
+def device_id(table: Table, device: Device) -> str:
+    """What the rows call a device, which gets a row of its own when it is met first."""
+    told = device.to_json()
+    name = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+    if name not in {row["id"] for row in table.rows(DEVICE)}:
+        table.append({"row": DEVICE, "id": name, "device": told})
+    return name
+
+
+def train(network: str, most: int | None = None) -> None:
+    """Train and judge what is not done yet, `most` of it at most; each row is in the table as soon as it is known."""
+    table, head = table_of(network), begin(network)
+    with only_one(cache_folder() / WORK / f"{name_of(network)}-trained.lock"):
+        known = {f"{row['name']} seed {row['seed']}" for row in table.rows(TRIAL)}
+        todo = [job for job in jobs(drawn_of(head), SETTINGS[network]) if job.key not in known][:most]
+        device = device_id(table, bench_of(network).device)
+        say(f"{network}: {len(todo)} to train, {len(known)} are done")
+        for job, row in _worked(network, todo):
+            table.append(row | {"device": device})
+            drop = head["dense"]["validation"] - row.get("validation", 0.0)
+            say(f"{network}: {job.key} {job.origin}, drop {drop:+.4f}, {sum(row['seconds'].values()):.1f} s")
+
+
+def _worked(network: str, todo: Sequence[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Jobs and their rows, as they end; in this very process where there is to be one."""
+    if min(processes(), len(todo)) <= 1:
+        yield from ((job, trial(network, job)) for job in todo)
+        return
+    started = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and locks that others hold
+    with ProcessPoolExecutor(min(processes(), len(todo)), mp_context=started) as pool:
+        futures = {pool.submit(trial, network, job): job for job in todo}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def trial(network: str, job: Job) -> dict[str, Any]:
+    """Prune, train and judge a candidate; metrics are fractions, seconds by stage. One that diverges has no metric."""
+    torch.set_num_threads(1)
+    bench, watch, setting, began = bench_of(network), Watch(), SETTINGS[network], time.process_time()
+    task, metric = bench.task, bench.goal.metric
+    candidate = Candidate(bench.space.ratios(job.kept), "f32", setting.request().candidate.epochs, job.seed)
+    with watch.during("prune"):
+        pruned = _pruned(bench, job.kept, job.seed)
+    found: dict[str, Any] = {}
+    try:
+        with watch.during("recalibrate"):
+            recalibrate(task, pruned.network)
+            found["recalibrated"] = task.evaluate(pruned.network, "validation", setting.effort.examples)[metric]
+        with watch.during("train"):
+            task.fit(pruned.network, bench.budget(candidate), watch.rung)
+        with watch.during("evaluate"):
+            found |= {split: task.evaluate(pruned.network, split)[metric] for split in SPLITS[:2]}
+    except TrialFailed as error:
+        if not error.failure.teaches:
+            raise
+        found["failed"] = str(error)
+    how = arithmetic(task.name)
+    return {
+        "row": TRIAL,
+        "name": job.name,
+        "origin": job.origin,
+        "kept": dict(job.kept),
+        "seed": job.seed,
+        "epochs": candidate.epochs,
+        **found,
+        "params": pruned.params,
+        "macs": pruned.macs,
+        "seconds": {stage: round(taken, 2) for stage, taken in watch.seconds.items()},
+        "processor_seconds": round(time.process_time() - began, 2),
+        "arithmetic": how.told()["arithmetic"] if how else None,
+        "baseline": bench.baseline.sha256[:12],
+    }
+
+
+def to_time(head: Mapping[str, Any], bench: Bench, network: str) -> dict[str, Kept]:
+    """What is to be timed, by name: each candidate, and each group pruned alone, as in the profile."""
+    found: dict[str, Kept] = {f"c{place:03d}": kept for place, (_, kept) in enumerate(drawn_of(head))}
+    for group, kept in points(bench.space.searched, SETTINGS[network].effort):
+        found[f"{group}={kept[group]}"] = kept
+    return found
+
+
+def measure(network: str, anew: bool = bool(os.environ.get("TABLE_BENCH_ANEW"))) -> None:
+    """Time every candidate on this host, untrained, and put that in the place of what was timed before.
+
+    Nothing is done where the table has all latencies, unless they are wanted `anew`. Sittings are kept aside until all
+    are held, so that the latencies of a table are always of one host.
+    """
+    table, head, bench = table_of(network), begin(network), bench_of(network)
+    wanted = to_time(head, bench, network)
+    have = {row["name"] for row in table.rows(LATENCY)}
+    if have >= set(wanted) and not anew:
+        say(f"{network}: all {len(wanted)} latencies are known; TABLE_BENCH_ANEW=1 measures them on this host anew")
+        return
+    device = device_id(table, bench.device)
+    aside = cache_folder() / WORK / f"{name_of(network)}-latency-{device}-{head['baseline'][:12]}.jsonl"
+    names = list(wanted)
+    parts = [names[first : first + TOGETHER] for first in range(0, len(names), TOGETHER)]
+    rows: list[dict[str, Any]] = []
+    with Journal(aside) as known:
+        for place, part in enumerate(parts):
+            key = f"sitting {place}"
+            before = parts[place - 1][:1] if place else []
+            if key not in known:
+                known.add(key, _sitting(network, {name: wanted[name] for name in [*before, *part]}, place))
+                say(f"{network}: {key} of {len(parts)} held")
+            rows += [_row(known[key], name, wanted[name], place, device) for name in part]
+            for name in before:
+                rows[names.index(name)][AGAIN] = known[key][name]["ratio"]
+    table.replace(LATENCY, rows)
+    aside.unlink()
+
+
+def _sitting(network: str, kept: Mapping[str, Kept], place: int) -> dict[str, Any]:
+    """Latencies by name of some networks, untrained, against the dense one."""
+    bench = bench_of(network)
+    with tempfile.TemporaryDirectory() as folder:
+        models = {
+            name: bench.deploy(_pruned(bench, each, 0).network, Path(folder), f"m{at}", rough=True)
+            for at, (name, each) in enumerate(kept.items())
+        }
+        sitting = compare_many(
+            models,
+            bench.dense,
+            runner=bench.runner,
+            device=bench.device,
+            time_limit_s=SETTINGS[network].sitting_s,
+            throughput_s=0.0,
+            seed=place,
+        )
+    return {name: sitting.latencies[name].to_json() for name in kept}
+
+
+def _row(found: Mapping[str, Any], name: str, kept: Kept, place: int, device: str) -> dict[str, Any]:
+    told = {key: round(found[name][key], 5) for key in ("ratio", "ratio_lo", "ratio_hi", "p50_ms", "baseline_p50_ms")}
+    rest = {key: found[name][key] for key in ("n", "noisy", "settings")}
+    return {"row": LATENCY, "name": name, "kept": dict(kept), **told, **rest, "sitting": place, "device": device}
+
+
+def joined(table: Table) -> list[dict[str, Any]]:
+    """The trials that have a metric, each with its latency, None where it was not timed yet, and both devices."""
+    devices = {row["id"]: row["device"] for row in table.rows(DEVICE)}
+    timed = {row["name"]: row | {"device": devices[row["device"]]} for row in table.rows(LATENCY)}
+    trials = [row for row in table.rows(TRIAL) if "failed" not in row]
+    return [row | {"device": devices[row["device"]], LATENCY: timed.get(row["name"])} for row in trials]
