@@ -23,6 +23,8 @@ from objective.errors import BadInput
 from objective.profile import Profile
 from objective.sweepfile import DEFAULT_ENGINE
 
+SUMMARY = {"drop": "metric_drop", "baseline_ms": "baseline_p50_ms"}  # what a run's summary calls them
+
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """The answer to one request; bad input becomes a line of text, a failing model a random draw with a note."""
@@ -68,7 +70,8 @@ def _note(sweep: SweepSpec, trials: Sequence[StoredTrial]) -> str | None:
     lost = [trial for trial in trials if trial.answered and trial.unread]
     if not lost:
         return None
-    fields, others = ", ".join(lost[-1].unread), f" ({len(lost)} runs in all)" if len(lost) > 1 else ""
+    fields = ", ".join(SUMMARY.get(name, name) for name in lost[-1].unread)
+    others = f" ({len(lost)} runs in all)" if len(lost) > 1 else ""
     return f"run {lost[-1].name}: its {fields} is no finite number, so the search learns nothing from that{others}"
 
 

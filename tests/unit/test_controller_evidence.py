@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 
-from infra.controller.evidence import LARGEST, SMALLEST_LENGTH, Evidence, Floats, Form, noise_prior
+from infra.controller.evidence import LARGEST, SMALLEST_LENGTH, Evidence, Floats, Form, Law, noise_prior
 from infra.controller.surrogate import Surrogate, fit
 
 COLUMNS = 6
@@ -113,16 +113,24 @@ def test_the_search_does_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
+def vector_of(law: Law) -> Floats:
+    """The hyperparameters of a process as the evidence takes them."""
+    found = [part for at, scale in zip(law.lengths, law.scales, strict=True) for part in (*np.log(at), math.log(scale))]
+    found += [math.log(law.linear)] if law.form.linear else []
+    found += [math.log(law.noise), law.constant]
+    return np.array([*found, *([] if law.form.trend is None else [math.log(law.slope)])])
+
+
 @everything
 def test_a_fit_is_at_least_as_probable_as_its_start(form: Form) -> None:
     """And stays within the bounds of the hyperparameters."""
     points, seen = data(3)
-    ask = Evidence(form, points, seen, noise_prior(form, 1.0))
+    ask = Evidence(form, points, seen - (seen.mean() if form.centred else 0.0), noise_prior(form, 1.0))
     law = fit(points, seen, form)._law
+    assert ask(vector_of(law))[0] <= ask(ask.start)[0]
     lengths = np.concatenate(law.lengths)
     assert (lengths >= SMALLEST_LENGTH - 1e-12).all() and (lengths <= LARGEST).all()
     assert np.square(fit(points, seen, form).predict(points)[0] - seen).mean() < np.var(seen)
-    assert np.isfinite(ask(ask.start)[0])
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_number_that_is_none_is_told_and_taught_nothing(number: Any) -> None:
     assert (trial.drop, trial.unread) == (None, ("drop",))
     assert StoredTrial.from_json(trial.to_json()) == trial
     found = answered((trial, replace(trial, name="r8")))
-    told = "run r8: its drop is no finite number, so the search learns nothing from that (2 runs in all)"
+    told = "run r8: its metric_drop is no finite number, so the search learns nothing from that (2 runs in all)"
     assert found["note"] == told
     assert found["suggestions"]
 
