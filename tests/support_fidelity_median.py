@@ -1,4 +1,7 @@
-"""One network's median latency in a process of its own: ARGV is `slot` or `sitting`, the IR, a seed, and seconds."""
+"""One network's median latency in a process of its own: ARGV is `slot` or `sitting`, the IR, a seed, and how long.
+
+A slot is so many calls long, a sitting so many seconds.
+"""
 
 import sys
 from pathlib import Path
@@ -14,11 +17,19 @@ from agent.measure.runners import OpenVINORunner
 INPUT = (1, 3, 128, 128)
 
 
-def in_a_row(model: Exported, seconds: float) -> float:
+def calls_in(model: Exported, seconds: float) -> int:
+    """About how many single calls fill that time on this host."""
+    session = OpenVINORunner().load(model)
+    slot(session, WARM_UP_CALLS)
+    return max(1, round(seconds * 1e3 / float(np.median(slot(session, WARM_UP_CALLS)))))
+
+
+def in_a_row(model: Exported, calls: int) -> float:
     """Median of single calls in milliseconds, one after the other."""
     session = OpenVINORunner().load(model)
-    once = float(np.median(slot(session, WARM_UP_CALLS)))
-    return float(np.median(slot(session, round(seconds * 1e3 / once))))
+    slot(session, WARM_UP_CALLS)
+    print("ready", flush=True)
+    return float(np.median(slot(session, calls)))
 
 
 def in_turns(model: Exported, seed: int, seconds: float) -> float:
@@ -30,6 +41,8 @@ def in_turns(model: Exported, seed: int, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    what, xml, seed, seconds = sys.argv[1:]
+    what, xml, seed, length = sys.argv[1:]
+    if what == "sitting":
+        print("ready", flush=True)
     model = sized(Path(xml), "f32", INPUT)
-    print(in_a_row(model, float(seconds)) if what == "slot" else in_turns(model, int(seed), float(seconds)))
+    print(in_a_row(model, int(length)) if what == "slot" else in_turns(model, int(seed), float(length)))

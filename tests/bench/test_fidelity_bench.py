@@ -5,7 +5,6 @@ bench itself, whose figures are not kept and whose bars do not count.
 """
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import support_fidelity_median
 import torch
 import torchvision
 from scipy.stats import spearmanr
+from support_fidelity_app import medians
+from support_fidelity_median import INPUT, calls_in
 from support_fidelity_report import keep, paired
 from torch import nn
 
@@ -35,8 +35,8 @@ from objective.space import Space
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 SHORT = bool(os.environ.get("FIDELITY_BENCH_SHORT"))
 HERE = fingerprint()
-IMAGE, LARGE = torch.zeros(1, 1, 28, 28), torch.zeros(support_fidelity_median.INPUT)
-REPEATS, TURNS, CANDIDATES = (2, 2, 4) if SHORT else (5, 15, 10)
+IMAGE, LARGE = torch.zeros(1, 1, 28, 28), torch.zeros(INPUT)
+REPEATS, TURNS, CANDIDATES = (2, 2, 4) if SHORT else (5, 9, 10)
 APP_S = 1
 SITTING_S = 2.0 if SHORT else 30.0
 NETWORKS = ("squeezenet1_1", "mobilenet_v2", "resnet18")[: 1 if SHORT else 3]
@@ -50,14 +50,6 @@ print("busy", flush=True)
 while True:
     a @ a
 """
-BENCHMARK_APP = """
-import sys
-sys.modules["openvino_telemetry"] = None
-from openvino.tools.benchmark.main import main
-sys.exit(main())
-"""
-APP_OPTIONS = {"d": "CPU", "hint": "none", "api": "sync", "nireq": "1", "nstreams": "1", "nthreads": "1"}
-APP_OPTIONS |= {"infer_precision": "f32", "t": str(APP_S)}
 
 
 @contextmanager
@@ -117,51 +109,22 @@ def test_repeats_of_a_candidate_agree(what: str, tmp_path: Path) -> None:
 
 
 def test_medians_agree_with_benchmark_app(tmp_path: Path) -> None:
-    """On three networks, in random turns: medians of single calls are within 3 % of what OpenVINO's own tool tells.
+    """On three networks, moment by moment in turns: medians are within 3 % of what OpenVINO's own tool tells.
 
     The tool loads a network once, in a process of its own, and calls it without a pause: so does what is held against
     it. How the same network fares loaded four times in turns, as in a trial, stands beside.
     """
     found: dict[str, dict[str, list[float]]] = {}
-    random = np.random.default_rng(0)
     for name in NETWORKS:
         torch.manual_seed(0)
         model = export(torchvision.models.get_model(name, weights=None).eval(), LARGE, tmp_path, name=name)
-        ways = {"ours_ms": _ours, "theirs_ms": _benchmark_app, "in_turns_ms": _in_turns}
-        found[name] = {way: [] for way in ways}
-        for turn in range(TURNS):
-            for way in random.permutation(list(ways)):
-                found[name][way].append(ways[way](model, turn))
+        calls = calls_in(model, APP_S)
+        turns = [medians(model, calls, APP_S, turn) for turn in range(TURNS)]
+        found[name] = {way: [each[way] for each in turns] for way in turns[0]}
     keep("benchmark_app", {"seconds": APP_S, "networks": found}, HERE, not SHORT)
     for name, each in found.items():
         apart, *_ = paired(each["ours_ms"], each["theirs_ms"])
         assert SHORT or abs(apart) <= 0.03, f"{name}: {apart:+.1%}"
-
-
-def _ours(model: Exported, _: int) -> float:
-    """Median of single calls in milliseconds: one slot, as long as the tool runs."""
-    return _fresh("slot", model, 0)
-
-
-def _in_turns(model: Exported, seed: int) -> float:
-    """The same in a sitting, four loads of the network taking turns."""
-    return _fresh("sitting", model, seed)
-
-
-def _fresh(what: str, model: Exported, seed: int) -> float:
-    """In a process of its own: what one process allocates again and again lies in the same places of memory."""
-    argv = [sys.executable, support_fidelity_median.__file__, what, str(model.xml), str(seed)]
-    return float(subprocess.run([*argv, str(APP_S)], check=True, capture_output=True, text=True).stdout)
-
-
-def _benchmark_app(model: Exported, _: int) -> float:
-    """Median in milliseconds, from what it prints: its JSON has two decimals of a millisecond, however short."""
-    options = [word for name, value in APP_OPTIONS.items() for word in (f"-{name}", value)]
-    argv = [sys.executable, "-c", BENCHMARK_APP, "-m", str(model.xml), *options]
-    printed = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
-    told = re.search(r"Median:\s+([0-9.]+) (ms|us)", printed)
-    assert told, printed
-    return float(told.group(1)) / (1 if told.group(2) == "ms" else 1000)
 
 
 def test_candidates_keep_their_order(tmp_path: Path) -> None:
