@@ -19,7 +19,7 @@ DRAWS = 2000
 """Of an interval that is reported."""
 BLOCK = 20
 """Rounds that last a fifth of a second together."""
-BETWEEN_SITTINGS = 0.005
+BETWEEN_SITTINGS = 0.01
 """Relative standard deviation allowed for between sittings minutes apart; docs/measurement.md has what was measured."""
 
 
