@@ -65,7 +65,7 @@ def score(measurement: Measurement, goal: Goal) -> Score:
         raise BadInput("objective.metric", goal.metric, f"the trial measured {measurement.accuracy.metric}")
     metric, drop, worst = measurement.accuracy.val, measurement.metric_drop, measurement.worst
     value = float(values(metric, drop, worst.ratio, goal, worst.baseline_p50_ms))
-    speed, quality = _gains(np.float64(drop), np.float64(worst.ratio))
+    speed, quality = gains(drop, worst.ratio)
     terms = {"metric": metric, "drop": drop, "latency_ratio": worst.ratio, "speed": float(speed)}
     terms["quality"] = float(quality)
     slack = _slack(np.float64(drop), np.float64(worst.ratio), goal, worst.baseline_p50_ms)
@@ -91,7 +91,7 @@ def values(
     """
     metric, drop, ratio = (np.asarray(each, dtype=np.float64) for each in (metric, drop, ratio))
     ratio = np.maximum(ratio, LEAST_RATIO)
-    speed, quality = _gains(drop, ratio)
+    speed, quality = gains(drop, ratio)
     slack = _slack(drop, ratio, goal, baseline_ms)
     if slack is None:
         tradeoff = np.maximum(metric, 0) * ratio**goal.weight
@@ -100,6 +100,12 @@ def values(
         limit = max(goal.max_drop or 0.0, LEAST_LIMIT)
         return _limited(slack, speed, TAU * limit, SIGMA * limit)
     return _limited(slack, quality, TAU, LATENCY_SIGMA)
+
+
+def gains(drop: ArrayLike, ratio: ArrayLike) -> tuple[Floats, Floats]:
+    """Return speed and quality, what is left of the latency's and of the drop's budget; never 0 or less."""
+    worst_drop, worst_ratio = REFERENCE
+    return _left(np.asarray(ratio) / worst_ratio), _left(np.asarray(drop) / worst_drop)
 
 
 def bound(ratio: float, goal: Goal, dense_metric: float, baseline_ms: float | None = None, gain: float = GAIN) -> float:
@@ -139,11 +145,6 @@ def best(rows: Iterable[T], score_of: Callable[[T], Score | float | None]) -> T 
 def _value(found: Score | float | None) -> float | None:
     value = found.value if isinstance(found, Score) else found
     return None if value is None or not np.isfinite(value) else float(value)
-
-
-def _gains(drop: Any, ratio: Any) -> tuple[Floats, Floats]:
-    worst_drop, worst_ratio = REFERENCE
-    return _left(ratio / worst_ratio), _left(drop / worst_drop)
 
 
 def _left(spent: Any) -> Floats:

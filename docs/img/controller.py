@@ -13,7 +13,7 @@ from support_pruning import DENSE, GOAL, NAMES, Problem, sweep_config
 from infra.controller.ask_tell import AskTell
 from infra.controller.candidates import Grid
 from infra.controller.channels import ChannelGrid, read
-from infra.controller.pruning import INTERVAL, Search
+from infra.controller.search import INTERVAL, Search
 from objective.space import Space
 
 TRIALS, GROUP = 14, "b_in"

@@ -14,8 +14,8 @@ from infra.controller import __main__ as process
 from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec
 from infra.controller.bayes import BayesSearch
 from infra.controller.channels import ChannelGrid, read
-from infra.controller.pruning import Search
 from infra.controller.random import RandomSearch
+from infra.controller.search import Search
 from objective.errors import BadInput
 from objective.goal import Goal
 from objective.score import bound, hopeless
