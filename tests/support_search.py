@@ -49,6 +49,7 @@ CELLS = {
     "24 groups": Cell(24),
     "most accurate": Cell(16, "B"),
     "fastest": Cell(16, "D"),
+    "front": Cell(16, "C", players=(OURS, BASE, "random"), ratio=0.65, bound=0.8),
     "one agent": Cell(16, pending=1),
     "8 groups": Cell(8, ratio=0.75, bound=0.95, wins=0.7),
     "shuffled curves": Cell(16, players=(SHUFFLED, BASE), ratio=0.9, wins=0),

@@ -27,18 +27,19 @@ HEAD = """\
 one-shot curves): a search that is better here need not be better on your network.
 
 Regret is what the network that is kept loses in the objective against the best there is, by its true values:
-percentage points of accuracy, for `fastest` percent of the dense latency. *Recommended* is the network that the
+percentage points of accuracy, for `fastest` percent of the dense latency; for `pareto`, where all trials count, what
+their front lacks of the best one's hypervolume, in percent. *Recommended* is the network that the
 search itself names, where it does; *observed* the one that measured best; *tried* the truly best one that was
 tried. A ratio is the geometric mean over instances of a search's regret over that of W&B's engine, with its
 one-sided 95 % bound; {budget} trials each. Seconds are those of a suggestion, mean and slowest, two games side by
 side and whatever else the host did beside them.
 """
-OBJECTIVES = {"A": "trade-off", "B": "most accurate", "D": "fastest"}
+OBJECTIVES = {"A": "trade-off", "B": "most accurate", "C": "pareto", "D": "fastest"}
 
 
 def regret(record: dict[str, Any], objective: str, how: str) -> float:
     """The regret at the end: of what was recommended (else observed best), observed best, or truly best."""
-    curve = record["simple" if how == "tried" else "curve"]
+    curve = (how == "tried" and record["simple"]) or record["curve"]
     told = dict(map(tuple, record["rec"])) if how == "recommended" else {}
     return max(float(told.get(len(curve), curve[-1])), FLOOR.get(objective, LEAST))
 
