@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 from support_table import ORIGINS, SETTINGS, name_of, table_of
-from support_table_passes import AGAIN, DEVICE, HEAD, LATENCY, TRIAL, drawn_of, jobs, joined
+from support_table_latency import told_of
+from support_table_passes import AGAIN, DEVICE, HEAD, LATENCY, PROFILE, TRIAL, drawn_of, jobs, joined
+
+from objective.profile import Profile
 
 Rows = Sequence[Mapping[str, Any]]
 QUANTILES = (0, 10, 25, 50, 75, 90, 100)
@@ -28,7 +31,11 @@ def page(network: str) -> str:
     if rows:
         parts += [_drops(rows, head["dense"]), _noise(rows), _origins(rows, head["dense"])]
     devices = {row["id"]: row["device"] for row in table.rows(DEVICE)}
-    parts += [_latencies(table.rows(LATENCY), devices), TAIL]
+    parts.append(_latencies(table.rows(LATENCY), devices))
+    if table.rows(PROFILE):
+        profile = Profile.from_json(table.rows(PROFILE)[0]["profile"])
+        parts.append(told_of(profile, table.rows(LATENCY)))
+    parts.append(TAIL)
     return "\n".join(part for part in parts if part)
 
 

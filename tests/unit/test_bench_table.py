@@ -1,15 +1,18 @@
 """The bench of a table: which candidates it draws, that its file stays whole, how it goes on, and what it tells."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import support_table
 import support_table_passes as passes
 import torch
 from support_table import ORIGINS, SETTINGS, Setting, Table, bench_of, draw, jobs, table_of
+from support_table_latency import foretold, repeatability, told_of
 from support_table_report import page, seed_sd
 from support_table_task import TableTask
 
@@ -46,6 +49,26 @@ def test_candidates_are_a_mixture_on_the_grid() -> None:
     assert all(35 <= count[origin] <= 50 for origin in ("random", "curves", "neighbour"))
     halves = [Counter(origin for origin, _ in part)["random"] for part in (drawn[:75], drawn[75:])]
     assert min(halves) > 14
+
+
+def test_the_latency_model_is_held_against_the_repeatability() -> None:
+    """Networks timed twice tell the noise; what the model foretells errs by little more, less the more it is told."""
+    random, profile = np.random.default_rng(0), _profile()
+
+    def timed(name: str, kept: Mapping[str, int]) -> dict[str, Any]:
+        shares = [kept[spec.name] / spec.width for spec in SPACE.groups]
+        true = 0.1 + 0.9 * float(np.mean(np.multiply(shares, [1.0, *shares[:-1]])))
+        ratio, again = true * np.exp(random.normal(0, 0.01, 2))
+        return {"name": name, "kept": kept, "ratio": float(ratio), "again": float(again)}
+
+    rows = [timed(f"c{place:03d}", kept) for place, (_, kept) in enumerate(draw(profile, SPACE, 200, 1))]
+    alone = {f"{each.group}={count}": {each.group: count} for each in profile.curves for count in each.kept}
+    rows += [timed(name, SPACE.widths | kept) for name, kept in alone.items()]
+    assert repeatability(rows) == pytest.approx(0.01, rel=0.2)
+    errors = [foretold(profile, rows, told, seed=0)[0] for told in (0, 40)]
+    assert errors[1] < 0.015 and errors[1] < errors[0]
+    page_part = told_of(profile, rows)
+    assert "| 40 | 1." in page_part and told_of(profile, rows[:100]) == ""
 
 
 def test_repeated_candidates_are_spread_over_the_order() -> None:
