@@ -1,4 +1,4 @@
-"""How well the controller's latency model foretells the table's networks, beside how well one sitting repeats another."""
+"""How well the controller's latency model foretells the table's networks, beside the repeatability."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -66,7 +66,7 @@ def told_of(profile: Profile, timed: Rows) -> str:
     rows = "\n".join(lines)
     return f"""\
 **The controller's latency model**, told the single groups and some of the candidates, foretells the other candidates
-({len(candidates)} in all, {DRAWS} draws). One measurement repeats another within {noise:.1%} (standard deviation; it is part
+({len(candidates)} in all, {DRAWS} draws). One measurement repeats another within {noise:.1%} (standard deviation, part
 of the errors here). The bar is an error of 1.5 times that.
 
 | trials told | error, root mean square | times repeatability | 90 % intervals that hold |
