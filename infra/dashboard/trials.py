@@ -201,9 +201,12 @@ def _why(row: RunRow) -> object:
 
 
 def kept(row: RunRow) -> dict[str, int]:
-    """Channels kept per group, from the run's config or summary; empty until the run says so."""
+    """Channels kept per group, from the run's config or summary; empty until the run says so.
+
+    By name: clients send mappings in any order, another one for each run, and rows are read beside each other.
+    """
     found = _mapping(row.config.get("kept")) or _mapping(row.summary.get("kept"))
-    counts = {str(key): number(raw) for key, raw in found.items()}
+    counts = {name: number(found[name]) for name in sorted(found)}
     return {key: int(value) for key, value in counts.items() if value is not None and value >= 0}
 
 
@@ -231,7 +234,7 @@ def widths(all_trials: Sequence[Trial]) -> dict[str, int]:
     for one in all_trials:
         for group, channels in one.kept.items():
             most[group] = max(channels, most.get(group, 0))
-    return most
+    return dict(sorted(most.items()))
 
 
 def uniform_ladder(full: Mapping[str, int], seen: Iterable[Mapping[str, int]]) -> tuple[dict[str, int], ...]:

@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import permutations
 from typing import Any, cast
 
 import pytest
@@ -221,11 +222,20 @@ def test_a_finished_sweep_is_not_live(view: SweepView) -> None:
 
 def test_kept_channels_fit_into_a_cell(view: SweepView) -> None:
     """Few groups are listed, many are summed up."""
-    assert views.kept_text(view.trials[1], WIDTHS) == "16·32·64"
+    assert views.kept_text(view.trials[1], WIDTHS) == "32·64·16", "stage1_conv, stage2_conv, stem"
     layers = {f"layer{index}": 8 for index in range(20)}
     many, none = (replace(view.trials[1], row=run_row(2, config={"kept": kept})) for kept in (layers, {}))
     assert views.kept_text(many, dict.fromkeys(many.kept, 16)) == "50 % of 20 groups"
     assert views.kept_text(none, {}) == ""
+
+
+def test_kept_channels_stand_in_one_order_whatever_the_client_sends() -> None:
+    """Clients send a run's mappings in any order; two rows of a table are read beside each other."""
+    sent = {"stem": 8, "stage2_conv": 24, "stage1_conv": 16}
+    rows = [run_row(place, config={"kept": dict(order)}) for place, order in enumerate(permutations(sent.items()))]
+    found = sweep_view(sweep_row(), rows)
+    assert {views.kept_text(one, found.widths) for one in found.trials} == {"16·24·8"}
+    assert list(found.widths) == sorted(sent)
 
 
 def test_a_reason_is_told_with_its_interval() -> None:
@@ -239,8 +249,8 @@ def test_a_reason_is_told_with_its_interval() -> None:
 def test_a_runs_page_has_groups_stages_and_latency() -> None:
     """A trial's page shows channels against the dense width, seconds per stage and latency beside the dense network."""
     view = run_view(trial_rows()[4], question(sweep_row()), number_in_sweep=5, full=WIDTHS)
-    assert [(bar.name, bar.kept, bar.width) for bar in view.groups][2] == ("stage2_conv", 48, 128)
-    assert view.groups[2].share == pytest.approx(0.375)
+    assert [(bar.name, bar.kept, bar.width) for bar in view.groups][1] == ("stage2_conv", 48, 128)
+    assert view.groups[1].share == pytest.approx(0.375)
     assert view.stages == (("prune", 0.5), ("train", 20.0))
     assert (view.seconds, view.longest) == (20.5, 20.0)
     assert view.latency[1] == ("p50", "0.798 ms", "2.1 ms")
@@ -249,7 +259,7 @@ def test_a_runs_page_has_groups_stages_and_latency() -> None:
 
 def test_widths_follow_from_the_ratio_where_no_sweep_tells() -> None:
     """A single run's dense width is what kept channels and ratio imply."""
-    assert [bar.width for bar in group_bars(trial_rows()[4], {})] == [32, 64, 128]
+    assert [bar.width for bar in group_bars(trial_rows()[4], {})] == [64, 128, 32]
 
 
 def test_a_failure_is_told_with_its_stage() -> None:
