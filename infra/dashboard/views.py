@@ -17,6 +17,7 @@ from objective.pareto import front
 
 Chart = dict[str, object]
 
+AT_WORK, GONE = "RUNNING", "gone"
 OUTCOMES = ("scored", "finished", "skipped", "infeasible", "diverged", "kept_failing", "failed", "crashed", "killed")
 WAITING = ("running", "pending", "preempting", "preempted")
 STATE_WORDS = {
@@ -130,12 +131,13 @@ def sweep_view(
     """Rows of one sweep, of the control runs at its end, and what its search says → its page."""
     asked = question(sweep)
     asked_trials = trials(runs, asked)
+    head = _headline(sweep, asked, asked_trials)
     return replace(
-        _headline(sweep, asked, asked_trials),
+        head,
         trials=asked_trials,
         dense=next((one for one in asked_trials if one.ms is not None and one.kind == "dense"), None),
         columns=() if asked.prunes else parameter_columns(asked_trials[-SHOWN:]),
-        agents=agent_views(agents, runs, asked_trials),
+        agents=agent_views(agents, runs, asked_trials, head.live),
         charts=charts(asked_trials, asked),
         answer=answer(runs, controls, asked),
         recommended=next((one for one in asked_trials if one.name == advice.trial), None),
@@ -213,9 +215,12 @@ def parameter_columns(all_trials: Sequence[Trial]) -> tuple[str, ...]:
 
 
 def agent_views(
-    agents: Sequence[AgentRow], runs: Sequence[RunRow], all_trials: Sequence[Trial]
+    agents: Sequence[AgentRow], runs: Sequence[RunRow], all_trials: Sequence[Trial], live: bool
 ) -> tuple[AgentView, ...]:
-    """Agents with their device (said by their runs) and the trial they hold."""
+    """Agents with their device (said by their runs) and the trial they hold.
+
+    Beside a sweep that is no longer `live` one that never said good-bye is gone: nothing would tell it otherwise.
+    """
     by_name = {one.name: one for one in all_trials}
     devices = _devices(runs)
     done = Counter(row.agent for row in runs if by_name[row.name].ended)
@@ -225,7 +230,7 @@ def agent_views(
             name=agent.name,
             host=agent.host,
             device=devices.get(agent.name, ""),
-            state=str(agent.state).lower(),
+            state=GONE if not live and agent.state == AT_WORK else str(agent.state).lower(),
             heartbeat_at=agent.heartbeat_at,
             run=by_name.get(agent.run or ""),
             finished=done[agent.name],

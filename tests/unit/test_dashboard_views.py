@@ -220,6 +220,14 @@ def test_a_finished_sweep_is_not_live(view: SweepView) -> None:
     assert sweep_view(sweep_row(state=SweepState.FINISHED), trial_rows()).live
 
 
+def test_an_agent_that_never_said_good_bye_is_gone_with_its_sweep() -> None:
+    """A machine that was switched off says nothing more; while the sweep is live its heartbeat tells."""
+    agents = [agent_row("agent-a")]
+    assert [agent.state for agent in sweep_view(sweep_row(), trial_rows(), agents).agents] == ["running"]
+    ended = sweep_view(sweep_row(state=SweepState.FINISHED), trial_rows()[:7], agents)
+    assert [agent.state for agent in ended.agents] == ["gone"]
+
+
 def test_kept_channels_fit_into_a_cell(view: SweepView) -> None:
     """Few groups are listed, many are summed up."""
     assert views.kept_text(view.trials[1], WIDTHS) == "32·64·16", "stage1_conv, stage2_conv, stem"
