@@ -1,4 +1,4 @@
-"""The channel grid of a pruning sweep, and what its trials teach about kept channels."""
+"""The grid of a pruning sweep, kept channels and choices beside them, and what its trials teach about its points."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from infra.controller.base import StoredTrial, SweepSpec
 from infra.controller.candidates import Floats, Ints
+from infra.controller.choices import choices_of
 from infra.controller.parameters import Parameter
 from objective.errors import BadInput
 from objective.profile import Profile
 from objective.space import GroupSpec, levels, ratio_of, snap
 
 RATIO = "ratio"  # the block of the sweep file that holds one ratio per group
-Kept = tuple[int, ...]  # channels by group, in the order of the profile
+Kept = tuple[int, ...]  # channels by group, in the order of the profile, then the marks of choices
 Answers = tuple[tuple[Kept, float], ...]
 
 
@@ -44,9 +45,11 @@ class Axis:
 
 
 class ChannelGrid:
-    """The channel grid of a sweep: the profile's groups within the bounds of the sweep's `ratio` block.
+    """The channel grid of a sweep: the profile's groups within the bounds of the sweep's `ratio` block, and choices.
 
-    Raises `BadInput` for a group that the profile does not know, or a ratio outside [0, 1).
+    A point has a level number for each group, then one for each choice. `groups` counts the first, and `timed` how many
+    columns of kept channels and marks a latency may depend on. Raises `BadInput` for a group that the profile does not
+    know, or a ratio outside [0, 1).
     """
 
     def __init__(self, sweep: SweepSpec, profile: Profile) -> None:
@@ -56,39 +59,60 @@ class ChannelGrid:
             if name not in known:
                 raise BadInput(f"parameters.{RATIO}.{name}", name, f"name a group of the profile: {', '.join(known)}")
         self.axes = tuple(_axis(group, leaves.get(group.name)) for group in profile.groups)
-        self.others = tuple(leaf for leaf in sweep.space.free if leaf.path[0] != RATIO)
-        self.widths = np.array([axis.spec.width for axis in self.axes], dtype=float)
-        self._kept = [np.array(axis.kept, dtype=float) for axis in self.axes]
+        free = [leaf for leaf in sweep.space.free if leaf.path[0] != RATIO]
+        self.choices = choices_of(free, profile)
+        self.others = tuple(leaf for leaf in free if leaf not in [choice.leaf for choice in self.choices])
+        self.groups = len(self.axes)
+        marks = sum(len(choice.values) - 1 for choice in self.choices)
+        self.timed = self.groups + sum(len(choice.values) - 1 for choice in self.choices if choice.timed)
+        self.widths = np.array([*(axis.spec.width for axis in self.axes), *[1] * marks], dtype=float)
+        self._columns = [np.array(axis.kept, dtype=float)[:, None] for axis in self.axes]
+        self._columns += [choice.marks for choice in self.choices]
 
     @property
     def sizes(self) -> list[int]:
-        """The number of levels of each group."""
-        return [len(axis.kept) for axis in self.axes]
+        """The number of levels of each group and choice."""
+        return [*(len(axis.kept) for axis in self.axes), *(len(choice.values) for choice in self.choices)]
 
     def kept(self, points: Ints) -> Floats:
-        """Kept channels [n, groups] of points [n, groups] of level numbers."""
-        return np.stack([counts[column] for counts, column in zip(self._kept, points.T, strict=True)], axis=1)
+        """Kept channels and marks [n, columns] of points [n, groups and choices] of level numbers."""
+        return np.concatenate([table[levels] for table, levels in zip(self._columns, points.T, strict=True)], axis=1)
 
     def tried(self, trial: StoredTrial) -> Kept | None:
-        """The channels that a trial kept or will keep; None when its ratios cannot be read."""
+        """What a trial kept or will keep, and its marks; None when its ratios or choices cannot be read."""
         try:
-            return tuple(_kept_by(axis, trial.params) for axis in self.axes)
+            channels = [_kept_by(axis, trial.params) for axis in self.axes]
         except BadInput:
             return None
+        for choice in self.choices:
+            level = choice.level(trial.params)
+            if level is None:
+                return None
+            channels += map(int, choice.marks[level])
+        return tuple(channels)
 
     def nearest(self, kept: Sequence[int]) -> tuple[int, ...]:
-        """The level numbers of the point nearest to these kept channels."""
-        return tuple(axis.nearest(count) for axis, count in zip(self.axes, kept, strict=True))
+        """The level numbers of the point nearest to these kept channels, with the choices of their marks."""
+        channels = [axis.nearest(count) for axis, count in zip(self.axes, kept, strict=False)]
+        return (*channels, *self._chosen(kept))
 
     def exact(self, kept: Kept) -> tuple[int, ...] | None:
         """The level numbers of the point that keeps exactly these channels, if the sweep's bounds allow it."""
-        point = [axis.levels.get(count) for axis, count in zip(self.axes, kept, strict=True)]
+        point = [axis.levels.get(count) for axis, count in zip(self.axes, kept, strict=False)]
         found = tuple(level for level in point if level is not None)
-        return found if len(found) == len(point) else None
+        return (*found, *self._chosen(kept)) if len(found) == len(point) else None
+
+    def _chosen(self, kept: Sequence[int]) -> Iterator[int]:
+        """The level of each choice, by the marks behind the channels; the reference where there are none."""
+        place = self.groups
+        for choice in self.choices:
+            marks = kept[place : place + len(choice.values) - 1]
+            yield choice.marked(marks) if marks else choice.reference
+            place += len(marks)
 
     def counts(self, point: Sequence[int]) -> dict[str, int]:
         """Kept channels by group's name."""
-        return {axis.spec.name: axis.kept[level] for axis, level in zip(self.axes, point, strict=True)}
+        return {axis.spec.name: axis.kept[level] for axis, level in zip(self.axes, point, strict=False)}
 
     def warm(self, profile: Profile) -> list[tuple[int, ...]]:
         """The profile's warm points in order, each moved to the nearest point that the sweep's bounds allow."""
@@ -97,17 +121,19 @@ class ChannelGrid:
         return [self.nearest(kept) for kept in wanted]
 
     def matrix(self, kept: Sequence[Kept]) -> Floats:
-        """A list of kept channels as [n, groups]."""
-        return np.array(kept, dtype=float).reshape(-1, len(self.axes))
+        """A list of kept channels and marks as [n, columns]."""
+        return np.array(kept, dtype=float).reshape(-1, len(self.widths))
 
     def params(self, point: Sequence[int], rng: np.random.Generator) -> dict[str, Any]:
         """The parameters that ask for a point; other free parameters of the sweep are drawn at random."""
         ratios = {
             axis.leaf.name: axis.ratios[level]
-            for axis, level in zip(self.axes, point, strict=True)
+            for axis, level in zip(self.axes, point, strict=False)
             if axis.leaf is not None and not axis.leaf.constant
         }
-        return ratios | {leaf.name: leaf.law.quantile(float(rng.random())) for leaf in self.others}
+        levels = zip(self.choices, point[self.groups :], strict=True)
+        chosen = {choice.leaf.name: choice.values[level] for choice, level in levels}
+        return ratios | chosen | {leaf.name: leaf.law.quantile(float(rng.random())) for leaf in self.others}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What a pruning sweep has learnt: the drop of the metric and the latency ratio of kept channels, apart.
 
 Both are a simple law of the network plus a Gaussian process for what the law leaves over. Kept channels are a matrix
-[n, groups] in the order of the profile's groups; drops are fractions, latencies are ratios to the dense model.
+[n, groups] in the order of the profile's groups, with the marks of choices as further columns (`choices`); drops are
+fractions, latencies are ratios to the dense model.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Sensitivity:
 
     def __call__(self, kept: Floats) -> Floats:
         """The cost of each group by itself [n, groups]; a sum over groups predicts the order of candidates."""
-        return np.stack([np.asarray(law(column)) for law, column in zip(self._laws, kept.T, strict=True)], axis=1)
+        return np.stack([np.asarray(law(column)) for law, column in zip(self._laws, kept.T, strict=False)], axis=1)
 
 
 class Drop:
@@ -60,18 +61,19 @@ class Drop:
     def __init__(self, sensitivity: Sensitivity, kept: Floats, drops: Floats, let_go: bool = False) -> None:
         self._sensitivity, self.let_go = sensitivity, let_go
         # The dense network loses nothing, whoever has measured it.
-        kept = np.concatenate([sensitivity.widths[None], kept])
+        kept = np.concatenate([_marked(sensitivity.widths[None], kept.shape[1]), kept])
         drops = np.concatenate([[0.0], drops])
         self._bend = max(3 * float(np.median(np.abs(drops))), 0.01)
         squeezed = self._squeeze(drops)
         self._scale = max(float(np.sqrt(np.mean(squeezed**2))), DROP_NOISE)
         self._unit = max(float(np.sqrt(np.mean(sensitivity(kept).sum(axis=1) ** 2))), 1e-6)
-        groups = kept.shape[1]
+        groups, marks = len(sensitivity.widths), kept.shape[1] - len(sensitivity.widths)
+        costs, marked = tuple(range(groups, 2 * groups)), tuple(range(2 * groups, 2 * groups + marks))
         form = Form(
-            smooth=(tuple(range(groups)), tuple(range(groups, 2 * groups))),
+            smooth=((*range(groups), *marked), (*costs, *marked)),
             alike=True,
-            linear=tuple(range(groups, 2 * groups)),
-            trend=2 * groups,
+            linear=(*costs, *marked),
+            trend=2 * groups + marks,
             scale=self._scale,
             noise=DROP_NOISE,
             centred=False,
@@ -101,8 +103,9 @@ class Drop:
         return self._unsqueeze(band.mean + band.std * normals)
 
     def _features(self, kept: Floats) -> Floats:
-        costs = self._sensitivity(kept) / self._unit
-        return np.concatenate([1 - kept / self._sensitivity.widths, costs, costs.sum(axis=1, keepdims=True)], axis=1)
+        costs, groups = self._sensitivity(kept) / self._unit, len(self._sensitivity.widths)
+        gone, total = 1 - kept[:, :groups] / self._sensitivity.widths, costs.sum(axis=1, keepdims=True)
+        return np.concatenate([gone, costs, kept[:, groups:], total], axis=1)
 
     def _squeeze(self, drops: Floats) -> Floats:
         beyond = np.maximum(drops / self._bend, 1.0)
@@ -141,23 +144,27 @@ class Latency:
     def __init__(self, profile: Profile, kept: Floats, ratios: Floats) -> None:
         self._widths = np.array([group.width for group in profile.groups], dtype=float)
         known, measured = _untrained(profile)
-        kept, ratios = np.concatenate([known, kept]), np.concatenate([measured, ratios])
-        self._weights = _product_law(self._terms(kept), ratios)
-        groups = tuple(range(kept.shape[1]))
-        form = Form(smooth=(groups,), scale=LATENCY_REST, noise=LATENCY_NOISE, centred=False)
+        kept = np.concatenate([_marked(known, kept.shape[1]), kept])
+        ratios = np.concatenate([measured, ratios])
+        columns = tuple(range(kept.shape[1]))
+        # The law is that of the profile's own choices; a mark moves all that it costs, and the process the rest.
+        unmarked = ~kept[:, len(self._widths) :].any(axis=1)
+        self._weights = _product_law(self._terms(kept[unmarked]), ratios[unmarked])
+        marks = columns[len(self._widths) :]
+        form = Form(smooth=(columns,), linear=marks, scale=LATENCY_REST, noise=LATENCY_NOISE, centred=False)
         fitted = _seldom(len(known), len(kept))
-        self._process = fit(kept / self._widths, np.log(ratios) - self._law(kept), form, fitted)
+        self._process = fit(self._features(kept), np.log(ratios) - self._law(kept), form, fitted)
         self._stretch = self._too_sure(kept, ratios)
 
     def believing(self, kept: Floats) -> Latency:
         """The model told that pending `kept` [n, groups] turn out as it expects."""
         twin = object.__new__(Latency)
-        twin.__dict__.update(self.__dict__, _process=self._process.believing(kept / self._widths))
+        twin.__dict__.update(self.__dict__, _process=self._process.believing(self._features(kept)))
         return twin
 
     def predict(self, kept: Floats) -> Band:
         """The logarithm of the latency ratio of `kept` [n, groups]."""
-        mean, std = self._process.predict(kept / self._widths)
+        mean, std = self._process.predict(self._features(kept))
         return Band(self._law(kept) + mean, std * self._stretch)
 
     def sample(self, band: Band, normals: Floats) -> Floats:
@@ -172,26 +179,38 @@ class Latency:
         # Of thousands an even share is enough to tell.
         chosen = np.linspace(0, len(kept) - 1, min(len(kept), MOST_FORETOLD)).astype(int)
         kept, ratios = kept[chosen], ratios[chosen]
-        mixed = np.flatnonzero((kept < self._widths).sum(axis=1) > 1)
+        groups = len(self._widths)
+        mixed = np.flatnonzero((kept[:, :groups] < self._widths).sum(axis=1) > 1)
         if len(mixed) < FOLDS:
             return UNTESTED
-        terms, shares, told = self._terms(kept), kept / self._widths, np.log(ratios)
+        terms, points, told = self._terms(kept), self._features(kept), np.log(ratios)
+        unmarked = np.flatnonzero(~kept[:, groups:].any(axis=1))
         errors = []
         for fold in range(FOLDS if len(kept) <= FEW_LATENCIES else 1):
             out = mixed[fold::FOLDS]
             rest = np.setdiff1d(np.arange(len(kept)), out)
-            left = told - np.log(np.maximum(terms @ _product_law(terms[rest], ratios[rest]), 1e-3))
-            mean, std = self._process.told(shares[rest], left[rest]).predict(shares[out])
+            lawful = np.intersect1d(rest, unmarked)
+            left = told - np.log(np.maximum(terms @ _product_law(terms[lawful], ratios[lawful]), 1e-3))
+            mean, std = self._process.told(points[rest], left[rest]).predict(points[out])
             errors.append((left[out] - mean) / np.hypot(std, self._process.noise))
         return max(1.0, float(np.sqrt(np.mean(np.concatenate(errors) ** 2))))
 
     def _law(self, kept: Floats) -> Floats:
         return np.asarray(np.log(np.maximum(self._terms(kept) @ self._weights, 1e-3)))
 
+    def _features(self, kept: Floats) -> Floats:
+        groups = len(self._widths)
+        return np.concatenate([kept[:, :groups] / self._widths, kept[:, groups:]], axis=1)
+
     def _terms(self, kept: Floats) -> Floats:
-        shares = kept / self._widths
+        shares = kept[:, : len(self._widths)] / self._widths
         one, two = _pairs(shares.shape[1])
         return np.concatenate([np.ones((len(shares), 1)), shares, shares[:, one] * shares[:, two]], axis=1)
+
+
+def _marked(kept: Floats, columns: int) -> Floats:
+    """Kept channels [n, groups] with no mark in the further ones of so many columns."""
+    return np.concatenate([kept, np.zeros((len(kept), columns - kept.shape[1]))], axis=1)
 
 
 def _pairs(groups: int) -> tuple[Sequence[int], Sequence[int]]:

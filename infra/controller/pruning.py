@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec
-from infra.controller.candidates import Best, Grid, maximise
+from infra.controller.candidates import Best, Floats, Grid, maximise
 from infra.controller.channels import ChannelGrid, Facts, read
 from infra.controller.search import Search, acquisition_of
 from objective.goal import Goal
@@ -67,7 +67,7 @@ def recommend(
     place, score = search.favourite()
     kept = facts.known[place]
     names = [trial.name for trial in ended if space.tried(trial) == kept]
-    counts = dict(zip((axis.spec.name for axis in space.axes), map(int, kept), strict=True))
+    counts = {axis.spec.name: int(count) for axis, count in zip(space.axes, kept, strict=False)}
     return Recommendation(names[0], counts, score, search.expected(np.array([kept], dtype=float)))
 
 
@@ -89,7 +89,7 @@ def _replicate(
     """Another run of a candidate that was tried, with another seed."""
     why = {**search.why(again), "kind": "replicate", "acquisition": acquisition_of("log expected gain", again.score)}
     found = _answer(sweep, space, search.facts, tuple(again.point.tolist()), rng, why)
-    before = search.facts.tried.count(tuple(space.counts(again.point.tolist()).values()))
+    before = search.facts.tried.count(tuple(map(int, space.kept(again.point[None])[0])))
     recipe = dict(found.config.get("recipe", {}))
     recipe[SEED] = int(recipe.get(SEED, 0)) + before
     return replace(found, config={**found.config, "recipe": recipe}, repeat=before)
@@ -104,18 +104,17 @@ def _answer(
     why: Mapping[str, Any],
 ) -> Suggestion:
     params = space.params(point, rng)
-    kept = space.counts(point)
-    return Suggestion(
-        params, sweep.space.config(params), {**why, "kept": kept, "nearest": _nearest(space, facts, kept)}
-    )
+    here = space.kept(np.array([point], dtype=np.int64))[0]
+    told = {**why, "kept": space.counts(point), "nearest": _nearest(space, facts, here)}
+    return Suggestion(params, sweep.space.config(params), told)
 
 
-def _nearest(space: ChannelGrid, facts: Facts, kept: Mapping[str, int]) -> dict[str, Any] | None:
-    """The tried trial whose kept shares differ least, and in how many groups it differs."""
+def _nearest(space: ChannelGrid, facts: Facts, kept: Floats) -> dict[str, Any] | None:
+    """The tried trial whose kept shares (and choices) differ least, and in how many groups it differs."""
     if not facts.tried:
         return None
-    here = np.array(list(kept.values()), dtype=float)
-    apart = np.abs(space.matrix(facts.tried) - here) / space.widths
+    apart = np.abs(space.matrix(facts.tried) - kept) / space.widths
     place = int(apart.sum(axis=1).argmin())
-    differs = int((apart[place] > 0).sum())
-    return {"trial": facts.names[place], "groups": differs, "distance": round(float(apart[place].mean()), 4)}
+    channels = apart[place, : space.groups]
+    differs, distance = int((channels > 0).sum()), round(float(channels.mean()), 4)
+    return {"trial": facts.names[place], "groups": differs, "distance": distance}

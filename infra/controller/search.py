@@ -41,8 +41,9 @@ class Search:
         self.goal = _askable(goal, facts.baseline_ms)
         pending = space.matrix(facts.pending)
         text = json.dumps(profile.to_json(), sort_keys=True)
-        self._drop = _drop(text, facts.drop_at).believing(pending)
-        self._latency = _latency(text, facts.latency_at).believing(pending)
+        self._drop = _drop(text, facts.drop_at, len(space.widths)).believing(pending)
+        told = tuple((kept[: space.timed], ratio) for kept, ratio in facts.latency_at)
+        self._latency = _latency(text, told, space.timed).believing(pending[:, : space.timed])
         self._normals = normals(SAMPLES, 2, seed)
         self._had = space.matrix([kept for kept, _ in facts.latency_at]) / space.widths
         self._bad = space.matrix(facts.impossible) / space.widths
@@ -55,14 +56,17 @@ class Search:
         """Sampled scores [samples, n] of kept channels [n, groups]."""
         return self._scores(*self._samples(kept))
 
+    def _timed(self, kept: Floats) -> Floats:
+        return kept[:, : self.space.timed]
+
     def _samples(self, kept: Floats) -> tuple[Floats, Floats]:
         drops = self._drop.sample(self._drop.predict(kept), self._normals[:, :1])
-        return drops, self._latency.sample(self._latency.predict(kept), self._normals[:, 1:])
+        return drops, self._latency.sample(self._latency.predict(self._timed(kept)), self._normals[:, 1:])
 
     def _middle(self, kept: Floats) -> tuple[Floats, Floats]:
         middle = np.zeros((1, 1))
         drops = self._drop.sample(self._drop.predict(kept), middle)[0]
-        return drops, self._latency.sample(self._latency.predict(kept), middle)[0]
+        return drops, self._latency.sample(self._latency.predict(self._timed(kept)), middle)[0]
 
     def _scores(self, drops: Floats, ratios: Floats) -> Floats:
         metric = self.profile.dense_metric - drops
@@ -99,7 +103,7 @@ class Search:
         band = self._drop.predict(kept)
         shift = band.std**2 / np.sqrt(band.std**2 + self._drop.noise**2)
         rest = np.sqrt(np.maximum(band.std**2 - shift**2, 0.0))
-        ratios = self._latency.sample(self._latency.predict(kept), self._normals[:, 1:])
+        ratios = self._latency.sample(self._latency.predict(self._timed(kept)), self._normals[:, 1:])
         means = [
             self._scores(self._drop.sample(Band(band.mean + shift * z, rest), self._normals[:, :1]), ratios).mean(
                 axis=0
@@ -127,7 +131,7 @@ class Search:
     def starts(self) -> Ints:
         """The grid's points nearest to the best trials [m, groups], and the warm points."""
         tried = [self.space.nearest(self.facts.known[place]) for place in self._ranked()[:STARTS]]
-        return np.array([*tried, *self.space.warm(self.profile)], dtype=np.int64).reshape(-1, len(self.space.axes))
+        return np.array([*tried, *self.space.warm(self.profile)], dtype=np.int64).reshape(-1, len(self.space.sizes))
 
     def _ranked(self) -> list[int]:
         """Places in `facts.known`, the best first; for `pareto` those on the front, an even share of it first."""
@@ -147,7 +151,7 @@ class Search:
         """What the models expect of kept channels [1, groups], with 90 % intervals."""
         ends = np.array([[0.0], [-INTERVAL], [INTERVAL]])
         drop = self._drop.sample(self._drop.predict(kept), ends)[:, 0]
-        ratio = self._latency.sample(self._latency.predict(kept), ends)[:, 0]
+        ratio = self._latency.sample(self._latency.predict(self._timed(kept)), ends)[:, 0]
         score = round(float(self.values(kept).mean()), 5)
         return {"drop": _interval(drop), "latency_ratio": _interval(ratio), "score": score}
 
@@ -187,19 +191,17 @@ def _profile(text: str) -> Profile:
 
 
 @lru_cache(maxsize=4)
-def _drop(profile: str, answers: Answers) -> Drop:
-    known = _profile(profile)
-    return drop_model(known, _points(answers, len(known.groups)), _numbers(answers))
+def _drop(profile: str, answers: Answers, columns: int) -> Drop:
+    return drop_model(_profile(profile), _points(answers, columns), _numbers(answers))
 
 
 @lru_cache(maxsize=4)
-def _latency(profile: str, answers: Answers) -> Latency:
-    known = _profile(profile)
-    return Latency(known, _points(answers, len(known.groups)), _numbers(answers))
+def _latency(profile: str, answers: Answers, columns: int) -> Latency:
+    return Latency(_profile(profile), _points(answers, columns), _numbers(answers))
 
 
-def _points(answers: Answers, groups: int) -> Floats:
-    return np.array([kept for kept, _ in answers], dtype=float).reshape(-1, groups)
+def _points(answers: Answers, columns: int) -> Floats:
+    return np.array([kept for kept, _ in answers], dtype=float).reshape(-1, columns)
 
 
 def _numbers(answers: Answers) -> Floats:
