@@ -130,7 +130,7 @@ class _Answer:
         # A sweep may search the precision too: all is judged and measured at the winner's.
         self.bench = self.bench.at(chosen.config.get("measure", {}).get("precision", self.bench.precision))
         winner = self._judged(self._network(chosen), chosen.config["kept"])
-        dense = self._judged(self.bench.baseline.network, self.bench.space.widths)
+        dense = self._dense()
         tell("answer", 2, 5, f"winner {chosen.name}, test {metric} {winner.metric:.4f}, dense {dense.metric:.4f}")
         uniform = self._uniform(winner, {_key(run.config["kept"]): run for run in scored})
         tell("answer", 4, 5, f"{len(uniform)} uniform controls judged")
@@ -142,6 +142,7 @@ class _Answer:
         told = {
             "run": chosen.name,
             **self._files(chosen),
+            "precision": self.bench.precision,
             "ratios": dict(chosen.config.get("ratio", {})),
             "kept": dict(chosen.config["kept"]),
             "metric": metric,
@@ -171,6 +172,14 @@ class _Answer:
             model = self.bench.deploy(network, self.folder / "judged")
             found = judge(self.bench.task, self.bench.as_deployed(model, network), dict(kept), metric)
         return replace(found, network=network)
+
+    def _dense(self) -> Judged:
+        """The dense network that latency ratios are of."""
+        network, widths = self.bench.baseline.network, self.bench.space.widths
+        if self.bench.reference[0].precision != "f32":
+            return self._judged(network, widths)
+        with self.watch.during("judge"):
+            return judge(self.bench.task, network, dict(widths), self.request.goal.metric)
 
     def _default_quality(self, dense: Judged) -> dict[str, float]:
         """The dense network's test quality at the device's default precision; nothing where it runs none here."""
@@ -233,12 +242,12 @@ class _Answer:
                 name: self.bench.deploy(each.network, folder, f"model{index}", rough)
                 for index, (name, each) in enumerate(networks.items())
             }
-            special = {DEFAULT: at_default(self.bench.runner)}
+            reference, runner = self.bench.reference
             return self.bench.sit(
                 {**models, DEFAULT: self.bench.dense_f32},
-                self.bench.dense,
-                runner=self.bench.runner,
-                runners=special,
+                reference,
+                runner=runner,
+                runners={**dict.fromkeys(models, self.bench.runner), DEFAULT: at_default(self.bench.runner)},
                 device=self.bench.device,
                 time_limit_s=seconds,
                 throughput_s=0.2 if seconds > LOOK_S else 0.0,

@@ -29,6 +29,7 @@ from agent.tasks.baseline import Baseline, Progress, Store, obtain
 from agent.tasks.registry import load_task
 from agent.tasks.task import Budget, Task
 from objective.goal import Goal
+from objective.sweepfile import F32, SAME
 from objective.trial import Candidate, Device
 
 Stage = Callable[[str], AbstractContextManager[None]]
@@ -53,6 +54,7 @@ class Bench:
     seconds_to_measure: float = 3.0
     meter: Meter | None = None
     sit: Sit = compare_many
+    against: str = SAME
 
     @property
     def precision(self) -> str:
@@ -64,12 +66,17 @@ class Bench:
         """The one for the dense network at f32, where that is measured beside."""
         return self._runner("f32")
 
+    @property
+    def reference(self) -> tuple[Exported, Runner]:
+        """The dense network that latency ratios are of, and what runs it."""
+        return (self.dense_f32, self.runner_f32) if self.against == F32 else (self.dense, self.runner)
+
     def at(self, precision: str) -> "Bench":
         """The same bench at another precision."""
         if precision == self.precision:
             return self
         dense = export_dense(self.baseline, self.task, precision)
-        space = space_of(self.groups, self.device, precision)
+        space = space_of(self.groups, self.device, grid_of(precision, self.against))
         return replace(self, space=space, runner=self._runner(precision), dense=dense)
 
     def _runner(self, precision: str) -> Runner:
@@ -127,10 +134,17 @@ def prepare(
         groups = find_groups(baseline.network, example)
         plain = export_dense(baseline, task, "f32")
         dense = export_dense(baseline, task, request.candidate.precision)
-    space = space_of(groups, place.device, request.candidate.precision)
+    space = space_of(groups, place.device, grid_of(request.candidate.precision, request.against))
     recipe = (request.lr, request.distill, request.skip)
     where = (request.goal, place.device, place.runner, dense, plain)
-    return Bench(task, baseline, groups, space, *where, *recipe, meter=place.meter, sit=place.sit)
+    return Bench(
+        task, baseline, groups, space, *where, *recipe, meter=place.meter, sit=place.sit, against=request.against
+    )
+
+
+def grid_of(precision: str, against: str) -> str:
+    """The precision whose vector width decides the channel grid: one grid where a sweep compares precisions."""
+    return F32 if against == F32 else precision
 
 
 def space_of(groups: tuple[Group, ...], device: Device, precision: str) -> MergedSpace:

@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from agent.watch import Watch
 from objective.devices import LOCAL
 from objective.errors import BadInput
 from objective.space import Space
-from objective.sweepfile import UPLOADS, read_sweep_file
+from objective.sweepfile import F32, UPLOADS, block, choices, read_sweep_file
 from objective.trial import Device, Failure, TrialFailed
 
 EPOCHS = 0.02
@@ -80,7 +80,7 @@ def check(sweep_file: Path) -> int:
     request = _here(checks, request)
     task = _task(checks, request)
     network = task.network()
-    device, runner = _device(checks, request)
+    device, runner = _device(checks, request, config)
     groups, space = _groups(checks, task, network, config, device, request)
     _server(checks)
     with tempfile.TemporaryDirectory() as folder, _cache_in(Path(folder)):
@@ -131,10 +131,14 @@ def _task(checks: Checks, request: Request) -> Task:
     return task
 
 
-def _device(checks: Checks, request: Request) -> tuple[Device, Runner]:
+def _device(checks: Checks, request: Request, config: Mapping[str, Any]) -> tuple[Device, Runner]:
     with checks.part("device") as found:
         device, runner = measured_on(request)
         found += [device.cpu, f"{device.cores} cores", f"{request.runner} measures at {runner.precision}"]
+        precisions = choices(block(config["parameters"], "measure").get("precision", {"value": F32}))
+        if len(precisions) > 1:
+            compared = "at f32" if request.against == F32 else "at the same one: measure.against f32 compares them"
+            found += [f"{', '.join(precisions)} against the dense network {compared}"]
         if request.energy:
             found += [f"energy from {request.energy}" if find_meter(request.energy) else f"no {request.energy} here"]
     return device, runner

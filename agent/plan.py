@@ -33,6 +33,7 @@ from objective.errors import BadInput
 from objective.goal import Goal
 from objective.profile import Curve, Profile, warm_points
 from objective.space import GroupSpec, Space
+from objective.sweepfile import F32, block, choices
 from objective.trial import Device
 
 Kept = dict[str, int]
@@ -282,7 +283,8 @@ def resolve(sweep: Mapping[str, Any], profile: Profile, reference: str, energy: 
 
     `reference`: the profile's artifact, such as "profile-fashion_mnist-cpu-f32:v0". A ratio block of the user's own
     stays as it is; raises `BadInput` where it names a group that the network has not. `energy`: the source that all
-    trials are to read, unless the user has named one.
+    trials are to read, unless the user has named one. Where the precision is searched, ratios are to
+    f32, unless the user says otherwise.
     """
     resolved = copy.deepcopy(dict(sweep))
     space = Space(profile.groups)
@@ -290,9 +292,14 @@ def resolve(sweep: Mapping[str, Any], profile: Profile, reference: str, energy: 
     if "ratio" in parameters:
         Space.from_parameters(parameters["ratio"], space.widths, profile.groups[0].step)
     parameters.setdefault("ratio", space.parameters())
-    if energy:
-        measure = parameters.setdefault("measure", {"parameters": {}})
-        measure["parameters"].setdefault("energy", {"value": energy})
+    precisions = choices(block(parameters, "measure").get("precision", {"value": F32}))
+    added = {"energy": energy} if energy else {}
+    if len(precisions) > 1 and F32 in precisions:  # else each would be held against its own dense network alone
+        added["against"] = F32
+    if added:
+        measure = parameters.setdefault("measure", {"parameters": {}})["parameters"]
+        for name, value in added.items():
+            measure.setdefault(name, {"value": value})
     return resolved | {"parameters": parameters | _constants(profile, reference)}
 
 

@@ -11,8 +11,11 @@ from objective.goal import Goal
 from objective.sweepfile import (
     BLOCKS,
     DEFAULT_UPLOAD,
+    F32,
     RUNNERS,
+    SAME,
     SINGLE,
+    against,
     block,
     choices,
     measured_by,
@@ -46,11 +49,13 @@ class Request:
     runner: str = "openvino_cpu"
     threads: int = 1
     energy: str | None = None
+    against: str = SAME
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if device_name("measure.device", self.device) != LOCAL:
             self._check_elsewhere()
+        against(self.against)
         measured_by(self.runner, self.threads, self.energy, self.candidate.precision)
         for name in ("lr", "timeout_minutes"):
             if getattr(self, name) is not None:
@@ -101,6 +106,7 @@ def from_config(config: Mapping[str, Any]) -> Request:
         runner=measure.get("runner", "openvino_cpu"),
         threads=measure.get("threads", 1),
         energy=measure.get("energy"),
+        against=measure.get("against", SAME),
         options=dict(checks.mapping("options", given.get("options", {}))),
     )
 
@@ -119,10 +125,17 @@ def _named(given: Mapping[str, Any], key: str) -> str | None:
 
 
 def from_sweep(config: Mapping[str, Any]) -> Request:
-    """The request that a sweep file makes for its dense candidate: constants, and the first of several values."""
+    """The request that a sweep file makes for its dense candidate: constants, and the first of several values.
+
+    Of several precisions f32, where it is one of them.
+    """
     parameters = config["parameters"]
     plain: dict[str, Any] = {key: _first(parameters[key]) for key in SINGLE if key in parameters}
     plain |= {name: {key: _first(spec) for key, spec in block(parameters, name).items()} for name in BLOCKS}
+    if F32 in choices(
+        block(parameters, "measure").get("precision", {"value": F32})
+    ):  # what all precisions can be held against
+        plain["measure"]["precision"] = F32
     return from_config(plain | {"options": options(parameters)})
 
 

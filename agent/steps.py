@@ -24,6 +24,7 @@ from agent.tasks.training import recalibrate
 from agent.watch import Row, Watch
 from agent.weights import load_weights
 from objective.score import bound, hopeless, values
+from objective.sweepfile import F32
 from objective.trial import Candidate, Latency, Skipped
 
 DENSE_F32 = "dense_f32"
@@ -42,7 +43,7 @@ def measured(network: nn.Module, bench: Bench, seed: int, folder: Path, watch: W
 
     Energy is part of it where the sweep asks for it and this host can tell.
     """
-    about = (*_deployment(bench), bench.seconds_to_measure, bench.meter and bench.meter.source)
+    about = (*_deployment(bench), bench.against, bench.seconds_to_measure, bench.meter and bench.meter.source)
     samples = {SAMPLES: folder / SAMPLES}
     if left := stages.recall("measure", *about):
         _written(samples, left)
@@ -50,7 +51,7 @@ def measured(network: nn.Module, bench: Bench, seed: int, folder: Path, watch: W
     with watch.during("export"):
         untrained = bench.deploy(network, folder, "untrained", rough=True)
     with watch.during("measure"):
-        settings = (bench.baseline.sha256, sorted(bench.device.to_json().items()), *_deployment(bench))
+        settings = (bench.baseline.sha256, sorted(bench.device.to_json().items()), *_deployment(bench), bench.against)
         # Of one candidate the rounds of each sitting run in another order.
         sitting = in_its_usual_state(lambda before: _compared(untrained, bench, seed + AGAIN * before), *settings)
         write_samples(sitting, folder / SAMPLES)
@@ -59,22 +60,25 @@ def measured(network: nn.Module, bench: Bench, seed: int, folder: Path, watch: W
 
 
 def _compared(model: Exported, bench: Bench, seed: int) -> Sitting:
-    """At another precision than f32 the dense network at f32 sits beside, for people who deploy that one today."""
-    beside = {} if bench.precision == "f32" else {DENSE_F32: bench.dense_f32}
+    """At another precision than f32 the dense network at f32 sits beside, for people who deploy that one today.
+
+    Unless the ratio is to that one anyhow.
+    """
+    beside = {} if F32 in (bench.precision, bench.against) else {DENSE_F32: bench.dense_f32}
+    reference, runner = bench.reference
     sitting = bench.sit(
         {CANDIDATE: model, **beside},
-        bench.dense,
-        runner=bench.runner,
-        runners=dict.fromkeys(beside, bench.runner_f32),
+        reference,
+        runner=runner,
+        runners={CANDIDATE: bench.runner, **dict.fromkeys(beside, bench.runner_f32)},
         device=bench.device,
         time_limit_s=bench.seconds_to_measure,
         seed=seed,
         meter=bench.meter,
     )
-    if not beside:
-        return sitting
-    latency, ratio = sitting.latency, sitting.latency.ratio / sitting.latencies[DENSE_F32].ratio
+    latency = sitting.latency
     precision = "int8" if bench.precision == "int8" else latency.precision
+    ratio = latency.ratio / sitting.latencies[DENSE_F32].ratio if beside else None
     changed = {CANDIDATE: replace(latency, precision=precision, ratio_f32=ratio)}
     return replace(sitting, latencies={**sitting.latencies, **changed})
 

@@ -24,7 +24,7 @@ TOP_LEVEL = frozenset(
 PROGRAM = "prunefleet"
 METHODS = ("bayes", "random", "grid", "custom")
 OBJECTIVE = ("kind", "metric", "max_drop", "max_latency_ratio", "max_latency_ms", "weight")
-MEASURE = ("device", "precision", "runner", "threads", "energy")
+MEASURE = ("device", "precision", "against", "runner", "threads", "energy")
 RECIPE = ("epochs", "lr", "seed", "distill", "importance", "ranking", "skip", "timeout_minutes")
 BLOCKS: Mapping[str, tuple[str, ...]] = {"objective": OBJECTIVE, "measure": MEASURE, "recipe": RECIPE}
 SINGLE = ("task", "profile", "baseline", "upload", "engine")
@@ -39,6 +39,8 @@ ENGINES = ("prunefleet", "wandb", "optuna")
 """What `method: bayes` searches with on the hub; docs/controller.md says what each of them sees."""
 DEFAULT_ENGINE = "prunefleet"
 PRECISIONS = ("f32", "bf16", "f16", "int8")
+SAME, F32 = AGAINST = ("same", "f32")
+"""The dense network that latency ratios are of: at the candidate's own precision, or at f32."""
 RUNNERS: Mapping[str, tuple[str, ...]] = {
     "openvino_cpu": ("rapl", "tegrastats"),
     "openvino_gpu": (),
@@ -106,11 +108,22 @@ def _validate_parameters(parameters: Mapping[str, Any]) -> None:
 def _validate_measure(measure: Mapping[str, Any]) -> None:
     """All trials of a sweep are measured in one way, or their latencies could not be compared."""
     found = constants(measure)
-    for key in ("device", "runner", "threads", "energy"):
+    for key in ("device", "against", "runner", "threads", "energy"):
         if key in measure and key not in found:
             raise BadInput(f"parameters.measure.{key}", measure[key], "give one constant `value`")
-    for precision in choices(measure.get("precision", {"value": "f32"})):
+    precisions = choices(measure.get("precision", {"value": F32}))
+    if against(found.get("against", SAME)) == F32 and (len(precisions) < 2 or F32 not in precisions):
+        remedy = "search measure.precision with f32 among its values, or leave it out: latency_ratio_f32 is told anyhow"
+        raise BadInput("parameters.measure.against", F32, remedy)
+    for precision in precisions:
         measured_by(found.get("runner", "openvino_cpu"), found.get("threads", 1), found.get("energy"), precision)
+
+
+def against(word: object) -> str:
+    """Refuse what a latency ratio cannot be of; raises `BadInput`."""
+    if word not in AGAINST:
+        raise BadInput("measure.against", word, f"write one of {', '.join(AGAINST)}")
+    return str(word)
 
 
 def measured_by(runner: object, threads: object, energy: object = None, precision: object = "f32") -> None:

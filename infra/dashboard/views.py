@@ -355,9 +355,11 @@ def compact(one: Trial, full: Mapping[str, int]) -> tuple[tuple[str, int, float]
 
 
 def kept_text(one: Trial, full: Mapping[str, int]) -> str:
-    """Kept channels in words: each group's where they are few, else the share."""
+    """Kept channels in words: each group's where they are few, else the share; the precision where that is searched."""
     if not one.kept:
         return ""
+    searched = one.parameters.get("measure.precision") if not one.asked.precision else None
+    precision = f" {searched}" if searched else ""
     if len(one.kept) <= 8:
-        return "·".join(str(channels) for channels in one.kept.values())
-    return f"{percent(share_kept(one.kept, full), 0)} of {len(one.kept)} groups"
+        return "·".join(str(channels) for channels in one.kept.values()) + precision
+    return f"{percent(share_kept(one.kept, full), 0)} of {len(one.kept)} groups{precision}"

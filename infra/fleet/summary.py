@@ -46,9 +46,20 @@ def _row(run: RunView, groups: Sequence[str]) -> tuple[str, ...]:
         _number(told.get("metric_drop"), "{:+.2%}"),
         _measured(told),
         _number(told.get("latency_p50_ms"), "{:.3f}"),
-        "·".join(str(kept.get(name, "–")) for name in groups) if kept else "",
+        _kept(kept, groups, str(_block(run.config, "measure").get("precision", "f32"))) if kept else "",
         _why(told.get("why")),
     )
+
+
+def _kept(kept: Mapping[str, int], groups: Sequence[str], precision: str) -> str:
+    """Channels of each group; the precision where it is not f32, which a sweep may search."""
+    channels = "·".join(str(kept.get(name, "–")) for name in groups)
+    return channels if precision == "f32" else f"{channels} {precision}"
+
+
+def _block(config: Json, name: str) -> Json:
+    found = config.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _measured(told: Json) -> str:
@@ -83,7 +94,7 @@ def answer_text(answer: Json) -> list[str]:
     if winner is None:
         return ["No trial came to a score; the table and the runs' logs say why."]
     return [
-        f"Best: run {winner['run']}, keeps {_pruned(winner)}",
+        f"Best: run {winner['run']}, {_precision(winner, controls)}keeps {_pruned(winner)}",
         f"  {_figures(winner)}, loses {interval(winner, 'test_drop', '{:.2%}')}{_doubt(winner)}",
         f"Dense: at {controls['dense']['precision']} {_figures(controls['dense'])}; at the device's default, "
         f"{controls['dense_default']['precision']}, {_figures(controls['dense_default'])}",
@@ -94,6 +105,12 @@ def answer_text(answer: Json) -> list[str]:
 
 def _doubt(winner: Json) -> str:
     return "" if winner.get("holdout_agrees", True) else "; by holdout alone it loses more than the limit"
+
+
+def _precision(winner: Json, controls: Json) -> str:
+    """Said where it is not that of the dense network beside it."""
+    own = winner.get("precision")
+    return f"at {own}, " if own and own != controls["dense"]["precision"] else ""
 
 
 def _pruned(winner: Json) -> str:

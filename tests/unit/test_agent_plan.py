@@ -246,6 +246,19 @@ def test_a_ratio_block_of_ones_own_is_checked_and_kept(profile: Profile) -> None
         assert measure == {"parameters": {"energy": {"value": energy}}}
 
 
+def test_precisions_that_are_searched_are_held_against_f32(profile: Profile) -> None:
+    """Unless the user says otherwise, or f32 is none of them; one precision is held against itself."""
+
+    def measure(**given: object) -> object:
+        sweep = {"parameters": {"measure": {"parameters": given}}}
+        return resolve(sweep, profile, "p:v0")["parameters"]["measure"]["parameters"].get("against")
+
+    assert measure(precision={"values": ["int8", "f32"]}) == {"value": "f32"}
+    assert measure(precision={"values": ["int8", "f32"]}, against={"value": "same"}) == {"value": "same"}
+    assert measure(precision={"values": ["int8", "bf16"]}) is None
+    assert measure(precision={"value": "int8"}) is None
+
+
 def test_a_networks_hash_is_that_of_its_shape() -> None:
     """Other weights, the same hash; another width, another."""
     first, same, other = Residual(16, (8,)), Residual(16, (8,)), Residual(16, (9,))

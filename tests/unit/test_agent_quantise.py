@@ -3,7 +3,9 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from support_tiny_task import TinyTask
 
 from agent.bench import Bench
 from agent.compress.quantise import quantise
+from agent.measure.benchmark import Sitting, compare_many
 from agent.measure.choice import runner_at
 from agent.measure.deployed import Deployed
 from agent.measure.engine import openvino
@@ -130,6 +133,24 @@ def test_the_dense_network_at_another_precision_is_another_reference(bench: Benc
     other = bench.at("f32")
     assert other.precision == "f32" and other.dense == bench.dense_f32
     assert bench.at("int8") is bench and other.at("int8").dense == bench.dense
+
+
+def test_a_sweep_that_compares_precisions_holds_each_against_f32(bench: Bench, tmp_path: Path) -> None:
+    """The ratio is to the dense network at f32 whatever the candidate's precision, and one grid serves them all."""
+    plain = replace(bench, against="f32").at("f32")
+    comparing = plain.at("int8")
+    assert comparing.space.groups == plain.space.groups != bench.space.groups
+    sat: list[tuple[str, str, str]] = []
+
+    def sit(candidates: Any, dense: Any, *, runner: Any, runners: Any, **how: Any) -> Sitting:
+        sat.append((dense.precision, candidates["candidate"].precision, ", ".join(candidates)))
+        return compare_many(candidates, dense, runner=runner, runners=runners, **how)
+
+    result = run_trial(Candidate({"conv2": 0.5}, "int8", epochs=0.2), replace(comparing, sit=sit), tmp_path, Watch())
+    assert isinstance(result, Trial)
+    assert sat[0] == ("f32", "int8", "candidate")
+    latency = result.measurement.worst
+    assert latency.precision == "int8" and latency.ratio_f32 is None
 
 
 @pytest.mark.skipif("bf16" not in supported_precisions(), reason="this processor does not compute in bf16")

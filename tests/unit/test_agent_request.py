@@ -96,6 +96,7 @@ def test_what_the_agent_added_is_no_part_of_the_request() -> None:
             {"measure": {"runner": "torch_cpu", "precision": "int8"}},
             "measure.precision: got 'int8'; write openvino_cpu",
         ),
+        ({"measure": {"against": "bf16"}}, "measure.against: got 'bf16'; write one of same, f32"),
         ({"measure": {"precision": "f8"}}, "measure.precision: got 'f8'; write one of f32, bf16, f16, int8"),
         ({"measure": {"threads": 0}}, "measure.threads: got 0"),
         ({"measure": {"runner": "command", "energy": "rapl"}}, "nothing tells the energy of command"),
@@ -122,6 +123,14 @@ def test_a_sweep_file_asks_for_the_same() -> None:
     request = from_sweep({"parameters": parameters})
     assert request.candidate.epochs == 2 and request.candidate.ratios == {}
     assert from_config(nest({"task": "fashion_mnist", "recipe.epochs": 2})) == request
+
+
+def test_of_several_precisions_the_dense_candidate_takes_f32() -> None:
+    """What all of them can be held against, wherever it stands in the list."""
+    for values, taken in ((["int8", "f32"], "f32"), (["bf16", "int8"], "bf16")):
+        measure = {"parameters": {"precision": {"values": values}}}
+        request = from_sweep({"parameters": {"task": {"value": "fashion_mnist"}, "measure": measure}})
+        assert request.candidate.precision == taken
 
 
 def test_options_reach_the_task() -> None:

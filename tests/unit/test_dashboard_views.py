@@ -237,6 +237,15 @@ def test_kept_channels_fit_into_a_cell(view: SweepView) -> None:
     assert views.kept_text(none, {}) == ""
 
 
+def test_a_searched_precision_stands_beside_the_channels() -> None:
+    """Where all trials have one precision the head of the page says it; where it is searched each row does."""
+    sweep = sweep_row()
+    parameters = {**sweep.config["parameters"], "measure": {"parameters": {"precision": {"values": ["f32", "int8"]}}}}
+    searching = replace(sweep, config={**sweep.config, "parameters": parameters})
+    row = run_row(1, config={"kept": {"stem": 8}, "measure": {"precision": "int8"}})
+    assert [views.kept_text(sweep_view(each, [row]).trials[0], {}) for each in (searching, sweep)] == ["8 int8", "8"]
+
+
 def test_kept_channels_stand_in_one_order_whatever_the_client_sends() -> None:
     """Clients send a run's mappings in any order; two rows of a table are read beside each other."""
     sent = {"stem": 8, "stage2_conv": 24, "stage1_conv": 16}

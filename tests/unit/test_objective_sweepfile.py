@@ -33,6 +33,12 @@ CASES: list[tuple[list[str], object, str]] = [
     (["parameters", "objective", "parameters", "kind"], {"value": "best"}, "got 'best'"),
     (["parameters", "measure", "parameters", "precision"], {"values": ["f32", "f8"]}, "precision: got 'f8'"),
     (
+        ["parameters", "measure", "parameters", "against"],
+        {"value": "f32"},
+        "got 'f32'; search measure.precision",
+    ),
+    (["parameters", "measure", "parameters", "against"], {"values": ["same", "f32"]}, "give one constant `value`"),
+    (
         ["parameters", "measure", "parameters", "runner"],
         {"value": "tflite"},
         "measure.runner: got 'tflite'; write one of",
