@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from support_table import SETTINGS, WORK, name_of
-from support_table_players import BASE, OURS, PLAYERS, UNIFORM
+from support_table_players import BASE, OURS, PLAYERS, UNIFORM, beyond
 from support_table_search import GOALS, PENDING, TRIALS, Game, save
 from support_table_surrogate import FAMILIES, FOLDS, HOLDOUT, RATIO, TARGETS, VALIDATION, Facts
 
@@ -32,7 +32,7 @@ HEAD_ACCURACY = (
 )
 HEAD_GAMES = (
     "| search | n | recommended | observed | tried | wins | ratio [95 %] | ratio, observed "
-    "| beyond the limit | drop on holdout | mean s |"
+    "| over the limit, paying | drop on holdout | mean s |"
 )
 
 
@@ -141,6 +141,7 @@ is the model's, not the search's. One network and one host: intervals are over s
 - **Ratio**: geometric mean over seeds of the regret over that of W&B's engine at the same seed, recommended (ours)
   against observed; regrets below {FLOOR["fastest"]:g} and {FLOOR["most accurate"]:g} count as that. Wins are over
   W&B's engine too, by the same regrets.
+- **Over the limit**: how many picks are truly over it by anything at all, and how many by so much that they pay.
 """
 
 
@@ -210,7 +211,8 @@ def _row(known: Mapping[str, Any], family: str, goal: str, player: str) -> str:
     said, digits = found["recommended"], 1 if goal == "fastest" else 2
     games = list(_games(known, family, goal, player).values())
     picks = [each["picks"].get("recommended", each["picks"]["observed"]) for each in games]
-    beyond = sum(-pick["worth"] > 100 * pick["ratio" if goal == "fastest" else "drop"] + 1e-2 for pick in picks)
+    paid = sum(-pick["worth"] > 100 * pick["ratio" if goal == "fastest" else "drop"] + 1e-2 for pick in picks)
+    over = sum(beyond(pick["drop"], pick["ratio"], GOALS[goal]) > 0 for pick in picks)
     medians = " | ".join(
         f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
         for middle, low, high in (found[how]["median"] for how in HOW)
@@ -218,7 +220,7 @@ def _row(known: Mapping[str, Any], family: str, goal: str, player: str) -> str:
     ratio, low, high = said["ratio"]
     return (
         f"| {NAMES[player]} | {said['n']} | {medians} | {said['wins']} of {said['pairs']} "
-        f"| {ratio:.2f} [{low:.2f}, {high:.2f}] | {found['observed']['ratio'][0]:.2f} | {beyond} of {len(picks)} "
+        f"| {ratio:.2f} [{low:.2f}, {high:.2f}] | {found['observed']['ratio'][0]:.2f} | {over}, {paid} of {len(picks)} "
         f"| {np.median([pick['holdout'] for pick in picks]):.2%} | {np.mean([g['ask_s'][0] for g in games]):.2f} |"
     )
 
