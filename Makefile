@@ -53,7 +53,7 @@ bench-trials: $(VENV)/.dev  ## trials pruned evenly and by sensitivity, for hour
 bench-search: $(VENV)/.dev  ## the search beside others on synthetic problems, two hours; can be resumed; SEARCHBENCH: their folder
 	$(PYTEST) -m bench -s -p no:randomly tests/bench/test_search_bench.py
 
-bench-table: $(VENV)/.dev  ## hundreds of real trials to judge searches on, hours; can be resumed anywhere; writes docs/results/table.*
+bench-table: $(VENV)/.dev  ## hundreds of real trials, and searches judged on them, hours; can be resumed anywhere; writes docs/results/table*
 	$(PYTEST) -m bench -s -p no:randomly tests/bench/test_table_bench.py
 
 format: $(VENV)/.dev ## put the code in its usual form

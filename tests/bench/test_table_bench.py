@@ -1,18 +1,29 @@
 """A table of real trials to judge searches on, docs/results/table.*: hundreds of candidates trained, all of them timed.
 
 Training takes hours, may run beside other work, may be ended at any time, and goes on where it was on any machine: rows
-are in docs/results/table.jsonl as soon as they are known. Timing wants a quiet host for some minutes. `-k trained` and
-`-k measured` run one pass alone; `TABLE_BENCH_SHORT=1` tries the bench itself on a tiny network.
+are in docs/results/table.jsonl as soon as they are known. Timing wants a quiet host for some minutes. Searches are then
+judged on models fitted to the table, docs/results/table-search.*, in half an hour; that too goes on where it was.
+`-k trained`, `-k measured` and `-k judged` run one pass alone; `TABLE_BENCH_SHORT=1` tries the bench itself on a tiny
+network.
 """
 
 import os
 
 import pytest
+import support_table_search_report as search_report
+from support_table import table_of
 from support_table_passes import measure, train
+from support_table_players import PLAYERS
 from support_table_report import keep
+from support_table_search import CHECKS, GOALS, SEEDS, TRIALS, games, load, missing, save
+from support_table_surrogate import FAMILIES, facts_of
+from support_trials_passes import say
+
+from objective.errors import BadInput
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(12 * 3600)]
-NETWORK = "tiny" if os.environ.get("TABLE_BENCH_SHORT") else "resnet20"
+SHORT = bool(os.environ.get("TABLE_BENCH_SHORT"))
+NETWORK = "tiny" if SHORT else "resnet20"
 
 
 def test_candidates_are_trained() -> None:
@@ -27,3 +38,30 @@ def test_latencies_are_measured() -> None:
     """All candidates are timed on this host against the dense network."""
     measure(NETWORK)
     keep(NETWORK)
+
+
+def test_searches_are_judged() -> None:
+    """Each search plays all its games on two kinds of surrogate, and none does better than the best known."""
+    try:
+        facts = facts_of(table_of(NETWORK))
+    except BadInput as error:
+        pytest.fail(str(error), pytrace=False)
+    path = search_report.path_of(facts, NETWORK)
+    known = load(path, facts)
+    wanted = games(known["families"], *((2, CHECKS[0] + 2) if SHORT else (SEEDS, TRIALS)))
+    for done, _ in enumerate(missing(facts, wanted, known), 1):
+        save(path, known)
+        if done % 10 == 0:
+            search_report.keep(known, path)
+            say(f"{NETWORK}: {len(search_report.unfinished(known, wanted))} of {len(wanted)} games are left")
+    search_report.keep(known, path)
+    print("\n" + path.with_suffix(".md").read_text())
+    if not search_report.complete(facts, NETWORK):
+        say(f"only a trial, fitted to {facts.counts['candidates']} of {facts.counts['of']} candidates: kept in {path}")
+    assert len({FAMILIES[family].kind for family in known["families"]}) == 2
+    for family in known["families"]:
+        for goal in GOALS:
+            for player in PLAYERS:
+                found = search_report.verdict(known, family, goal, player)
+                assert found["n"] == len({game.seed for game in wanted})
+                assert min(search_report.regrets(known, family, goal, player, "recommended").values()) >= 0
