@@ -132,9 +132,8 @@ def from_sweep(config: Mapping[str, Any]) -> Request:
     parameters = config["parameters"]
     plain: dict[str, Any] = {key: _first(parameters[key]) for key in SINGLE if key in parameters}
     plain |= {name: {key: _first(spec) for key, spec in block(parameters, name).items()} for name in BLOCKS}
-    if F32 in choices(
-        block(parameters, "measure").get("precision", {"value": F32})
-    ):  # what all precisions can be held against
+    precisions = choices(block(parameters, "measure").get("precision", {"value": F32}))
+    if F32 in precisions:  # what all of them can be held against
         plain["measure"]["precision"] = F32
     return from_config(plain | {"options": options(parameters)})
 
