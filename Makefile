@@ -12,7 +12,7 @@ SUITE := $(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reor
 # Tests and trials run side by side: one thread each, or they fight over the cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo check test test-all test-live bench-fidelity bench-objective bench-hub bench-overhead bench-trials bench-search bench-table format clean
+.PHONY: help demo check test test-all test-live bench-fidelity bench-objective bench-hub bench-overhead bench-trials bench-search bench-table bench-live format clean
 help:                ## tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | column -t -s "$$(printf '\t')"
 
@@ -55,6 +55,10 @@ bench-search: $(VENV)/.dev  ## the search beside others on synthetic problems, t
 
 bench-table: $(VENV)/.dev  ## hundreds of real trials, and searches judged on them, hours; can be resumed anywhere; writes docs/results/table*
 	$(PYTEST) -m bench -s -p no:randomly tests/bench/test_table_bench.py
+
+# About 17 s of a core for each of 480 trials.
+bench-live: $(VENV)/.dev  ## searches beside each other on real trials, 2.3 core-hours; can be resumed anywhere; writes docs/results/live.*
+	$(PYTEST) -m bench -s -p no:randomly tests/bench/test_live_bench.py
 
 format: $(VENV)/.dev ## put the code in its usual form
 	$(BIN)/ruff check --fix .

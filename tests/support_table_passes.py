@@ -190,7 +190,7 @@ def measure(network: str, anew: bool = bool(os.environ.get("TABLE_BENCH_ANEW")))
             key = f"sitting {place}"
             before = parts[place - 1][:1] if place else []
             if key not in known:
-                known.add(key, _sitting(network, {name: wanted[name] for name in [*before, *part]}, place))
+                known.add(key, sit_together(network, {name: wanted[name] for name in [*before, *part]}, place))
                 say(f"{network}: {key} of {len(parts)} held")
             rows += [_row(known[key], name, wanted[name], place, device) for name in part]
             for name in before:
@@ -199,7 +199,7 @@ def measure(network: str, anew: bool = bool(os.environ.get("TABLE_BENCH_ANEW")))
     aside.unlink()
 
 
-def _sitting(network: str, kept: Mapping[str, Kept], place: int) -> dict[str, Any]:
+def sit_together(network: str, kept: Mapping[str, Kept], place: int) -> dict[str, Any]:
     """Latencies by name of some networks, untrained, against the dense one."""
     bench = bench_of(network)
     with tempfile.TemporaryDirectory() as folder:
