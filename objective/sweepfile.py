@@ -21,7 +21,7 @@ TOP_LEVEL = frozenset(
         "metric", "metrics", "name", "parameters", "program", "project", "run_cap", "scheduler",
     }
 )  # fmt: skip
-PROGRAM = "prunefleet"
+PROGRAM, TRIAL = "prunefleet", "trial"
 METHODS = ("bayes", "random", "grid", "custom")
 OBJECTIVE = ("kind", "metric", "max_drop", "max_latency_ratio", "max_latency_ms", "weight")
 MEASURE = ("device", "precision", "against", "runner", "threads", "energy")
@@ -77,6 +77,9 @@ def validate(config: Mapping[str, Any]) -> None:
     _known("sweep file", config, TOP_LEVEL)
     if config.get("program") != PROGRAM:
         raise BadInput("program", config.get("program"), f"write `program: {PROGRAM}`")
+    command = config.get("command")
+    if not isinstance(command, list) or TRIAL not in command:  # `wandb agent` would run `python prunefleet`
+        raise BadInput("command", command, f"""write `command: ["${{env}}", {PROGRAM}, {TRIAL}]`""")
     if config.get("method") not in METHODS:
         raise BadInput("method", config.get("method"), f"write one of {', '.join(METHODS)}")
     cap = config.get("run_cap")

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -110,6 +111,9 @@ def task_hash(task: Task) -> str:
     return digest(_code_hash(task), repr(sorted(options.items()))) if options else _code_hash(task)
 
 
+_reading = threading.Lock()  # Python 3.11's parser, which finds a class in its file, fails in two threads at once
+
+
 def _code_hash(task: Task) -> str:
     own: Callable[[], str] | None = getattr(task, "task_hash", None)
     if own:
@@ -117,7 +121,9 @@ def _code_hash(task: Task) -> str:
     shapes = {name: tuple(tensor.shape) for name, tensor in task.network().state_dict().items()}
     classes = [kind for kind in type(task).__mro__ if kind.__module__ not in ("abc", "builtins", "typing")]
     try:
-        return digest(*map(inspect.getsource, classes), repr(shapes))
+        with _reading:
+            sources = [inspect.getsource(kind) for kind in classes]
+        return digest(*sources, repr(shapes))
     except (OSError, TypeError) as error:
         raise BadInput("task", type(task).__name__, "put its class into a file, or give it task_hash()") from error
 

@@ -54,12 +54,14 @@ class AskTell:
         metric: float | None = None,
         outcome: str = "scored",
         baseline_ms: float | None = None,
+        drop: float | None = None,
     ) -> None:
         """What the trial `name` came to: its latency over the dense network's, and the objective's metric, a fraction.
 
         `outcome` "skipped" has a latency alone, "infeasible" and "diverged" neither; `baseline_ms` is the dense
-        network's median, for a goal in milliseconds. Raises `BadInput` for a name that is not waited for, or a figure
-        that is missing.
+        network's median, for a goal in milliseconds. The drop is counted from the profile's dense metric, which is of
+        the first examples of validation where there are many: a metric of other examples needs `drop`. Raises
+        `BadInput` for a name that is not waited for, or a figure that is missing.
         """
         if name not in self._trials or not self._trials[name].pending:
             waiting = ", ".join(trial.name for trial in self.trials if trial.pending)
@@ -69,13 +71,13 @@ class AskTell:
             state="finished",
             outcome=outcome,
             metric=metric,
-            drop=None if metric is None else self._profile.dense_metric - metric,
+            drop=self._profile.dense_metric - metric if drop is None and metric is not None else drop,
             latency_ratio=latency_ratio,
             baseline_ms=baseline_ms,
         )
         if outcome in MEASURED and told.latency_ratio is None:
             raise BadInput("latency_ratio", latency_ratio, f"give a finite number for a trial that is {outcome}")
-        if outcome == "scored" and told.drop is None:
+        if outcome == "scored" and (told.drop is None or told.metric is None):
             raise BadInput("metric", metric, "give a finite number for a trial that is scored")
         self._trials[name] = replace(told, value=self._score(told))
 

@@ -13,6 +13,7 @@ from objective.errors import BadInput
 
 SWEEP: dict[str, Any] = {
     "program": "prunefleet",
+    "command": ["${env}", "prunefleet", "trial"],
     "method": "bayes",
     "metric": {"name": "score", "goal": "maximize"},
     "parameters": {

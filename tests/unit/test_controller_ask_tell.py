@@ -52,6 +52,18 @@ def test_what_is_waited_for_is_not_asked_again() -> None:
     assert search.recommend() is None
 
 
+def test_a_drop_may_be_told_that_is_counted_from_another_dense_metric() -> None:
+    """A metric of other examples than the profile's is no drop from it; the drop told is what counts."""
+    search = begun()
+    ((name, _),) = search.ask().items()
+    search.tell(name, 0.4, metric=0.8, drop=0.004)
+    (trial,) = search.trials
+    assert (trial.metric, trial.drop) == (0.8, 0.004) and trial.value == pytest.approx(0.6, abs=0.01)
+    ((name, _),) = search.ask().items()
+    with pytest.raises(BadInput, match="metric: got None; give a finite number for a trial that is scored"):
+        search.tell(name, 0.4, drop=0.004)
+
+
 def test_the_recommended_trial_is_one_that_was_scored() -> None:
     """With what the models expect of it, whose intervals hold what was measured of such a well-behaved problem."""
     search = begun()

@@ -24,6 +24,8 @@ def test_the_shipped_sweep_is_valid() -> None:
 CASES: list[tuple[list[str], object, str]] = [
     (["goal"], "max", "sweep file: unknown key: got 'goal'"),
     (["program"], "train.py", "program: got 'train.py'; write `program: prunefleet`"),
+    (["command"], ..., 'command: got None; write `command: ["${env}", prunefleet, trial]`'),
+    (["command"], ["${env}", "python", "train.py"], "command: got ['${env}', 'python', 'train.py']; write"),
     (["method"], "bayesian", "method: got 'bayesian'; write one of bayes"),
     (["run_cap"], 0, "run_cap: got 0"),
     (["parameters"], None, "parameters: got None"),

@@ -46,7 +46,9 @@ def test_trials_leave_nothing_behind(host: tuple[FakeAgent, HubProcess], tmp_pat
     wait_for(lambda: set(agent.members()) == {agent.pid, server})
     assert (descriptors(server), agent.sockets()) == (before, [socket])
     _run(agent, "last")
-    assert [path.name for path in agent.temporary.iterdir()] == [socket.parent.name]
+    # A helper of the wandb client that is killed as it starts leaves a small file of its own now and then.
+    left = {path.name for path in agent.temporary.iterdir() if not path.name.startswith("wandb-symon-portfile-")}
+    assert left == {socket.parent.name}
     assert {path.name for path in socket.parent.iterdir()} == {socket.name, "gate", "work"}
     for name in ("gate", "work"):
         with (socket.parent / name).open("a") as file:
