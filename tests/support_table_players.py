@@ -6,8 +6,7 @@ which has no step at the limit as our own score has. Optuna's take the limit as 
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -15,6 +14,7 @@ import numpy as np
 import optuna
 
 from infra.controller.ask_tell import AskTell
+from infra.controller.wandb_engine import seeded
 from objective.goal import Goal, Kind
 from objective.profile import Profile, warm_points
 from objective.space import Space
@@ -167,7 +167,7 @@ class Wandb(_Numbered):
 
     def ask(self) -> tuple[str, Kept] | None:
         """The engine's next run, the pending ones in sight."""
-        with _numpy_seeded(self._seed * 1000 + self.asked), warnings.catch_warnings():
+        with seeded(self._seed * 1000 + self.asked), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its process' fit, which it takes as it comes
             run = sweeps.next_run(self._config, list(self._runs.values()))
         name, kept = self.named(self.space.kept({each: run.config[each]["value"] for each in self.names}))
@@ -219,14 +219,3 @@ class Optuna(_Numbered):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.study.tell(trial, gain(drop, ratio, self._goal))
-
-
-@contextmanager
-def _numpy_seeded(seed: int) -> Iterator[None]:
-    """W&B's engine draws from numpy's global numbers: seeded, and left as they were."""
-    before = np.random.get_state()
-    np.random.seed(seed % 2**32)
-    try:
-        yield
-    finally:
-        np.random.set_state(before)

@@ -37,7 +37,7 @@ class WandbSearch:
             "parameters": {leaf.name: dict(block[leaf.name]) for leaf in sweep.space.free},
         }
         told = [run for trial in trials if (run := _run(sweep, trial)) is not None]
-        with _seeded(seed), warnings.catch_warnings():
+        with seeded(seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its process' fit, which it takes as it comes
             found = sweeps.next_run(asked, told)
         params = {leaf.name: found.config[leaf.name]["value"] for leaf in sweep.space.free}
@@ -70,7 +70,7 @@ def _expected(info: Mapping[str, Any], maximise: bool) -> dict[str, Any]:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """The engine draws from numpy's global numbers: seed them, and leave them as they were."""
     before = np.random.get_state()
     np.random.seed(seed % 2**32)
