@@ -56,8 +56,8 @@ bench-search: $(VENV)/.dev  ## the search beside others on synthetic problems, t
 bench-table: $(VENV)/.dev  ## hundreds of real trials, and searches judged on them, hours; can be resumed anywhere; writes docs/results/table*
 	$(PYTEST) -m bench -s -p no:randomly tests/bench/test_table_bench.py
 
-# About 17 s of a core for each of 480 trials.
-bench-live: $(VENV)/.dev  ## searches beside each other on real trials, 2.3 core-hours; can be resumed anywhere; writes docs/results/live.*
+# 480 trials of 17 to 24 s of a core each.
+bench-live: $(VENV)/.dev  ## searches beside each other on real trials, about three core-hours; can be resumed on its host; writes docs/results/live.*
 	$(PYTEST) -m bench -s -p no:randomly tests/bench/test_live_bench.py
 
 format: $(VENV)/.dev ## put the code in its usual form

@@ -95,7 +95,7 @@ class Swept:
 
     def __init__(self, method: str, seed: int, head: Mapping[str, Any], profile: Profile) -> None:
         self._says, self._space = method == OURS, profile.space
-        self._dense, self._profile_dense = head["dense"]["validation"], profile.dense_metric
+        self._dense = head["dense"]["validation"]
         config = sweep_file(method, seed, profile, Goal.from_json(head["goal"]))
         self._search = AskTell(config, profile, f"live-{seed}")
         self._waiting = ""
@@ -113,7 +113,8 @@ class Swept:
             self._search.tell(self._waiting, outcome="diverged")
             return
         # The profile's dense metric is of fewer images than a trial's: what must agree is the drop.
-        self._search.tell(self._waiting, row["ratio"], self._profile_dense - (self._dense - row["validation"]))
+        metric = row["validation"]
+        self._search.tell(self._waiting, row["ratio"], metric, drop=self._dense - metric)
 
     def recommended(self) -> int | None:
         """See `Search`."""

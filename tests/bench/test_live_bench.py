@@ -1,6 +1,6 @@
 """Searches beside each other on real trials, docs/results/live.*: ours, W&B's engine, random and aligned uniform.
 
-Four methods with three seeds and 40 trials each, about 17 s of a core a trial: 2.3 core-hours. May run beside other
+Four methods, three seeds, 40 trials each, 17 to 24 s of a core a trial: about three core-hours. May run beside other
 work, may be ended at any time, however rudely, and goes on where it was, on the same host: rows are in
 docs/results/live.jsonl as soon as they are known. `LIVE_BENCH_PROCESSES` says how many trials run at the same time,
 all cores unless it is set and four at most; `LIVE_BENCH_SHORT=1` tries the bench itself on a tiny network, in the
