@@ -161,7 +161,8 @@ TAIL = """\
 | `latency` | ratio to the dense network with its 95 % interval, by name of candidate; all of one machine |
 
 Training may be ended at any time: a row is in the file when it is known, and another machine goes on. End it rather
-than pause it: paused within a batch it holds the host's lock, and measurements wait for it. `-k trained` and
-`-k measured` run one pass alone; the second wants a quiet host for some minutes. `TABLE_BENCH_ANEW=1` times everything
+than pause it: paused within a batch it holds the host's lock, and measurements wait for it. `-k trained`,
+`-k measured` and `-k judged` run one pass alone; the second wants a quiet host for some minutes, the third fits
+surrogates to both and has searches play on them (`table-search.md`). `TABLE_BENCH_ANEW=1` times everything
 on another machine and puts that in the place of what is here.
 """
