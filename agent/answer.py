@@ -266,6 +266,7 @@ class _Answer:
             return controls
         nearest = min(uniform, key=lambda each: abs(sitting.latencies[_key(each.kept)].ratio - own))
         controls["uniform"] = {
+            "precision": self.bench.precision,
             "kept": dict(nearest.kept),
             **nearest.quality(),
             **nearest.drop_from(dense),

@@ -52,12 +52,18 @@ def answer(runs: Sequence[RunRow], controls: Sequence[RunRow], asked: Question) 
     return (_line(f"winner, {winners[-1].display_name}", winners[-1], asked), *beside)
 
 
+def _own_precision(run: RunRow) -> str:
+    """A run's own, where its sweep searches the precision."""
+    measure = run.config.get("measure")
+    return str(measure.get("precision") or "") if isinstance(measure, Mapping) else ""
+
+
 def _line(label: str, run: RunRow, asked: Question) -> Line:
     said = {key: number(value) for key, value in run.summary.items()}
     return Line(
         label=label,
         run=run.name,
-        precision=str(run.summary.get("precision") or asked.precision),
+        precision=str(run.summary.get("precision") or asked.precision or _own_precision(run)),
         test=said.get(f"test_{asked.accuracy}"),
         test_lo=said.get("test_lo"),
         test_hi=said.get("test_hi"),

@@ -244,6 +244,8 @@ def test_a_searched_precision_stands_beside_the_channels() -> None:
     searching = replace(sweep, config={**sweep.config, "parameters": parameters})
     row = run_row(1, config={"kept": {"stem": 8}, "measure": {"precision": "int8"}})
     assert [views.kept_text(sweep_view(each, [row]).trials[0], {}) for each in (searching, sweep)] == ["8 int8", "8"]
+    winner = replace(row, summary={"test_top1": 0.9})
+    assert [line.precision for line in sweep_view(searching, [winner]).answer] == ["int8"]
 
 
 def test_kept_channels_stand_in_one_order_whatever_the_client_sends() -> None:
