@@ -194,7 +194,7 @@ def test_commands_ask_for_the_server_first(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    text = "{program: prunefleet, method: bayes, parameters: {task: {value: fashion_mnist}}}"
+    text = "{program: prunefleet, command: [trial], method: bayes, parameters: {task: {value: fashion_mnist}}}"
     (tmp_path / "sweep.yaml").write_text(text)
     assert main(command) == 2
     told = capsys.readouterr().err
