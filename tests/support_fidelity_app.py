@@ -67,6 +67,8 @@ def taking_turns(commands: Mapping[str, Sequence[str]], moment_s: float = MOMENT
         for process in running.values():
             process.kill()
             process.wait()
+            if process.stdout:
+                process.stdout.close()
 
 
 def _stopped_when_ready(process: "subprocess.Popen[str]") -> None:

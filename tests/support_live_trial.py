@@ -1,12 +1,9 @@
 """What a live comparison does on this host: the latencies that a profile begins with, and real trials, side by side."""
 
-import multiprocessing
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import support_table
 import torch
 from support_live import HEAD, METHODS, PROFILE, WORK, Row, Setting
 from support_live_run import Comparison
+from support_side_by_side import side_by_side
 from support_table import Job, bench_of, table_of
 from support_table_passes import PROFILE as TABLE_PROFILE
 from support_table_passes import TOGETHER, begin, sit_together, trial
@@ -47,25 +45,9 @@ def compare(setting: Setting) -> Iterator[Row]:
     """The trials that are missing, each in the table when it is given."""
     with only_one(cache_folder() / WORK / f"{setting.network}.lock"):
         start(setting)
-        context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and locks of others
         count = min(processes(), len(METHODS))
-        with ProcessPoolExecutor(count, mp_context=context, initializer=end_with_parent) as pool:
-            try:
-                yield from Comparison(setting, live_trial, pool, count).rows()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-
-
-def end_with_parent() -> None:
-    """See to it that this process ends when the one that started it was killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def look() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=look, daemon=True).start()
+        with side_by_side(count) as pool:
+            yield from Comparison(setting, live_trial, pool, count).rows()
 
 
 def live_trial(network: str, kept: Mapping[str, int], seed: int, sitting_s: float) -> Row:

@@ -8,11 +8,12 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+from support_side_by_side import side_by_side
 
 ROOT = Path(__file__).parents[1]
 OURS = "tests.bench.search.plugin:PruneFleet"
@@ -77,7 +78,7 @@ def play(dim: int, objective: str, pending: int, budget: int, player: str, seed:
 def missing(cell: Cell, known: dict[str, Any], salt: str, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Play what is not known yet, two games at a time; each with its key, as it ends."""
     games = {cell.key(player, seed): (player, seed) for seed in range(count) for player in cell.players}
-    with ProcessPoolExecutor(SIDE_BY_SIDE, mp_context=get_context("spawn")) as pool:
+    with side_by_side(SIDE_BY_SIDE) as pool:
         waiting = {
             pool.submit(play, cell.dim, cell.objective, cell.pending, cell.budget, player, seed, salt): key
             for key, (player, seed) in games.items()

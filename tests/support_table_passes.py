@@ -2,16 +2,16 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
 import torch
+from support_side_by_side import side_by_side
 from support_table import SETTINGS, WORK, Drawn, Job, Table, bench_of, draw, jobs, name_of, profile_of, table_of
 from support_trials import SPLITS, Kept
 from support_trials_passes import processes, say
@@ -111,14 +111,10 @@ def _worked(network: str, todo: Sequence[Job]) -> Iterator[tuple[Job, dict[str, 
     if min(processes(), len(todo)) <= 1:
         yield from ((job, trial(network, job)) for job in todo)
         return
-    started = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and locks that others hold
-    with ProcessPoolExecutor(min(processes(), len(todo)), mp_context=started) as pool:
+    with side_by_side(min(processes(), len(todo))) as pool:
         futures = {pool.submit(trial, network, job): job for job in todo}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for future in as_completed(futures):
+            yield futures[future], future.result()
 
 
 def trial(network: str, job: Job) -> dict[str, Any]:

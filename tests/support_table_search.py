@@ -10,15 +10,15 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from itertools import combinations, product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from support_side_by_side import side_by_side
 from support_table_players import BEYOND, PLAYERS, Player, beyond, gain, player
 from support_table_surrogate import VALIDATION, Facts, Floats, Surrogate, accuracy_of, fitted, judged_on
 
@@ -269,11 +269,8 @@ def missing(facts: Facts, wanted: Sequence[Game], known: dict[str, Any]) -> Iter
     if not todo:
         return
     os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(SIDE_BY_SIDE, mp_context=get_context("spawn")) as pool:
+    with side_by_side(SIDE_BY_SIDE) as pool:
         waiting = {pool.submit(play, facts, game): game for game in todo}
-        try:
-            for done in as_completed(waiting):
-                known["games"][waiting[done].key] = done.result()
-                yield
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for done in as_completed(waiting):
+            known["games"][waiting[done].key] = done.result()
+            yield

@@ -1,15 +1,15 @@
 """The passes of the bench of trials: candidates are chosen, trained and judged, then measured; each can be resumed."""
 
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from support_side_by_side import side_by_side
 from support_trials import (
     CHOSEN,
     DENSE,
@@ -106,14 +106,10 @@ def _same(network: str, baseline: str) -> None:
 
 def _worked(todo: Sequence[Job], latency: Mapping[str, Any]) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Jobs and what they came to, as they end; started in the order given."""
-    started = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and locks that others hold
-    with ProcessPoolExecutor(max(1, min(processes(), len(todo))), mp_context=started) as pool:
+    with side_by_side(max(1, min(processes(), len(todo)))) as pool:
         futures = {pool.submit(work, job, latency[job.name]): job for job in todo}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for future in as_completed(futures):
+            yield futures[future], future.result()
 
 
 def processes() -> int:

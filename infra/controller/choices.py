@@ -20,7 +20,6 @@ from objective.profile import Profile
 MOST_VALUES = 6  # more are drawn at random and not modelled: a mark each would be more than few trials can tell
 MEASURE, PRECISION = "measure", ("measure", "precision")
 SEED = ("recipe", "seed")  # no choice: its values are alike
-Marks = tuple[int, ...]
 
 
 @dataclass(frozen=True)

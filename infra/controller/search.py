@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,11 @@ class Search:
         # The incumbent goes by what the models expect, not by the luckiest observation.
         self._reached = self.values(space.matrix(facts.known)).mean(axis=0)
         self._best = float(self._reached.max(initial=-1.0))
-        self._front = np.stack(gains(*self._middle(space.matrix([*facts.known, *facts.pending]))), axis=1)
+
+    @cached_property
+    def _front(self) -> Floats:
+        """The gains [m, 2] that are expected of all trials, pending ones too; `pareto` goes by these."""
+        return np.stack(gains(*self._middle(self.space.matrix(self.facts.known))), axis=1)
 
     def values(self, kept: Floats) -> Floats:
         """Sampled scores [samples, n] of kept channels [n, groups]."""
@@ -111,10 +115,10 @@ class Search:
             for z in ndtri((np.arange(SHIFTS) + 0.5) / SHIFTS)
         ]
         after = np.array(means)
-        gains = [self._gain(after[:, column], place) for column, place in enumerate(places)]
-        top = int(np.argmax(gains))
+        rises = [self._gain(after[:, column], place) for column, place in enumerate(places)]
+        top = int(np.argmax(rises))
         point = self.space.exact(self.facts.known[places[top]])
-        return Best(np.array(point, dtype=np.int64), float(np.log(max(gains[top], 1e-300))))
+        return Best(np.array(point, dtype=np.int64), float(np.log(max(rises[top], 1e-300))))
 
     def _worth_another(self, kept: Kept) -> bool:
         """Whether a candidate may run again: it has an answer and waits for none, and has not had its runs."""
@@ -138,7 +142,7 @@ class Search:
         order: list[int] = np.argsort(-self._reached, kind="stable").tolist()
         if self.goal.kind != Kind.PARETO or not order:
             return order
-        front = pareto.front(-self._front[: len(order)])
+        front = pareto.front(-self._front)
         even = [front[int(place)] for place in np.linspace(0, len(front) - 1, min(len(front), STARTS))]
         return list(dict.fromkeys([*even, *order]))
 
@@ -158,13 +162,15 @@ class Search:
     def why(self, best: Best) -> dict[str, Any]:
         """What the models expect of a point, and why it is worth a trial."""
         kept = self.space.kept(best.point[None])
-        expected, many = self.expected(kept), self.goal.kind == Kind.PARETO
-        better = self._beyond_front(kept) if many else expected["score"] > round(self._best, 5)
+        expected, better = self.expected(kept), "log expected improvement"
+        exploits = expected["score"] > round(self._best, 5)
+        if self.goal.kind == Kind.PARETO:
+            better, exploits = "log expected hypervolume improvement", self._beyond_front(kept)
         return {
-            "kind": "exploit" if better else "explore",
+            "kind": "exploit" if exploits else "explore",
             **expected,
             "best_score": round(self._best, 5),
-            "acquisition": acquisition_of(f"log expected {'hypervolume ' * many}improvement", best.score),
+            "acquisition": acquisition_of(better, best.score),
             **({"curves": "let go"} if self._drop.let_go else {}),
         }
 

@@ -14,7 +14,9 @@ Json = Mapping[str, Any]
 def trials_table(view: SweepView) -> Table:
     """A row per run, oldest first; narrow enough for 100 columns, the groups' names once below it."""
     groups = sorted({name for run in view.runs for name in kept_by(run)})
-    several = len({run.config.get("host") for run in view.runs} - {None}) > 1
+    # What all runs have in common needs no column.
+    own = {"precision": _precision_of, "host": _host_of}
+    several = {name: of for name, of in own.items() if len({of(run) for run in view.runs} - {""}) > 1}
     caption = f"kept: channels of {', '.join(groups)}" if groups else ""
     table = Table(title=f"Trials of {view.path}", title_justify="left", caption=caption, caption_justify="left")
     table.box = SIMPLE
@@ -22,11 +24,10 @@ def trials_table(view: SweepView) -> Table:
         table.add_column(name, no_wrap=True)
     for name in ("score", "val", "drop", "latency ratio", "ms"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("kept", "why", *(["host"] if several else [])):
+    for name in ("kept", "why", *several):
         table.add_column(name)
     for run in view.runs:
-        host = [str(run.config.get("host", ""))] if several else []
-        table.add_row(*_row(run, groups), *host)
+        table.add_row(*_row(run, groups), *(of(run) for of in several.values()))
     return table
 
 
@@ -46,20 +47,18 @@ def _row(run: RunView, groups: Sequence[str]) -> tuple[str, ...]:
         _number(told.get("metric_drop"), "{:+.2%}"),
         _measured(told),
         _number(told.get("latency_p50_ms"), "{:.3f}"),
-        _kept(kept, groups, str(_block(run.config, "measure").get("precision", "f32"))) if kept else "",
+        "·".join(str(kept.get(name, "–")) for name in groups) if kept else "",
         _why(told.get("why")),
     )
 
 
-def _kept(kept: Mapping[str, int], groups: Sequence[str], precision: str) -> str:
-    """Channels of each group; the precision where it is not f32, which a sweep may search."""
-    channels = "·".join(str(kept.get(name, "–")) for name in groups)
-    return channels if precision == "f32" else f"{channels} {precision}"
+def _host_of(run: RunView) -> str:
+    return str(run.config.get("host") or "")
 
 
-def _block(config: Json, name: str) -> Json:
-    found = config.get(name)
-    return found if isinstance(found, Mapping) else {}
+def _precision_of(run: RunView) -> str:
+    measure = run.config.get("measure")
+    return str(measure.get("precision") or "") if isinstance(measure, Mapping) else ""
 
 
 def _measured(told: Json) -> str:

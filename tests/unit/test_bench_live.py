@@ -24,11 +24,12 @@ from support_live_report import (
     seeds_interval,
 )
 from support_live_run import Comparison
+from support_profile import straight_profile
 
 from agent.measure import lock
 from objective.errors import BadInput
 from objective.goal import Goal
-from objective.profile import Curve, Profile
+from objective.profile import Profile
 from objective.space import GroupSpec, Space
 
 SPACE = Space(tuple(GroupSpec(f"g{place}", 32, 8) for place in range(4)))
@@ -45,14 +46,7 @@ HEADER: Row = {
 
 
 def _profile() -> Profile:
-    curves = []
-    for place, spec in enumerate(SPACE.groups):
-        kept = SPACE.levels(spec.name)
-        gone = [1 - count / spec.width for count in kept]
-        metric = tuple(0.95 - 0.2 / (1 + place) * share for share in gone)
-        curves.append(Curve(spec.name, kept, metric, tuple(1 - 0.2 * share for share in gone)))
-    named = {"task": "t", "network_hash": "n", "baseline_hash": "b", "device": "cpu", "precision": "f32"}
-    return Profile(**named, groups=SPACE.groups, metric="top1", dense_metric=0.95, curves=tuple(curves))
+    return straight_profile(SPACE, dense=0.95, lost=0.2, saved=0.2)
 
 
 class Fake:

@@ -11,6 +11,7 @@ import pytest
 import support_table
 import support_table_passes as passes
 import torch
+from support_profile import straight_profile
 from support_table import ORIGINS, SETTINGS, Setting, Table, bench_of, draw, jobs, table_of
 from support_table_latency import foretold, repeatability, told_of
 from support_table_report import page, seed_sd
@@ -19,22 +20,14 @@ from support_table_task import TableTask
 from agent.compress.groups import find_groups
 from agent.measure import device
 from objective.errors import BadInput
-from objective.profile import Curve, Profile
+from objective.profile import Profile
 from objective.space import GroupSpec, Space
 
 SPACE = Space(tuple(GroupSpec(f"g{place}", width, 8) for place, width in enumerate((24, 24, 48, 48, 96, 96))))
 
 
 def _profile() -> Profile:
-    """Later groups are cheaper to prune."""
-    curves = []
-    for place, spec in enumerate(SPACE.groups):
-        kept = SPACE.levels(spec.name)
-        gone = [1 - count / spec.width for count in kept]
-        metric = tuple(0.9 - 0.3 / (1 + place) * share for share in gone)
-        curves.append(Curve(spec.name, kept, metric, tuple(1 - 0.15 * share for share in gone)))
-    named = {"task": "t", "network_hash": "n", "baseline_hash": "b", "device": "cpu", "precision": "f32"}
-    return Profile(**named, groups=SPACE.groups, metric="top1", dense_metric=0.9, curves=tuple(curves))
+    return straight_profile(SPACE, dense=0.9, lost=0.3, saved=0.15)
 
 
 def test_candidates_are_a_mixture_on_the_grid() -> None:

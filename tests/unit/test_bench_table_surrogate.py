@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -202,27 +203,15 @@ def test_the_optimum_is_that_of_all_candidates(facts: Facts) -> None:
         assert optimum(facts, family, GOALS[goal])["worth"] == pytest.approx(best, abs=1e-6)
 
 
-class _Here:
-    """A pool that plays in this process."""
+class _Here(Executor):
+    """Plays in this process, at once."""
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.played = 0
-
-    def __enter__(self) -> "_Here":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def submit(self, work: Any, *given: Any) -> "Future[Any]":
-        """Done at once."""
+    def submit(self, work: Any, /, *given: Any, **_: Any) -> "Future[Any]":
+        """Done when it returns."""
         done: Future[Any] = Future()
         done.set_result(work(*given))
         PLAYED.append(given[1].key)
         return done
-
-    def shutdown(self, **_: Any) -> None:
-        """Nothing waits."""
 
 
 PLAYED: list[str] = []
@@ -230,7 +219,7 @@ PLAYED: list[str] = []
 
 def test_games_are_gone_on_with(facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is known is not played again, the page tells all of it, and other facts begin anew."""
-    monkeypatch.setattr(search, "ProcessPoolExecutor", _Here)
+    monkeypatch.setattr(search, "side_by_side", lambda _: nullcontext(_Here()))
     monkeypatch.setattr(search, "PLAYERS", (RANDOM, BASE))
     monkeypatch.setattr(search, "accuracy_of", lambda _: _accuracy())
     path = tmp_path / "table-search.json"

@@ -92,6 +92,25 @@ def test_the_table_has_a_row_per_run() -> None:
     assert "kept: channels of a" in text
 
 
+def test_what_runs_have_in_common_needs_no_column() -> None:
+    """Precision and host have a column each where a sweep has several of them."""
+
+    def titles(*configs: dict[str, object]) -> list[object]:
+        runs = tuple(RunView(str(place), "finished", config) for place, config in enumerate(configs))
+        return [column.header for column in trials_table(SweepView("e/p/s", "RUNNING", 20, runs)).columns][-2:]
+
+    int8, f32 = {"measure": {"precision": "int8"}, "host": "h"}, {"measure": {"precision": "f32"}, "host": "h"}
+    assert titles(int8, int8, {}) == ["kept", "why"]
+    assert titles(int8, f32) == ["why", "precision"]
+    assert titles(int8, f32 | {"host": "i"}) == ["precision", "host"]
+
+
+def test_the_winners_precision_is_told_where_it_is_not_the_dense_networks() -> None:
+    """A sweep that searched the precision may end with INT8 beside the dense network at f32."""
+    for precision, words in (("int8", "run ab12cd34, at int8, keeps"), ("f32", "run ab12cd34, keeps")):
+        assert words in answer_text({**ANSWER, "winner": {**ANSWER["winner"], "precision": precision}})[0]
+
+
 def test_the_document_counts_outcomes() -> None:
     """The answer file counts how the runs ended and carries the answer whole."""
     told = document(VIEW, 2, {"dense": 1.0}, ANSWER)
