@@ -135,13 +135,22 @@ def _device(checks: Checks, request: Request, config: Mapping[str, Any]) -> tupl
     with checks.part("device") as found:
         device, runner = measured_on(request)
         found += [device.cpu, f"{device.cores} cores", f"{request.runner} measures at {runner.precision}"]
-        precisions = choices(block(config["parameters"], "measure").get("precision", {"value": F32}))
-        if len(precisions) > 1:
-            compared = "at f32" if request.against == F32 else "at the same one: measure.against f32 compares them"
-            found += [f"{', '.join(precisions)} against the dense network {compared}"]
+        found += _compared(block(config["parameters"], "measure"))
         if request.energy:
             found += [f"energy from {request.energy}" if find_meter(request.energy) else f"no {request.energy} here"]
     return device, runner
+
+
+def _compared(measure: Mapping[str, Any]) -> list[str]:
+    """What candidates of several precisions are held against; nothing where there is one."""
+    precisions = choices(measure.get("precision", {"value": F32}))
+    if len(precisions) < 2:
+        return []
+    if "against" not in measure and F32 in precisions:
+        against = "at f32, for which `prunefleet plan` and `up` add measure.against"
+    else:
+        against = "at f32" if measure.get("against") == {"value": F32} else "at its own precision"
+    return [f"each of {', '.join(precisions)} against the dense network {against}"]
 
 
 def _groups(

@@ -76,6 +76,26 @@ def test_a_good_sweep_passes_every_part(sweep: Any, tmp_path: Path, capsys: pyte
     assert {path.name for path in (tmp_path / "cache").glob("*")} <= {"bf16"}
 
 
+ADDED = "for which `prunefleet plan` and `up` add measure.against"
+
+
+@pytest.mark.parametrize(
+    ("measure", "words"),
+    [
+        ({"precision": {"value": "int8"}}, ""),
+        ({"precision": {"values": ["int8", "f32"]}}, f"at f32, {ADDED}"),
+        ({"precision": {"values": ["int8", "f32"]}, "against": {"value": "f32"}}, "at f32"),
+        ({"precision": {"values": ["int8", "f32"]}, "against": {"value": "same"}}, "at its own precision"),
+        ({"precision": {"values": ["int8", "bf16"]}}, "at its own precision"),
+    ],
+)
+def test_what_several_precisions_are_held_against_is_told(measure: dict[str, Any], words: str) -> None:
+    """One precision needs no word; of several it is said which dense network the ratios are of."""
+    told = module._compared(measure)
+    names = ", ".join(measure["precision"].get("values", []))
+    assert told == ([f"each of {names} against the dense network {words}"] if words else [])
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
