@@ -142,7 +142,9 @@ def test_a_run_shows_its_curves_groups_and_stages(scene: Scene, visit: Visit) ->
     page = visit.open(f"/local/demo/runs/{run.name}")
     assert page.locator("#curves figure").count() == 2
     assert page.locator("#curves .chart").first.get_attribute("data-points") == "4"
-    assert page.locator(".groupkept").nth(2).inner_text() == "48 of 128 · ratio 0.625"
+    # By name: stage1_conv, stage2_conv, stem.
+    assert page.locator(".groupkept").nth(1).inner_text() == "48 of 128 · ratio 0.625"
+    assert page.locator(".groupkept").nth(2).inner_text() == "16 of 32 · ratio 0.5"
     assert "train" in page.locator(".stages").inner_text()
 
 
