@@ -36,6 +36,15 @@ def device_name(field_name: str, got: object) -> str:
     return got
 
 
+def device_names(field_name: str, got: object) -> tuple[str, ...]:
+    """Return the devices that ``got`` names: one, or a list of several of which the slowest counts."""
+    given = list(got) if isinstance(got, list | tuple) else [got]
+    names = tuple(device_name(field_name, each) for each in given)
+    if not names or len(set(names)) < len(names):
+        raise BadInput(field_name, got, "give one device, or a list with each device once")
+    return names
+
+
 def sweep_name(device: str) -> str:
     """What the sweep is called that holds a device's queue."""
     return f"device-{device}"

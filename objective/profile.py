@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,12 +49,23 @@ class Curve(Plain):
 
 
 @dataclass(frozen=True)
+class DeviceLatencies(Plain):
+    """What one of several devices took: untrained networks as (kept channels by group, latency ratio), the groups
+    pruned alone among them; ``fingerprint`` says which device of the fleet it was.
+    """
+
+    fingerprint: Device
+    latencies: tuple[tuple[Mapping[str, int], float], ...]
+
+
+@dataclass(frozen=True)
 class Profile(Plain):
-    """A profile of one trained network on one device at one precision.
+    """A profile of one trained network at one precision, on one device or on several of which the slowest counts.
 
     ``latencies`` are further untrained networks, as (kept channels by group, latency ratio); ``warm`` are pruning
     ratios by group, to be tried first and in this order: dense, aligned uniform, greedy from the curves; ``made`` is an
-    ISO time; ``fingerprint`` says which device of the fleet it was.
+    ISO time; ``fingerprint`` says which device of the fleet it was. Where there are several, ``devices`` has what each
+    took, ``fingerprint`` is None, and every other latency ratio is the largest of theirs.
     """
 
     task: str
@@ -71,6 +82,7 @@ class Profile(Plain):
     made: str = ""
     version: int = VERSION
     fingerprint: Device | None = None
+    devices: tuple[DeviceLatencies, ...] = ()
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
@@ -85,7 +97,7 @@ class Profile(Plain):
         space = self.space
         for curve in self.curves:
             space.ratios({curve.group: curve.kept[-1]})
-        for kept, ratio in self.latencies:
+        for kept, ratio in (*self.latencies, *(pair for each in self.devices for pair in each.latencies)):
             space.ratios(kept)
             checks.positive("profile.latencies", ratio)
         for ratios in self.warm:
@@ -96,17 +108,22 @@ class Profile(Plain):
         """The whole search space of the network on this device."""
         return Space(self.groups)
 
-    def refuse_other(self, device: Device) -> None:
-        """Raise :class:`BadInput` where trials that are measured on ``device`` cannot go by this profile."""
-        mine = self.fingerprint
-        if mine is None:
+    @property
+    def fingerprints(self) -> tuple[Device, ...]:
+        """The devices it was measured on; none where an old one does not say."""
+        one = (self.fingerprint,) if self.fingerprint else ()
+        return tuple(each.fingerprint for each in self.devices) or one
+
+    def refuse_other(self, *devices: Device) -> None:
+        """Raise :class:`BadInput` where trials that are measured on ``devices`` cannot go by this profile."""
+        mine = {each.name: each for each in self.fingerprints}
+        if not mine:
             return
-        same = mine.name == LOCAL or all(getattr(mine, name) == getattr(device, name) for name in HARDWARE)
-        if mine.name != device.name or not same:
-            here = f"{device.name} ({device.kind}, {device.cpu})"
-            option = "" if device.name == LOCAL else f" --measure-on {device.name}"
-            remedy = f"trials are measured on {here}: make a profile of it with `prunefleet plan{option}`"
-            raise BadInput("profile", f"measured on {mine.name} ({mine.kind}, {mine.cpu})", remedy)
+        same = all(device.name in mine and _same(mine[device.name], device) for device in devices)
+        if not same or len(mine) != len(devices):
+            elsewhere = "" if [each.name for each in devices] == [LOCAL] else f" --measure-on {_names(devices)}"
+            remedy = f"trials are measured on {_told(devices)}: make a profile of it with `prunefleet plan{elsewhere}`"
+            raise BadInput("profile", f"measured on {_told(self.fingerprints)}", remedy)
 
     def save(self, path: Path) -> None:
         """Write the profile as JSON."""
@@ -129,6 +146,18 @@ class Profile(Plain):
         except json.JSONDecodeError as error:
             raise BadInput(name, error.msg, "give a profile made by `prunefleet plan`") from None
         return cls.from_json(document)
+
+
+def _same(mine: Device, other: Device) -> bool:
+    return mine.name == LOCAL or all(getattr(mine, name) == getattr(other, name) for name in HARDWARE)
+
+
+def _names(devices: Sequence[Device]) -> str:
+    return ",".join(each.name for each in devices)
+
+
+def _told(devices: Sequence[Device]) -> str:
+    return " and ".join(f"{each.name} ({each.kind}, {each.cpu})" for each in devices)
 
 
 def warm_points(profile: Profile, goal: Goal) -> tuple[dict[str, float], ...]:

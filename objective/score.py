@@ -37,7 +37,7 @@ from numpy.typing import ArrayLike, NDArray
 from objective.errors import BadInput
 from objective.goal import Goal, Kind
 from objective.pareto import REFERENCE
-from objective.trial import Measurement, Score
+from objective.trial import Latency, Measurement, Score
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
@@ -53,7 +53,7 @@ GAIN = 0.01  # a pruned network is not expected to beat the dense one by more th
 
 
 def score(measurement: Measurement, goal: Goal) -> Score:
-    """Return what ``measurement`` is worth to ``goal``, by its worst device.
+    """Return what ``measurement`` is worth to ``goal``: on several devices, where it is worth least.
 
     The terms are ``metric``, ``drop``, ``latency_ratio``, the gains ``speed`` and ``quality``, and, where the goal has
     a limit, ``slack``: below 0 the candidate is infeasible.
@@ -63,8 +63,13 @@ def score(measurement: Measurement, goal: Goal) -> Score:
     """
     if measurement.accuracy.metric != goal.metric:
         raise BadInput("objective.metric", goal.metric, f"the trial measured {measurement.accuracy.metric}")
-    metric, drop, worst = measurement.accuracy.val, measurement.metric_drop, measurement.worst
-    value = float(values(metric, drop, worst.ratio, goal, worst.baseline_p50_ms))
+    metric, drop = measurement.accuracy.val, measurement.metric_drop
+
+    def on(latency: Latency) -> float:
+        return float(values(metric, drop, latency.ratio, goal, latency.baseline_p50_ms))
+
+    worst = min(measurement.latencies, key=lambda each: (on(each), -each.ratio))
+    value = on(worst)
     speed, quality = gains(drop, worst.ratio)
     terms = {"metric": metric, "drop": drop, "latency_ratio": worst.ratio, "speed": float(speed)}
     terms["quality"] = float(quality)
@@ -100,6 +105,15 @@ def values(
         limit = max(goal.max_drop or 0.0, LEAST_LIMIT)
         return _limited(slack, speed, TAU * limit, SIGMA * limit)
     return _limited(slack, quality, TAU, LATENCY_SIGMA)
+
+
+def values_on_all(
+    metric: ArrayLike, drop: ArrayLike, timed: Iterable[tuple[ArrayLike, float | None]], goal: Goal
+) -> Floats:
+    """Return the scores of candidates on several devices: of each the least. ``timed`` has, for each device, the latency
+    ratios and the dense model's median latency there; all else is as in :func:`values`.
+    """
+    return np.asarray(np.minimum.reduce([values(metric, drop, ratio, goal, dense_ms) for ratio, dense_ms in timed]))
 
 
 def gains(drop: ArrayLike, ratio: ArrayLike) -> tuple[Floats, Floats]:

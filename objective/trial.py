@@ -5,7 +5,7 @@ All values are frozen, validated where they are built (:class:`BadInput` names t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -182,6 +182,11 @@ class Latency(Plain):
             raise BadInput("latency_p10_ms to latency_p99_ms", shown, "give percentiles in rising order")
 
 
+def worst(latencies: Sequence[Latency]) -> Latency:
+    """The latency that counts where a sweep names several devices: the one with the largest ratio."""
+    return max(latencies, key=lambda latency: latency.ratio)
+
+
 @dataclass(frozen=True)
 class Measurement(Plain):
     """All that was measured of one candidate: ``kept`` channels by group, quality, latency on one or more devices.
@@ -211,20 +216,20 @@ class Measurement(Plain):
 
     @property
     def worst(self) -> Latency:
-        """The latency that counts where a sweep names several devices: the one with the largest ratio."""
-        return max(self.latencies, key=lambda latency: latency.ratio)
+        """The latency that counts."""
+        return worst(self.latencies)
 
 
 @dataclass(frozen=True)
 class Skipped(Plain):
     """A trial that ended before training: no network as slow can score above ``bound``, and ``incumbent`` is reached.
 
-    It has no accuracy: only its channels, its size and its latency are known.
+    It has no accuracy: only its channels, its size and its latency on one or more devices are known.
     """
 
     candidate: Candidate
     kept: Mapping[str, int]
-    latency: Latency
+    latencies: tuple[Latency, ...]
     bound: float
     incumbent: float
     params: int
@@ -232,8 +237,14 @@ class Skipped(Plain):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kept", dict(self.kept))
+        object.__setattr__(self, "latencies", tuple(self.latencies))
         if not checks.number("score_bound", self.bound) < checks.number("incumbent", self.incumbent):
             raise BadInput("score_bound", self.bound, f"give less than the incumbent's score, {self.incumbent}")
+
+    @property
+    def worst(self) -> Latency:
+        """The latency that counts."""
+        return worst(self.latencies)
 
 
 @dataclass(frozen=True)

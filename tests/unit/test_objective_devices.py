@@ -12,12 +12,13 @@ from objective.devices import (
     MeasurementProtocol,
     MeasurementRequest,
     NetworkFile,
+    device_names,
     device_of,
     queue,
     sweep_name,
 )
 from objective.errors import BadInput
-from objective.profile import Curve, Profile
+from objective.profile import Curve, DeviceLatencies, Profile
 from objective.space import GroupSpec
 from objective.trial import Device, Latency
 
@@ -139,3 +140,29 @@ def test_a_profile_of_another_device_is_refused() -> None:
         assert remedy in str(told.value)
     replace(made, fingerprint=None).refuse_other(DEVICE)
     replace(made, fingerprint=replace(DEVICE, name="local")).refuse_other(replace(DEVICE, name="local", cpu="d"))
+
+
+def test_a_profile_of_several_devices_is_for_all_of_them_together() -> None:
+    """In any order; for one of them alone, or for one more, it is refused with the line that makes the right one."""
+    pi = replace(DEVICE, name="pi", cpu="p")
+    both = tuple(DeviceLatencies(each, (({"a": 8}, 0.7),)) for each in (DEVICE, pi))
+    curves = (Curve("a", (8, 16), (0.5, 0.9), (0.7, 1.0)),)
+    made = Profile("t", "n", "b", "c", "f32", (GroupSpec("a", 16, 8),), "top1", 0.9, curves, devices=both)
+    assert Profile.from_json(json.loads(json.dumps(made.to_json()))) == made
+    made.refuse_other(pi, DEVICE)
+    third = replace(DEVICE, name="third")
+    for others, named in (((DEVICE,), "board"), ((DEVICE, pi, third), "board,pi,third"), ((pi, third), "pi,third")):
+        with pytest.raises(BadInput, match=r"profile: got 'measured on board \(cpu, c\) and pi \(cpu, p\)'") as told:
+            made.refuse_other(*others)
+        assert f"prunefleet plan --measure-on {named}`" in str(told.value)
+    with pytest.raises(BadInput, match=r"profile\.latencies: got -1"):
+        replace(made, devices=(DeviceLatencies(DEVICE, (({"a": 8}, -1.0),)),))
+
+
+def test_a_sweep_names_one_device_or_several() -> None:
+    """A list names each once; none at all, or a word that is no name, is refused."""
+    assert device_names("measure.device", "board") == ("board",)
+    assert device_names("measure.device", ["board", "local"]) == ("board", "local")
+    for wrong in ([], ["board", "board"], ["my board"], 3, None):
+        with pytest.raises(BadInput, match=r"measure\.device: got"):
+            device_names("measure.device", wrong)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from objective.errors import BadInput
 from objective.goal import Goal
 from objective.pareto import hypervolume
-from objective.score import GAIN, best, bound, feasible, hopeless, score, values
+from objective.score import GAIN, best, bound, feasible, hopeless, score, values, values_on_all
 from objective.trial import Accuracy, Candidate, Device, Latency, Measurement
 
 DENSE = 0.93
@@ -160,6 +160,18 @@ def test_the_worst_device_counts_and_terms_say_why() -> None:
     assert told.value == score(slow, GOALS[0]).value
     assert told.feasible and told.terms["latency_ratio"] == 0.6
     assert told.terms["slack"] == pytest.approx(0.005)
+
+
+def test_a_limit_in_milliseconds_holds_on_every_device() -> None:
+    """A device with the smaller ratio and the slower dense model is the one that breaks it, and the terms are its own."""
+    goal = Goal("most_accurate", max_latency_ms=1.0)
+    quick, slow = measured(0.005, 0.6), measured(0.005, 0.2)
+    late = replace(slow.latencies[0], baseline_p50_ms=10.0)
+    both = replace(quick, latencies=(replace(quick.latencies[0], baseline_p50_ms=1.0), late))
+    told = score(both, goal)
+    assert not told.feasible and told.terms["latency_ratio"] == 0.2
+    on_all = values_on_all(DENSE - 0.005, 0.005, [(0.6, 1.0), (0.2, 10.0)], goal)
+    assert told.value == float(on_all) < score(replace(both, latencies=both.latencies[:1]), goal).value
 
 
 def test_another_metric_than_the_goals_is_refused() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from objective.errors import BadInput
 from objective.goal import Goal
-from objective.profile import Curve, Profile, warm_points
+from objective.profile import Curve, DeviceLatencies, Profile, warm_points
 from objective.space import GroupSpec
 from objective.trial import (
     Accuracy,
@@ -131,7 +131,9 @@ def test_a_profile_is_as_its_schema_says() -> None:
     document = json.loads(json.dumps(PROFILE.to_json()))
     jsonschema.validate(document, SCHEMA)
     jsonschema.validate({**document, "fingerprint": DEVICE.to_json()}, SCHEMA)
-    for key in document.keys() - {"fingerprint"}:
+    several = replace(PROFILE, devices=(DeviceLatencies(DEVICE, (({"a": 32}, 0.8),)),) * 2)
+    jsonschema.validate(json.loads(json.dumps(several.to_json())), SCHEMA)
+    for key in document.keys() - {"fingerprint", "devices"}:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({name: value for name, value in document.items() if name != key}, SCHEMA)
 
