@@ -4,9 +4,9 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -26,15 +26,14 @@ from agent.measure.deployed import Deployed
 from agent.measure.device import usable_cores
 from agent.measure.runners import Sampler
 from agent.measure.stand_ins import RemoteRunner
+from agent.place import Place, ask_ahead
 from agent.report import Reader, RunRecord
 from agent.request import Request, from_sweep
 from agent.server import require_server
 from agent.tasks.gradients import backward_of
 from agent.tasks.training import recalibrate, threads
-from objective.goal import Goal, Kind
-from objective.pareto import hypervolume
+from agent.winner import choose, gain
 from objective.profile import Profile
-from objective.score import best, values
 from objective.stats import mean_itself
 
 RUNGS = 16  # a network of many wide groups has hundreds of uniform candidates, and each costs an export
@@ -66,49 +65,6 @@ def answer(sweep: str, out: Path | None) -> int:
     return 0
 
 
-def choose(runs: Sequence[RunRecord], goal: Goal, dense_holdout: float) -> tuple[RunRecord, bool]:
-    """The best run by its score, the drop being the mean of those on validation and on holdout.
-
-    Validation has guided the search, so the best found there is partly luck; holdout has not been looked at, and both
-    together have half the noise of either. A candidate that ran several times goes by the mean of its runs, or the
-    luckiest of them would win; of its runs the one that lost least ships. Also returns whether that one's holdout by
-    itself keeps the goal's limit on the drop.
-    """
-    holdout = {run.name: dense_holdout - float(run.summary[f"holdout_{goal.metric}"]) for run in runs}
-    lost = {run.name: (float(run.summary["metric_drop"]) + holdout[run.name]) / 2 for run in runs}
-
-    together: dict[str, list[RunRecord]] = {}
-    for run in runs:
-        together.setdefault(_candidate(run), []).append(run)
-
-    def pooled(run: RunRecord) -> float:
-        alike = together[_candidate(run)]
-        drop = fmean(lost[other.name] for other in alike)
-        ratio = fmean(float(other.summary["latency_ratio"]) for other in alike)
-        metric = float(run.summary[f"val_{goal.metric}"]) + float(run.summary["metric_drop"]) - drop
-        return float(values(metric, drop, ratio, goal, run.summary.get("baseline_p50_ms")))
-
-    chosen = best(sorted(runs, key=lambda run: lost[run.name]), pooled) or runs[0]
-    limit = goal.max_drop if goal.kind == Kind.FASTEST else None
-    return chosen, limit is None or holdout[chosen.name] <= limit
-
-
-def _candidate(run: RunRecord) -> str:
-    """What two runs of the same candidate share, as a key: all that was asked but the seed."""
-    recipe = {name: value for name, value in dict(run.config.get("recipe") or {}).items() if name != "seed"}
-    return json.dumps([run.config.get("kept", run.name), run.config.get("measure"), recipe], sort_keys=True)
-
-
-def gain(scored: Sequence[RunRecord], warm: Sequence[Mapping[str, int]]) -> dict[str, float]:
-    """Hypervolume (drop, latency ratio) of the warm points, of all scored runs, and what the search added."""
-
-    def area(runs: Sequence[RunRecord]) -> float:
-        return hypervolume([(float(run.summary["metric_drop"]), float(run.summary["latency_ratio"])) for run in runs])
-
-    first, whole = area([run for run in scored if run.config.get("kept") in list(warm)]), area(scored)
-    return {"warm": first, "all": whole, "gain": whole - first}
-
-
 @dataclass
 class _Answer:
     """The finding of one answer."""
@@ -118,6 +74,7 @@ class _Answer:
     bench: Bench
     watch: Watching
     folder: Path
+    sittings: dict[str, Sitting] = field(default_factory=dict)
 
     def find(self) -> dict[str, Any]:
         """The answer as plain values."""
@@ -153,9 +110,16 @@ class _Answer:
             **winner.quality(),
             **winner.drop_from(dense),
             **timing(sitting, "winner"),
+            **self._on_each(),
         }
-        sat = {"rounds": len(sitting.slots[DENSE]), "device": self.bench.device.to_json()}
+        device = sitting.latencies["winner"].device
+        sat = {"rounds": len(sitting.slots[DENSE]), "device": device.to_json()}
         return {"winner": told, "controls": controls, "hypervolume_gain": gain(scored, self._warm()), "sitting": sat}
+
+    def _on_each(self) -> dict[str, Any]:
+        """The winner's latency on each device, where there are several."""
+        each = {name: timing(sitting, "winner") for name, sitting in self.sittings.items()}
+        return {"devices": each} if len(each) > 1 else {}
 
     def _files(self, chosen: RunRecord) -> dict[str, str | None]:
         """Where the winner's files are: in the project, or on this host if they may not leave it."""
@@ -176,7 +140,7 @@ class _Answer:
     def _dense(self) -> Judged:
         """The dense network that latency ratios are of."""
         network, widths = self.bench.baseline.network, self.bench.space.widths
-        if self.bench.reference[0].precision != "f32":
+        if self.bench.reference.precision != "f32":
             return self._judged(network, widths)
         with self.watch.during("judge"):
             return judge(self.bench.task, network, dict(widths), self.request.goal.metric)
@@ -235,23 +199,33 @@ class _Answer:
         return network
 
     def _sit(self, networks: Mapping[str, Judged], seconds: float) -> Sitting:
-        """Measure all at once; also the dense network at the device's default precision."""
+        """Measure all at once, and the dense network at the device's default precision.
+
+        Of several devices the sitting of the one that counts, where the winner's ratio is largest.
+        """
         with self.watch.during("measure"):
             folder, rough = self.folder / "sitting", seconds <= LOOK_S
             models = {
                 name: self.bench.deploy(each.network, folder, f"model{index}", rough)
                 for index, (name, each) in enumerate(networks.items())
             }
-            reference, runner = self.bench.reference
-            return self.bench.sit(
-                {**models, DEFAULT: self.bench.dense_f32},
-                reference,
-                runner=runner,
-                runners={**dict.fromkeys(models, self.bench.runner), DEFAULT: at_default(self.bench.runner)},
-                device=self.bench.device,
-                time_limit_s=seconds,
-                throughput_s=0.2 if seconds > LOOK_S else 0.0,
-            )
+            models[DEFAULT] = self.bench.dense_f32
+            how = partial(self._options, list(networks), seconds)
+            ask_ahead(self.bench.places, models, self.bench.reference, how)
+            self.sittings = {
+                place.device.name: place.sit(models, self.bench.reference, **how(place)) for place in self.bench.places
+            }
+        return max(self.sittings.values(), key=lambda sitting: sitting.latencies["winner"].ratio)
+
+    def _options(self, names: Sequence[str], seconds: float, place: Place) -> dict[str, Any]:
+        """How a place measures networks of these names."""
+        return {
+            "runner": place.at(self.bench.reference.precision).runner,
+            "runners": {**dict.fromkeys(names, place.runner), DEFAULT: at_default(place.runner)},
+            "device": place.device,
+            "time_limit_s": seconds,
+            "throughput_s": 0.2 if seconds > LOOK_S else 0.0,
+        }
 
     def _controls(
         self, winner: Judged, dense: Judged, uniform: Sequence[Judged], sitting: Sitting
@@ -300,7 +274,7 @@ class _Answer:
             values |= {f"test_{metric}": control["test"]} if "test" in control else {}
             identity = {"id": f"{self.reader.name}-{name}".replace("_", "-"), "name": name, "group": self.reader.name}
             with report.session(self.watch.stopper, "control", upload=self.request.upload, **identity) as session:
-                session.note({"kept": control.get("kept", self.bench.space.widths), "host": self.bench.device.host})
+                session.note({"kept": control.get("kept", self.bench.space.widths), "host": self.bench.devices[0].host})
                 session.summarise(values)
 
 

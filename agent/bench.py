@@ -1,7 +1,7 @@
 """The bench of this host for one sweep: task, dense network, groups, device, ready for trials."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -14,16 +14,14 @@ from agent.cache import cache_folder, new_folder, only_one
 from agent.compress.groups import Group, find_groups, specs
 from agent.compress.merge import MergedSpace, merge
 from agent.compress.quantise import quantise
-from agent.measure.benchmark import Sit, compare_many
-from agent.measure.choice import runner_at
 from agent.measure.deployed import Deployed
-from agent.measure.device import channel_step
-from agent.measure.energy import Meter
+from agent.measure.device import common_step
 from agent.measure.export import check_parity, export
 from agent.measure.exported import Exported, sized
 from agent.measure.runners import Runner, Sampler
-from agent.measure.stand_ins import RemoteRunner, judging
-from agent.place import place_of
+from agent.measure.samples import FILE as SAMPLES
+from agent.measure.stand_ins import judging
+from agent.place import Place, places_of
 from agent.request import Request
 from agent.tasks.baseline import Baseline, Progress, Store, obtain
 from agent.tasks.registry import load_task
@@ -37,23 +35,23 @@ Stage = Callable[[str], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Bench:
-    """What a trial needs besides its candidate: the same for all trials of a sweep on this host."""
+    """What a trial needs besides its candidate: the same for all trials of a sweep on this host.
+
+    `places` has the devices that latencies are measured on, this host first where it is one of them.
+    """
 
     task: Task
     baseline: Baseline
     groups: tuple[Group, ...]
     space: MergedSpace
     goal: Goal
-    device: Device
-    runner: Runner
+    places: tuple[Place, ...]
     dense: Exported
     dense_f32: Exported
     lr: float | None = None
     distill: bool = False
     skip: bool = True
     seconds_to_measure: float = 3.0
-    meter: Meter | None = None
-    sit: Sit = compare_many
     against: str = SAME
 
     @property
@@ -62,29 +60,31 @@ class Bench:
         return self.dense.precision
 
     @property
-    def runner_f32(self) -> Runner:
-        """The one for the dense network at f32, where that is measured beside."""
-        return self._runner("f32")
+    def runner(self) -> Runner:
+        """What runs candidates at the first place."""
+        return self.places[0].runner
 
     @property
-    def reference(self) -> tuple[Exported, Runner]:
-        """The dense network that latency ratios are of, and what runs it."""
-        return (self.dense_f32, self.runner_f32) if self.against == F32 else (self.dense, self.runner)
+    def devices(self) -> tuple[Device, ...]:
+        """The devices that latencies are measured on."""
+        return tuple(place.device for place in self.places)
+
+    @property
+    def reference(self) -> Exported:
+        """The dense network that latency ratios are of."""
+        return self.dense_f32 if self.against == F32 else self.dense
+
+    def samples(self, place: Place) -> str:
+        """The file of a trial's raw samples from there, with the device's name where there are several."""
+        return SAMPLES if len(self.places) == 1 else f"samples-{place.device.name}.json.gz"
 
     def at(self, precision: str) -> "Bench":
         """The same bench at another precision."""
         if precision == self.precision:
             return self
         dense = export_dense(self.baseline, self.task, precision)
-        space = space_of(self.groups, self.device, grid_of(precision, self.against))
-        return replace(self, space=space, runner=self._runner(precision), dense=dense)
-
-    def _runner(self, precision: str) -> Runner:
-        """The sweep's own at another precision."""
-        if isinstance(self.runner, RemoteRunner):
-            return self.runner.at(precision)
-        how = self.runner.settings()
-        return runner_at(precision, how["runner"], int(how.get("threads", 1)))
+        space = space_of(self.groups, self.devices, grid_of(precision, self.against))
+        return replace(self, space=space, places=tuple(place.at(precision) for place in self.places), dense=dense)
 
     def deploy(self, network: nn.Module, folder: Path, name: str = "model", rough: bool = False) -> Exported:
         """`network` as it would ship: `folder/name.xml`, at INT8 quantised; `rough` is enough for its latency."""
@@ -118,14 +118,14 @@ def prepare(
 ) -> Bench:
     """The bench that `request` asks for; `during(stage)` is entered for each part.
 
-    `check` and `fresh` are those of `place_of`. Raises `BadInput` where the request cannot be met on any host, or in
+    `check` and `fresh` are those of `places_of`. Raises `BadInput` where the request cannot be met on any host, or in
     the stages "data" and "baseline" on this one, `TrialFailed` where it has not the device.
     """
     torch.set_num_threads(trial_threads())
     with during("task"):
         task = load_task(request.task, request.options)
     with during("device"):
-        place = place_of(request, store, check, fresh)
+        places = places_of(request, store, check, fresh)
     with during("data"):
         example = task.example_input()
     with during("baseline"):
@@ -134,12 +134,10 @@ def prepare(
         groups = find_groups(baseline.network, example)
         plain = export_dense(baseline, task, "f32")
         dense = export_dense(baseline, task, request.candidate.precision)
-    space = space_of(groups, place.device, grid_of(request.candidate.precision, request.against))
+    grid = grid_of(request.candidate.precision, request.against)
+    space = space_of(groups, [place.device for place in places], grid)
     recipe = (request.lr, request.distill, request.skip)
-    where = (request.goal, place.device, place.runner, dense, plain)
-    return Bench(
-        task, baseline, groups, space, *where, *recipe, meter=place.meter, sit=place.sit, against=request.against
-    )
+    return Bench(task, baseline, groups, space, request.goal, places, dense, plain, *recipe, against=request.against)
 
 
 def grid_of(precision: str, against: str) -> str:
@@ -147,9 +145,9 @@ def grid_of(precision: str, against: str) -> str:
     return F32 if against == F32 else precision
 
 
-def space_of(groups: tuple[Group, ...], device: Device, precision: str) -> MergedSpace:
-    """The groups on the device's channel grid, many of them merged into fewer dimensions."""
-    return MergedSpace(specs(groups, channel_step(device, precision)), dimensions=merge(groups))
+def space_of(groups: tuple[Group, ...], devices: Iterable[Device], precision: str) -> MergedSpace:
+    """The groups on the devices' channel grid, many of them merged into fewer dimensions."""
+    return MergedSpace(specs(groups, common_step(devices, precision)), dimensions=merge(groups))
 
 
 def trial_threads() -> int:

@@ -17,7 +17,7 @@ from agent.compress.merge import MergedSpace
 from agent.measure.energy import find_meter
 from agent.measure.remote import queue_of
 from agent.measure.runners import Runner
-from agent.place import measured_on
+from agent.place import Place, measured_on
 from agent.request import Request, from_sweep
 from agent.server import base_url, require_server
 from agent.tasks.baseline import Baseline
@@ -87,35 +87,28 @@ def check(sweep_file: Path) -> int:
         baseline = _untrained(task, network, Path(folder))
         brief: Any = Brief(task)
         dense, plain = (export_dense(baseline, task, each) for each in (request.candidate.precision, "f32"))
-        recipe = (request.lr, request.distill, False, MEASURED_S, find_meter(request.energy))
-        bench = Bench(
-            brief,
-            baseline,
-            groups,
-            space,
-            request.goal,
-            device,
-            runner,
-            dense,
-            plain,
-            *recipe,
-        )
+        places = (Place(device, runner, find_meter(request.energy)),)
+        recipe = (request.lr, request.distill, False, MEASURED_S)
+        bench = Bench(brief, baseline, groups, space, request.goal, places, dense, plain, *recipe)
         _miniature(checks, request, bench, Path(folder))
     print(f"{sweep_file}: all is well", flush=True)
     return 0
 
 
 def _here(checks: Checks, request: Request) -> Request:
-    """A device elsewhere is looked for; the miniature trial then measures on this host in its place."""
-    if request.device == LOCAL:
+    """Devices elsewhere are looked for; the miniature trial then measures on this host alone."""
+    elsewhere = [device for device in request.devices if device != LOCAL]
+    if not elsewhere:
         return request
     with checks.part("measure.device") as found:
         if not SERVER & set(os.environ):
             remedy = "write local, or set WANDB_BASE_URL and WANDB_API_KEY to the server that knows this device"
-            raise BadInput("measure.device", request.device, remedy)
+            raise BadInput("measure.device", elsewhere[0], remedy)
         project = f"{require_server()}/{os.environ.get('WANDB_PROJECT', 'prunefleet')}"
-        found += [f"{request.device} takes measurements from {queue_of(project, request.device).path}"]
-    return replace(request, device=LOCAL, runner="openvino_cpu", energy=None)
+        found += [f"{device} takes measurements from {queue_of(project, device).path}" for device in elsewhere]
+        found += ["of all devices the slowest counts"] if len(request.devices) > 1 else []
+    here = replace(request, devices=(LOCAL,))
+    return here if LOCAL in request.devices else replace(here, runner="openvino_cpu", energy=None)
 
 
 def _task(checks: Checks, request: Request) -> Task:
@@ -158,7 +151,7 @@ def _groups(
 ) -> tuple[tuple[Group, ...], MergedSpace]:
     with checks.part("groups") as found:
         groups = find_groups(network, task.example_input())
-        space = space_of(groups, device, request.candidate.precision)
+        space = space_of(groups, [device], request.candidate.precision)
         if "ratio" in config["parameters"]:
             known = {**space.widths, **space.searched.widths}
             Space.from_parameters(config["parameters"]["ratio"], known, space.groups[0].step)

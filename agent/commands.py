@@ -6,7 +6,7 @@ Lines on standard output: `progress PHASE DONE/TOTAL TEXT` and `seconds PHASE S`
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -18,35 +18,37 @@ from agent.cache import cache_folder, replace_file
 from agent.compress.groups import Survey, survey
 from agent.compress.merge import merge
 from agent.failures import explain
-from agent.measure.elsewhere import Elsewhere
-from agent.measure.energy import source_of
 from agent.plan import Effort, make_profile, resolve
 from agent.request import Request, from_sweep
 from agent.server import require_server
 from agent.stop import Stop
+from agent.tasks.task import digest
 from agent.watch import Watch
-from objective.devices import LOCAL
+from objective.devices import LOCAL, device_names
 from objective.errors import BadInput
 from objective.profile import Profile
-from objective.sweepfile import RUNNERS, read_sweep_file
-from objective.trial import TrialFailed
+from objective.sweepfile import read_sweep_file
+from objective.trial import Device, TrialFailed
 from objective.worth import worths
+
+LONG = 64  # characters of a profile's name for its devices: W&B allows 128 in all
 
 
 def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, mixed: int | None = None) -> int:
     """Train or fetch the dense model, measure the profile, log both as artifacts, and write the sweep file to `out`.
 
-    Latencies are measured on the device of the fleet `measure_on`, or where the sweep file says; `mixed`
-    is how many candidates are timed that are pruned in several groups. Raises `BadInput`, or `TrialFailed` for a fault
-    of this host; what was measured is kept for the next call.
+    Latencies are measured on the devices of the fleet `measure_on` (names with commas between), or where the sweep file
+    says; `mixed` is how many candidates are timed that are pruned in several groups. Raises `BadInput`, or
+    `TrialFailed` for a fault of this host; what was measured is kept for the next call.
     """
     if mixed is not None and mixed < 0:
         raise BadInput("--mixed", mixed, "give a whole number, 0 or more")
     effort = Effort() if mixed is None else Effort(mixed=mixed)
     config = read_sweep_file(sweep_file)
     if measure_on:
+        names = device_names("--measure-on", measure_on.split(","))
         measure = config["parameters"].setdefault("measure", {"parameters": {}})
-        measure["parameters"]["device"] = {"value": measure_on}
+        measure["parameters"]["device"] = {"value": names[0] if len(names) == 1 else list(names)}
     request = from_sweep(config)
     require_server()
     with watching() as watch, _session(watch, f"plan {request.task}", request) as session:
@@ -60,11 +62,9 @@ def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, mixe
 
 
 def _energy(request: Request, bench: Bench) -> str | None:
-    """The source of energy that all trials are to read: the first that sees the runner where it measures."""
-    if not isinstance(bench.sit, Elsewhere):
-        return source_of(request.runner)
-    readable = bench.sit.said.energy_sources if bench.sit.said else ()
-    return next((source for source in RUNNERS[request.runner] if source in readable), None)
+    """The source of energy that all trials are to read: one that sees the runner on every device."""
+    sources = {place.energy_source(request.runner) for place in bench.places}
+    return sources.pop() if len(sources) == 1 else None
 
 
 def baseline(sweep_file: Path) -> int:
@@ -141,22 +141,28 @@ def _profiled(
         profile = make_profile(
             bench.task,
             bench.baseline,
-            bench.device,
+            bench.places,
             request.candidate.precision,
             request.goal,
             cache_folder(),
             progress,
-            runner=bench.runner,
             effort=effort,
-            sit=bench.sit,
         )
-        where = bench.device.kind if request.device == LOCAL else f"on-{request.device}"
-        reference = publish_profile(session, profile, where)
+        reference = publish_profile(session, profile, named_after(bench.devices))
     print(f"seconds profile {time.perf_counter() - began:.1f}", flush=True)
     for worth in worths(profile):
         print(worth, flush=True)
     session.summarise({"seconds_dense": bench.baseline.seconds, "seconds_profile": time.perf_counter() - began})
     return profile, reference
+
+
+def named_after(devices: Sequence[Device]) -> str:
+    """The devices in a profile's name: of this host the kind, else their names, or how many where that grows long."""
+    names = [device.name for device in devices]
+    if names == [LOCAL]:
+        return devices[0].kind
+    told = "-".join(names)
+    return f"on-{told}" if len(told) <= LONG else f"on-{len(names)}-devices-{digest(told)[:8]}"
 
 
 def publish_profile(session: report.Session, profile: Profile, device_kind: str) -> str:

@@ -1,21 +1,28 @@
-"""Where the latencies of a sweep are measured: on this host, or on a device elsewhere in the fleet."""
+"""Where the latencies of a sweep are measured: on this host, on a device elsewhere in the fleet, or on several."""
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from agent.measure.benchmark import Sit, compare_many
 from agent.measure.choice import kind, runner_at
 from agent.measure.device import fingerprint
-from agent.measure.energy import Meter, find_meter
+from agent.measure.energy import Meter, find_meter, source_of
+from agent.measure.exported import Exported
 from agent.measure.runners import Runner
+from agent.measure.stand_ins import RemoteMeter, RemoteRunner
 from agent.request import Request
 from agent.tasks.baseline import Store
 from objective.devices import LOCAL
 from objective.errors import BadInput
 from objective.profile import Profile
+from objective.sweepfile import RUNNERS
 from objective.trial import Device, Failure, FailureKind, TrialFailed
+
+if TYPE_CHECKING:
+    from agent.measure.elsewhere import Elsewhere
 
 ON = "-on-"
 """In the name of a profile that was measured on a device elsewhere, before the device's."""
@@ -27,21 +34,56 @@ class Place:
 
     device: Device
     runner: Runner
-    meter: Meter | None
+    meter: Meter | None = None
     sit: Sit = compare_many
 
+    @property
+    def elsewhere(self) -> "Elsewhere | None":
+        """What measures on a device elsewhere in the fleet; None on this host."""
+        there: Any = self.sit if isinstance(self.runner, RemoteRunner) else None
+        return there  # type: ignore[no-any-return]  # loading its module costs a trial the client's public API
 
-def place_of(
+    def at(self, precision: str) -> "Place":
+        """The same place for networks that ship at another precision."""
+        if isinstance(self.runner, RemoteRunner):
+            return replace(self, runner=self.runner.at(precision))
+        if self.runner.precision == ("f32" if precision == "int8" else precision):
+            return self
+        how = self.runner.settings()
+        return replace(self, runner=runner_at(precision, how["runner"], int(how.get("threads", 1))))
+
+    def energy_source(self, runner: str) -> str | None:
+        """The first source of energy that sees `runner` and that can be read there."""
+        if self.elsewhere is None:
+            return source_of(runner)
+        said = self.elsewhere.said
+        return next((each for each in RUNNERS[runner] if said and each in said.energy_sources), None)
+
+
+def ask_ahead(
+    places: Sequence[Place], candidates: Mapping[str, Exported], dense: Exported, how: Callable[[Place], dict[str, Any]]
+) -> None:
+    """Ask the devices elsewhere among several places for a sitting with the options `how`: they hold it meanwhile."""
+    for place in places if len(places) > 1 else ():
+        if place.elsewhere:
+            place.elsewhere.ahead(candidates, dense, **how(place))
+
+
+def places_of(
     request: Request, store: Store | None, check: Callable[[], None] = lambda: None, fresh: bool = False
-) -> Place:
-    """The place that a sweep names; `check` is called while a device elsewhere is waited for, and may raise.
+) -> tuple[Place, ...]:
+    """The places that a sweep names, this host first; `check` is called while a device elsewhere is waited for, and may
+    raise.
 
     With `fresh` such a device is asked what it is even if it said so before. Raises `BadInput` for one that is not
     there, `TrialFailed` where it does not answer or this host has not what is asked for.
     """
-    place = _here(request) if request.device == LOCAL else _elsewhere(request, store, check, fresh)
-    _check_profile(request, store, place.device)
-    return place
+    names = sorted(request.devices, key=lambda name: name != LOCAL)
+    places = tuple(
+        _here(request) if name == LOCAL else _elsewhere(name, request, store, check, fresh) for name in names
+    )
+    _check_profile(request, store, [place.device for place in places])
+    return places
 
 
 def _here(request: Request) -> Place:
@@ -56,27 +98,27 @@ def _here(request: Request) -> Place:
 def measured_on(request: Request) -> tuple[Device, Runner]:
     """This host's device, and what runs networks on it. Raises `BadInput` where the host has not what is asked for."""
     runner = runner_at(request.candidate.precision, request.runner, request.threads)
-    return fingerprint(request.device, kind(runner)), runner
+    return fingerprint(LOCAL, kind(runner)), runner
 
 
-def _elsewhere(request: Request, store: Store | None, check: Callable[[], None], fresh: bool) -> Place:
+def _elsewhere(name: str, request: Request, store: Store | None, check: Callable[[], None], fresh: bool) -> Place:
     from agent.measure.elsewhere import Elsewhere, Publisher
     from agent.measure.remote import queue_of
-    from agent.measure.stand_ins import RemoteMeter, RemoteRunner
 
     opened: object = store
     if not isinstance(opened, Publisher):
-        raise BadInput("measure.device", request.device, "write local where no run is open that could send networks")
-    there = Elsewhere(queue_of(opened.project, request.device), opened, check)
+        raise BadInput("measure.device", name, "write local where no run is open that could send networks")
+    there = Elsewhere(queue_of(opened.project, name), opened, check)
     runner = RemoteRunner(request.runner, threads=request.threads).at(request.candidate.precision)
-    said = there.describe(request.device, runner, fresh)
+    said = there.describe(name, runner, fresh)
     return Place(said.device, runner, RemoteMeter(request.energy) if request.energy else None, there)
 
 
-def _check_profile(request: Request, store: Store | None, device: Device) -> None:
+def _check_profile(request: Request, store: Store | None, devices: Sequence[Device]) -> None:
     """Refuse a profile that was measured elsewhere than trials are; this host's own are not looked at, to save time."""
-    if request.profile is None or store is None or (request.device == LOCAL and ON not in request.profile):
+    here = request.devices == (LOCAL,)
+    if request.profile is None or store is None or (here and ON not in request.profile):
         return
     with tempfile.TemporaryDirectory() as folder:
         if store.fetch(request.profile, Path(folder)):
-            Profile.load(Path(folder) / "profile.json").refuse_other(device)
+            Profile.load(Path(folder) / "profile.json").refuse_other(*devices)

@@ -22,19 +22,17 @@ from agent.compress.groups import Group, find_groups, specs
 from agent.compress.merge import MergedSpace, merge
 from agent.compress.prune import prune
 from agent.journal import Journal
-from agent.measure.benchmark import DENSE, Sit, compare_many
-from agent.measure.choice import runner_at
-from agent.measure.device import channel_step
-from agent.measure.elsewhere import Elsewhere
-from agent.measure.runners import Runner
+from agent.measure.benchmark import DENSE
+from agent.measure.device import common_step
+from agent.measure.exported import Exported
+from agent.place import Place
 from agent.tasks.task import Task, data_hash, digest, task_hash
 from agent.tasks.training import recalibrate
 from objective.errors import BadInput
 from objective.goal import Goal
-from objective.profile import Curve, Profile, warm_points
+from objective.profile import Curve, DeviceLatencies, Profile, warm_points
 from objective.space import GroupSpec, Space
 from objective.sweepfile import F32, block, choices
-from objective.trial import Device
 
 Kept = dict[str, int]
 Report = Callable[[int, int, str], None]
@@ -75,17 +73,15 @@ class Effort:
 def make_profile(
     task: Task,
     baseline: Dense,
-    device: Device,
+    places: Sequence[Place],
     precision: str,
     goal: Goal,
     cache: Path,
     report: Report | None = None,
     *,
-    runner: Runner | None = None,
     effort: Effort | None = None,
-    sit: Sit = compare_many,
 ) -> Profile:
-    """Measure a `Profile` of the dense model on `device`, latencies as `sit` does.
+    """Measure a `Profile` of the dense model, latencies at each of the `places`, which have runners at `precision`.
 
     Finished points in `cache` are not measured again. Raises `BadInput` where the task lacks the goal's metric or the
     network has nothing to prune, `TrialFailed` where the device refuses a network.
@@ -94,15 +90,14 @@ def make_profile(
         raise BadInput("objective.metric", goal.metric, f"the task {task.name} gives {', '.join(task.metrics)}")
     effort = effort or Effort()
     groups = find_groups(baseline.network, task.example_input())
-    merged = MergedSpace(specs(groups, channel_step(device, precision)), dimensions=merge(groups))
+    step = common_step([place.device for place in places], precision)
+    merged = MergedSpace(specs(groups, step), dimensions=merge(groups))
     space = merged.searched
-    chosen = runner or runner_at(precision)
-    key = _key(task, baseline, device, precision, chosen, goal, merged, effort)
+    key = _key(task, baseline, places, precision, goal, merged, effort)
     with Journal(cache / "profiles" / f"{key[:16]}.jsonl") as journal:
-        how = (chosen, precision, device, effort, sit)
-        plan = _Plan(task, baseline.network, groups, merged, goal.metric, journal, *how)
+        plan = _Plan(task, baseline.network, groups, merged, goal.metric, journal, places, precision, effort)
         plan.run(points(space, effort), report or (lambda done, total, text: None))
-        profile = _profile(task, baseline, device, precision, goal, space, plan)
+        profile = _profile(task, baseline, precision, goal, space, plan)
     return replace(profile, warm=warm_points(profile, goal))
 
 
@@ -147,17 +142,18 @@ def _name(kept: Mapping[str, int]) -> str:
 def _key(
     task: Task,
     baseline: Dense,
-    device: Device,
+    places: Sequence[Place],
     precision: str,
-    runner: Runner,
     goal: Goal,
     space: MergedSpace,
     effort: Effort,
 ) -> str:
-    """Hash of all that a finished point depends on: code, data, weights, device, and how it is measured."""
+    """Hash of all that a finished point depends on: code, data, weights, devices, and how it is measured."""
+    runner = places[0].runner
     how = (precision, runner.precision, sorted(runner.settings().items()))
     measured = (how, goal.metric, effort.examples, task_hash(task), data_hash(task), baseline.sha256)
-    return digest(repr(measured), repr(sorted(device.to_json().items())), repr((space.groups, space.dimensions)))
+    devices = [repr(sorted(place.device.to_json().items())) for place in places]
+    return digest(repr(measured), *devices, repr((space.groups, space.dimensions)))
 
 
 def network_hash(network: nn.Module) -> str:
@@ -176,17 +172,15 @@ class _Plan:
     space: MergedSpace
     metric: str
     journal: Journal
-    runner: Runner
+    places: Sequence[Place]
     precision: str
-    device: Device
     effort: Effort
-    sit: Sit
     began: float = field(default_factory=time.perf_counter)
 
     def run(self, todo: Sequence[tuple[str, Kept]], report: Report) -> None:
         """Measure what the journal has not, a sitting at a time; mixed candidates only while there is time."""
         self.dense_metric()
-        open_points = [point for point in todo if f"latency {_name(point[1])}" not in self.journal]
+        open_points = [point for point in todo if not self.timed(point[1])]
         done = len(todo) - len(open_points)
         report(done, len(todo), "dense model evaluated")
         for first in range(0, len(open_points), self.effort.sitting):
@@ -213,11 +207,7 @@ class _Plan:
         return self.task.evaluate(network, "validation", self.effort.examples)[self.metric]
 
     def _sit(self, sitting: Sequence[tuple[str, Kept]], note: Callable[[str], None]) -> None:
-        """Quality and latency of some networks; a device elsewhere measures while quality is judged here."""
-        alone = any(group for group, _ in sitting)
-        limit = self.effort.sitting_s if alone else min(self.effort.sitting_s, self.effort.mixed_s)
-        how: Any = {"time_limit_s": limit, "throughput_s": 0.0, "loads": 1}
-        how |= {"runner": self.runner, "device": self.device}
+        """Quality and latency of some networks; devices elsewhere measure while quality is judged here."""
         networks = [self._pruned(kept) for _, kept in sitting]
         with tempfile.TemporaryDirectory() as folder:
             dense = deploy(self.network, self.task, Path(folder), self.precision, DENSE, rough=True)
@@ -225,13 +215,40 @@ class _Plan:
                 _name(kept): deploy(network, self.task, Path(folder), self.precision, f"model{place}", rough=True)
                 for place, ((_, kept), network) in enumerate(zip(sitting, networks, strict=True))
             }
-            if isinstance(self.sit, Elsewhere):
-                self.sit.ahead(models, dense, **how)
+            alone = any(group for group, _ in sitting)
+            limit = self.effort.sitting_s if alone else min(self.effort.sitting_s, self.effort.mixed_s)
+            wanted = {place.device.name: self._untimed(place, models) for place in self.places}
+            how: Any = {"time_limit_s": limit, "throughput_s": 0.0, "loads": 1}
+            for place in self.places:
+                if place.elsewhere and (own := wanted[place.device.name]):
+                    place.elsewhere.ahead(own, dense, runner=place.runner, device=place.device, **how)
             for (group, kept), network in zip(sitting, networks, strict=True):
                 self._judge(group, kept, network, note)
-            timed = self.sit(models, dense, **how)
-        for name in models:
-            self.journal.add(f"latency {name}", timed.latencies[name].ratio)
+            for place in self.places:
+                if own := wanted[place.device.name]:
+                    timed = place.sit(own, dense, runner=place.runner, device=place.device, **how)
+                    for name in own:
+                        self.journal.add(self._label(place, name), timed.latencies[name].ratio)
+
+    def _untimed(self, place: Place, models: Mapping[str, Exported]) -> dict[str, Exported]:
+        """Those of the networks that were not timed there before an interruption."""
+        return {name: model for name, model in models.items() if self._label(place, name) not in self.journal}
+
+    def _label(self, place: Place, name: str) -> str:
+        """What the journal calls a latency ratio."""
+        return f"latency {name}" if len(self.places) == 1 else f"latency {place.device.name} {name}"
+
+    def timed(self, kept: Kept) -> bool:
+        """Whether a network was timed at all places."""
+        return all(self._label(place, _name(kept)) in self.journal for place in self.places)
+
+    def ratio(self, place: Place, kept: Kept) -> float:
+        """The latency ratio of a network that was timed at that place."""
+        return float(self.journal[self._label(place, _name(kept))])
+
+    def worst(self, kept: Kept) -> float:
+        """The largest latency ratio of a network that was timed at all places."""
+        return max(self.ratio(place, kept) for place in self.places)
 
     def _pruned(self, kept: Kept) -> nn.Module:
         ratios = self.space.searched.ratios(kept)
@@ -244,37 +261,39 @@ class _Plan:
             note(f"{group} {kept[group]} channels: {self.metric} {metric:.3f}")
 
 
-def _profile(
-    task: Task, baseline: Dense, device: Device, precision: str, goal: Goal, space: Space, plan: _Plan
-) -> Profile:
+def _profile(task: Task, baseline: Dense, precision: str, goal: Goal, space: Space, plan: _Plan) -> Profile:
     """What the journal holds, as a profile without warm points."""
-    done = [(group, kept) for group, kept in points(space, plan.effort) if f"latency {_name(kept)}" in plan.journal]
-    ratio = {_name(kept): float(plan.journal[f"latency {_name(kept)}"]) for _, kept in done}
+    done = [(group, kept) for group, kept in points(space, plan.effort) if plan.timed(kept)]
+    devices = [place.device for place in plan.places]
+    several = [
+        DeviceLatencies(place.device, tuple((kept, plan.ratio(place, kept)) for _, kept in done))
+        for place in plan.places
+    ]
     return Profile(
         task=task.name,
         network_hash=network_hash(baseline.network),
         baseline_hash=baseline.sha256,
-        device=f"{device.kind} ({device.cpu})",
+        device=" and ".join(f"{device.kind} ({device.cpu})" for device in devices),
         precision=precision,
         groups=space.groups,
         metric=goal.metric,
         dense_metric=plan.dense_metric(),
         curves=tuple(_curve(spec, [kept for group, kept in done if group == spec.name], plan) for spec in space.groups),
-        latencies=tuple((kept, ratio[_name(kept)]) for _, kept in done),
+        latencies=tuple((kept, plan.worst(kept)) for _, kept in done),
         warm=(),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        fingerprint=device,
+        fingerprint=devices[0] if len(devices) == 1 else None,
+        devices=tuple(several) if len(devices) > 1 else (),
     )
 
 
 def _curve(spec: GroupSpec, measured: Sequence[Kept], plan: _Plan) -> Curve:
     """One group's curve, up to its whole width, where it is the dense model."""
-    names = [_name(kept) for kept in measured]
     return Curve(
         group=spec.name,
         kept=(*(kept[spec.name] for kept in measured), spec.width),
-        metric=(*(float(plan.journal[f"metric {name}"]) for name in names), plan.dense_metric()),
-        latency_ratio=(*(float(plan.journal[f"latency {name}"]) for name in names), 1.0),
+        metric=(*(float(plan.journal[f"metric {_name(kept)}"]) for kept in measured), plan.dense_metric()),
+        latency_ratio=(*(plan.worst(kept) for kept in measured), 1.0),
     )
 
 

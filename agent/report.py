@@ -17,7 +17,7 @@ from wandb.errors import AuthenticationError, CommError, UsageError
 from agent.failures import explain
 from agent.server import base_url, masked
 from agent.stop import Stop
-from agent.vocabulary import FAILURE_KEYS, SCORE_KEYS, latency_words, stages, summary
+from agent.vocabulary import FAILURE_KEYS, SCORE_KEYS, latencies_words, stages, summary
 from objective.errors import BadInput
 from objective.sweepfile import DEFAULT_UPLOAD
 from objective.trial import Failure, FailureKind, Measurement, Outcome, Score, Skipped, TrialFailed
@@ -89,12 +89,12 @@ class Session:
             "outcome": Outcome.SKIPPED.value,
             "score_bound": skipped.bound,
             "incumbent": skipped.incumbent,
-            **latency_words(skipped.latency),
+            **latencies_words(skipped.latencies),
             "params": skipped.params,
             "macs": skipped.macs,
             **stages(seconds),
         }
-        self.log({"latency_ratio": skipped.latency.ratio})
+        self.log({"latency_ratio": skipped.worst.ratio})
         self.summarise(found | self._cleared((*FAILURE_KEYS, *SCORE_KEYS)))
 
     def incumbent(self) -> float | None:

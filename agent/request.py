@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from objective import checks
-from objective.devices import LOCAL, REMOTE_RUNNERS, device_name
+from objective.devices import LOCAL, REMOTE_RUNNERS, device_names
 from objective.errors import BadInput
 from objective.goal import Goal
 from objective.sweepfile import (
@@ -24,7 +24,7 @@ from objective.sweepfile import (
 )
 from objective.trial import Candidate
 
-ADDED = ("device", "host", "kept", "task_hash", "data_hash", "baseline_hash", "versions")
+ADDED = ("device", "devices", "host", "kept", "task_hash", "data_hash", "baseline_hash", "versions")
 """Keys that the agent adds to a run's configuration: a run that is tried again has them already."""
 
 
@@ -32,13 +32,14 @@ ADDED = ("device", "host", "kept", "task_hash", "data_hash", "baseline_hash", "v
 class Request:
     """One trial as a sweep asks for it; `options` are the task's arguments.
 
-    `baseline` is the dense model's SHA-256, `profile` an artifact, where they are named.
+    Of several `devices` the slowest counts. `baseline` is the dense model's SHA-256, `profile` an artifact, where they
+    are named.
     """
 
     task: str
     candidate: Candidate
     goal: Goal
-    device: str = LOCAL
+    devices: tuple[str, ...] = (LOCAL,)
     lr: float | None = None
     distill: bool = False
     skip: bool = True
@@ -53,8 +54,8 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if device_name("measure.device", self.device) != LOCAL:
-            self._check_elsewhere()
+        if elsewhere := [each for each in device_names("measure.device", self.devices) if each != LOCAL]:
+            self._check_elsewhere(elsewhere[0])
         against(self.against)
         measured_by(self.runner, self.threads, self.energy, self.candidate.precision)
         for name in ("lr", "timeout_minutes"):
@@ -64,12 +65,10 @@ class Request:
             if not isinstance(getattr(self, name), bool):
                 raise BadInput(f"recipe.{name}", getattr(self, name), "write true or false")
 
-    def _check_elsewhere(self) -> None:
+    def _check_elsewhere(self, device: str) -> None:
         """A device elsewhere is sent the networks' files, through the server."""
         if self.upload == "metrics":
-            raise BadInput(
-                "measure.device", self.device, "write local, or `upload: {value: bundles}`: it needs networks"
-            )
+            raise BadInput("measure.device", device, "write local, or `upload: {value: bundles}`: it needs networks")
         if self.runner in RUNNERS and self.runner not in REMOTE_RUNNERS:
             remedy = f"write {', '.join(REMOTE_RUNNERS)}, or local for measure.device"
             raise BadInput("measure.runner", self.runner, remedy)
@@ -95,7 +94,7 @@ def from_config(config: Mapping[str, Any]) -> Request:
         task=given.get("task", ""),
         candidate=candidate,
         goal=Goal.from_parameters(_block(given, "objective")),
-        device=measure.get("device", LOCAL),
+        devices=device_names("measure.device", measure.get("device", LOCAL)),
         lr=recipe.get("lr"),
         distill=recipe.get("distill", False),
         skip=recipe.get("skip", True),

@@ -54,10 +54,10 @@ def _run(candidate: Candidate, bench: Bench, folder: Path, watch: Watch, stages:
         example, backward = bench.task.example_input(), backward_of(bench.task, candidate.seed)
         how = (candidate.importance, candidate.seed, candidate.ranking, backward)
         pruned = prune(bench.baseline.network, example, bench.groups, kept, *how)
-    latency = measured(pruned.network, bench, candidate.seed, folder, watch, stages)
-    if cannot_win := skipped(candidate, bench, pruned, latency, watch):
+    latencies = measured(pruned.network, bench, candidate.seed, folder, watch, stages)
+    if cannot_win := skipped(candidate, bench, pruned, latencies, watch):
         return cannot_win
-    before = trained(pruned.network, bench, candidate, latency, watch, stages)
+    before = trained(pruned.network, bench, candidate, latencies, watch, stages)
     exported, difference, found = deployed(pruned.network, bench, candidate, folder, watch, stages)
 
     measurement = Measurement(
@@ -65,7 +65,7 @@ def _run(candidate: Candidate, bench: Bench, folder: Path, watch: Watch, stages:
         kept=pruned.kept,
         accuracy=Accuracy(name, found["validation"], found["holdout"], None, **before, trained=found.get("trained")),
         metric_drop=dense_metric - found["validation"],
-        latencies=(latency,),
+        latencies=latencies,
         params=pruned.params,
         macs=pruned.macs,
         size_bytes=exported.size_bytes,

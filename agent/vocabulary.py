@@ -1,9 +1,9 @@
 """The words of a run's summary, as docs/vocabulary.md has them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from objective.trial import Latency, Measurement, Score
+from objective.trial import Latency, Measurement, Score, worst
 
 FAILURE_KEYS = ("failure_kind", "failure_stage", "failure_message")
 SCORE_KEYS = ("score", "score_terms", "metric_drop")
@@ -25,12 +25,18 @@ def summary(measurement: Measurement, score: Score) -> dict[str, Any]:
         "score_terms": dict(score.terms),
         **qualities,
         "metric_drop": measurement.metric_drop,
-        **latency_words(measurement.worst),
+        **latencies_words(measurement.latencies),
         "params": measurement.params,
         "macs": measurement.macs,
         "size_bytes": measurement.size_bytes,
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def latencies_words(latencies: Sequence[Latency]) -> dict[str, Any]:
+    """The figures of the latency that counts; where there are several, of each device by its name as well."""
+    each = {latency.device.name: latency_words(latency) for latency in latencies}
+    return latency_words(worst(latencies)) | ({"devices": each} if len(each) > 1 else {})
 
 
 def latency_words(latency: Latency) -> dict[str, Any]:

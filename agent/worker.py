@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -73,7 +74,7 @@ def _trial(session: report.Session, watch: Watch, stop: Stop) -> Ending:
     if isinstance(result, Skipped):
         session.skipped(result, watch.seconds)
         best = f"scores at most {result.bound:.4f}, {result.incumbent:.4f} is reached"
-        print(f"skipped: latency ratio {result.latency.ratio:.3f} {best}")
+        print(f"skipped: latency ratio {result.worst.ratio:.3f} {best}")
         return ANSWERED
     session.scored(result.measurement, result.score, watch.seconds)
     accuracy, latency = result.measurement.accuracy, result.measurement.worst
@@ -141,13 +142,15 @@ def told(bench: "Bench") -> dict[str, object]:
     """What the agent adds to a run's configuration: where it runs, and which code, data and dense model it has."""
     from agent.tasks.task import data_hash, task_hash
 
+    first, *more = (device.to_json() for device in bench.devices)
     return {
-        "device": bench.device.to_json(),
-        "host": bench.device.host,
+        "device": first,
+        **({"devices": [first, *more]} if more else {}),
+        "host": platform.node(),
         "task_hash": task_hash(bench.task),
         "data_hash": data_hash(bench.task),
         "baseline_hash": bench.baseline.sha256,
-        "versions": dict(bench.device.versions),
+        "versions": dict(bench.devices[0].versions),
     }
 
 
@@ -165,7 +168,6 @@ def publish(session: report.Session, result: "Trial", folder: Path, upload: str,
     Where the sweep uploads metrics alone they stay in this host's cache; with `upload: all` the task's source goes too.
     """
     from agent.compress import bundle
-    from agent.measure.samples import FILE as SAMPLES
 
     files = bundle.write(folder, result.network, result.measurement.kept)
     measured = {"measurement": result.measurement.to_json(), "score": result.score.to_json()}
@@ -173,7 +175,8 @@ def publish(session: report.Session, result: "Trial", folder: Path, upload: str,
     for name, document in documents.items():
         (folder / f"{name}.json").write_text(json.dumps(document, indent=1))
     files += [folder / f"{name}.json" for name in documents]
-    files += [result.exported.xml, result.exported.xml.with_suffix(".bin"), folder / SAMPLES]
+    files += [result.exported.xml, result.exported.xml.with_suffix(".bin")]
+    files += sorted(folder.glob("samples*.json.gz"))
     if upload == "all" and (source := inspect.getsourcefile(type(task))):
         files.append(Path(shutil.copy(source, folder / "task.py")))
     if upload == "metrics":

@@ -110,8 +110,10 @@ def values(
 def values_on_all(
     metric: ArrayLike, drop: ArrayLike, timed: Iterable[tuple[ArrayLike, float | None]], goal: Goal
 ) -> Floats:
-    """Return the scores of candidates on several devices: of each the least. ``timed`` has, for each device, the latency
-    ratios and the dense model's median latency there; all else is as in :func:`values`.
+    """Return the scores of candidates on several devices: of each the least.
+
+    ``timed`` has, for each device, the latency ratios and the dense model's median latency there; all else is as in
+    :func:`values`.
     """
     return np.asarray(np.minimum.reduce([values(metric, drop, ratio, goal, dense_ms) for ratio, dense_ms in timed]))
 

@@ -58,7 +58,7 @@ def live_trial(network: str, kept: Mapping[str, int], seed: int, sitting_s: floa
     pruned = prune(bench.baseline.network, bench.task.example_input(), bench.groups, kept, "l2", seed)
     with tempfile.TemporaryDirectory() as folder:
         # Nothing is recalled: a latency is of this comparison's days, not of an earlier one's.
-        latency = measured(pruned.network, bench, seed, Path(folder), watch, Stages(limit=0))
+        (latency,) = measured(pruned.network, bench, seed, Path(folder), watch, Stages(limit=0))
     spent = time.process_time() - began
     trained = trial(network, Job("live", "live", kept, seed))
     figures = {key: round(value, 5) for key, value in latency.to_json().items() if key in ("ratio_lo", "ratio_hi")}
@@ -84,7 +84,7 @@ def start(setting: Setting) -> None:
         table.replace(PROFILE, [{"row": PROFILE, "profile": profile.to_json()}])
         table.append(_head(setting, bench))
     head = table.rows(HEAD)[0]
-    now, before = bench.device.to_json(), head["device"]
+    now, before = bench.devices[0].to_json(), head["device"]
     told: dict[str, tuple[object, object]] = {
         "dense network": (bench.baseline.sha256, head["baseline"]),
         "device": ({name: now[name] for name in HOST}, {name: before[name] for name in HOST}),
@@ -107,7 +107,7 @@ def _head(setting: Setting, bench: Bench) -> Row:
         "network": setting.network,
         "goal": bench.goal.to_json(),
         "baseline": bench.baseline.sha256,
-        "device": bench.device.to_json(),
+        "device": bench.devices[0].to_json(),
         "dense": dense,
         "examples": examples,
         "macs": begin(setting.network)["dense"]["macs"],
@@ -121,7 +121,7 @@ def host_profile(network: str) -> Profile:
     profile = Profile.from_json(table_of(network).rows(TABLE_PROFILE)[0]["profile"])
     wanted = [(group, kept) for group, kept in points(bench.space.searched, effort) if group]
     named = {f"{group}={kept[group]}": kept for group, kept in wanted}
-    about = (str(sorted(bench.device.to_json().items())), bench.baseline.sha256, str(effort), str(list(named)))
+    about = (str(sorted(bench.devices[0].to_json().items())), bench.baseline.sha256, str(effort), str(list(named)))
     found: dict[str, Any] = {}
     with Journal(cache_folder() / WORK / f"latency-{digest(*about)[:16]}.jsonl") as known:
         names = list(named)
@@ -133,8 +133,8 @@ def host_profile(network: str) -> Profile:
             found |= {name: float(known[part[0]][name]["ratio"]) for name in part}
     curves = tuple(_timed(curve, found) for curve in profile.curves)
     timed = tuple((kept, found[f"{group}={kept[group]}"]) for group, kept in wanted)
-    device = f"{bench.device.kind} ({bench.device.cpu})"
-    profile = replace(profile, curves=curves, latencies=timed, device=device, fingerprint=bench.device)
+    device = f"{bench.devices[0].kind} ({bench.devices[0].cpu})"
+    profile = replace(profile, curves=curves, latencies=timed, device=device, fingerprint=bench.devices[0])
     return replace(profile, warm=warm_points(profile, bench.goal))
 
 

@@ -101,8 +101,9 @@ def bench_of(network: str) -> Bench:
     found = prepare(
         setting.request(), Shelf(setting.folder() / f"{name_of(network)}-dense.safetensors"), Watch().during
     )
-    device = replace(found.device, channel_steps={"f32": setting.step})
-    return replace(found, device=device, space=space_of(found.groups, device, "f32"))
+    here = found.places[0]
+    device = replace(here.device, channel_steps={"f32": setting.step})
+    return replace(found, places=(replace(here, device=device),), space=space_of(found.groups, [device], "f32"))
 
 
 def name_of(network: str) -> str:
@@ -113,8 +114,8 @@ def name_of(network: str) -> str:
 def profile_of(network: str, report: Callable[[int, int, str], None]) -> Profile:
     """Sensitivity and latency of each group alone, on the table's grid."""
     bench = bench_of(network)
-    known = (bench.task, bench.baseline, bench.device, "f32", bench.goal, cache_folder(), report)
-    return make_profile(*known, runner=bench.runner, effort=SETTINGS[network].effort)
+    known = (bench.task, bench.baseline, bench.places, "f32", bench.goal, cache_folder(), report)
+    return make_profile(*known, effort=SETTINGS[network].effort)
 
 
 Drawn = tuple[str, dict[str, int]]

@@ -176,7 +176,7 @@ def measure(network: str, anew: bool = bool(os.environ.get("TABLE_BENCH_ANEW")))
     if have >= set(wanted) and not anew:
         say(f"{network}: all {len(wanted)} latencies are known; TABLE_BENCH_ANEW=1 measures them on this host anew")
         return
-    device = device_id(table, bench.device)
+    device = device_id(table, bench.devices[0])
     aside = cache_folder() / WORK / f"{name_of(network)}-latency-{device}-{head['baseline'][:12]}.jsonl"
     names = list(wanted)
     parts = [names[first : first + TOGETHER] for first in range(0, len(names), TOGETHER)]
@@ -207,7 +207,7 @@ def sit_together(network: str, kept: Mapping[str, Kept], place: int) -> dict[str
             models,
             bench.dense,
             runner=bench.runner,
-            device=bench.device,
+            device=bench.devices[0],
             time_limit_s=SETTINGS[network].sitting_s,
             throughput_s=0.0,
             seed=place,

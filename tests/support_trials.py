@@ -131,12 +131,11 @@ def profile_of(network: str, report: Callable[[int, int, str], None]) -> Profile
     return make_profile(
         bench.task,
         bench.baseline,
-        bench.device,
+        bench.places,
         "f32",
         bench.goal,
         cache_folder(),
         report,
-        runner=bench.runner,
         effort=effort,
     )
 
@@ -181,7 +180,7 @@ def choose(network: str, report: Callable[[int, int, str], None]) -> dict[str, A
             for place, (name, kept) in enumerate(names.items())
         }
         found = compare_many(
-            models, bench.dense, runner=bench.runner, device=bench.device, time_limit_s=20, throughput_s=0, loads=1
+            models, bench.dense, runner=bench.runner, device=bench.devices[0], time_limit_s=20, throughput_s=0, loads=1
         )
     latency = found.latencies
     places = spread([latency[f"pool {place}"].ratio for place in range(len(suggested))], CHOSEN)
@@ -205,7 +204,7 @@ def work(job: Job, latency: Mapping[str, Any]) -> dict[str, Any]:
     candidate = Candidate(bench.space.ratios(job.kept), "f32", job.epochs, job.seed)
     pruned, found = _pruned(bench, job.kept, job.seed), {}
     stages = remembered(bench, candidate)
-    before = trained(pruned.network, bench, candidate, Latency.from_json(latency), watch, stages)
+    before = trained(pruned.network, bench, candidate, [Latency.from_json(latency)], watch, stages)
     for precision in job.precisions:
         there = at(bench, precision)
         with tempfile.TemporaryDirectory() as folder:

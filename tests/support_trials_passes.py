@@ -141,15 +141,15 @@ def _sitting(bench: Bench, own: Sequence[Job], precision: str, seconds: float) -
         {**{job.name: kept_model(job, precision, shape) for job in own}, **beside},
         bench.dense,
         runner=bench.runner,
-        runners=dict.fromkeys(beside, bench.runner_f32),
-        device=bench.device,
+        runners=dict.fromkeys(beside, bench.places[0].at("f32").runner),
+        device=bench.devices[0],
         time_limit_s=seconds,
         seed=own[0].seed,
     )
     return {
         "rounds": len(sitting.slots[DENSE]),
         "loads": sitting.loads,
-        "device": bench.device.to_json(),
+        "device": bench.devices[0].to_json(),
         "latencies": {name: each.to_json() | {"device": None} for name, each in sitting.latencies.items()},
         "slots_ms": {name: [round(float(value), 5) for value in each] for name, each in sitting.slots.items()},
     }

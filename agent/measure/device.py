@@ -1,8 +1,10 @@
 """Which host and device a figure was measured on, and the steps in which its channels pay."""
 
+import math
 import os
 import platform
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -67,6 +69,11 @@ def channel_step(device: Device, precision: str, flags: frozenset[str] | None = 
     if "avx512f" in flags:
         return 16
     return 8 if flags & {"avx2", "asimd", "neon"} else 16
+
+
+def common_step(devices: Iterable[Device], precision: str) -> int:
+    """The least step that pays on all of the devices."""
+    return math.lcm(*(channel_step(device, precision) for device in devices))
 
 
 def _cpuinfo(field: str) -> str | None:

@@ -100,8 +100,7 @@ class Elsewhere:
     ) -> Sitting:
         """Measure all there in one sitting. Raises `TrialFailed` with kind DEVICE where it fails or is silent."""
         how = _protocol(runner, time_limit_s, throughput_s, loads, seed, meter)
-        chosen = {name: (runners or {}).get(name, runner).precision for name in candidates}
-        request, models = self._requested(candidates, dense, device, how, {**chosen, DENSE: runner.precision})
+        request, models = self._requested(candidates, dense, device, how, _precisions(candidates, runner, runners))
         return self._sitting([DENSE, *candidates], request, models)
 
     def ahead(
@@ -111,17 +110,16 @@ class Elsewhere:
         *,
         runner: Runner,
         device: Device,
+        runners: Mapping[str, Runner] | None = None,
         time_limit_s: float = 3.0,
         seed: int = 0,
         throughput_s: float = THROUGHPUT_S,
         loads: int = LOADS,
+        meter: Meter | None = None,
     ) -> None:
         """Ask for a sitting and do not wait: the same call without `ahead` later finds it under way or answered."""
-        how = _protocol(runner, time_limit_s, throughput_s, loads, seed, None)
-        request, models = self._requested(
-            candidates, dense, device, how, dict.fromkeys((*candidates, DENSE), runner.precision)
-        )
-        self._ask(request, models)
+        how = _protocol(runner, time_limit_s, throughput_s, loads, seed, meter)
+        self._ask(*self._requested(candidates, dense, device, how, _precisions(candidates, runner, runners)))
 
     def _requested(
         self,
@@ -220,6 +218,13 @@ def _protocol(
         seed=seed,
         energy=meter.source if meter else None,
     )
+
+
+def _precisions(
+    candidates: Mapping[str, Exported], runner: Runner, runners: Mapping[str, Runner] | None
+) -> dict[str, str]:
+    chosen = {name: (runners or {}).get(name, runner).precision for name in candidates}
+    return {**chosen, DENSE: runner.precision}
 
 
 _DOING = {"pending": "waits in its queue", "preempted": "waits in its queue again", "running": "measures"}

@@ -170,8 +170,13 @@ def question(sweep: SweepRow) -> Question:
         accuracy=str(objective.get("metric", "top1")),
         goal=_goal(objective),
         precision=str(measure.get("precision", "")),
-        device=str(measure.get("device", "")),
+        device=_named(measure.get("device", "")),
     )
+
+
+def _named(device: object) -> str:
+    """A device's name; of several, all of them."""
+    return " and ".join(map(str, device)) if isinstance(device, list) else str(device)
 
 
 def constants(block: Mapping[str, object]) -> dict[str, object]:

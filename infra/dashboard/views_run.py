@@ -1,6 +1,6 @@
 """Pure: a run's rows → what its page says and draws."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from infra.dashboard.text import amount, console_line, flat, interval, milliseconds, number, plain, ratio, shown
@@ -136,7 +136,15 @@ def latency(summary: Mapping[str, object]) -> tuple[tuple[str, str, str], ...]:
     if (value := number(summary.get("latency_ratio"))) is not None:
         ends = interval(number(summary.get("latency_ratio_lo")), number(summary.get("latency_ratio_hi")))
         lines.append(("ratio of the p10", f"{ratio(value)} ({ends})" if ends else ratio(value), "1"))
+    lines += [(f"ratio on {name}", own, "1") for name, own in _ratios(summary.get("devices"))]
     return tuple(lines)
+
+
+def _ratios(devices: object) -> Iterator[tuple[str, str]]:
+    """The latency ratio on each device, where there are several; the lines above are the slowest one's."""
+    for name, told in sorted(devices.items()) if isinstance(devices, Mapping) else ():
+        if isinstance(told, Mapping) and (value := number(told.get("latency_ratio"))) is not None:
+            yield str(name), ratio(value)
 
 
 def facts(summary: Mapping[str, object]) -> tuple[tuple[str, str], ...]:

@@ -80,7 +80,7 @@ def test_a_plan_and_a_trial_measure_on_a_device_elsewhere(devices: Devices) -> N
     run = trial(devices, resolved)
     assert run["summary"]["outcome"] == "scored", run
     assert run["config"]["device"]["value"]["name"] == "board1"
-    assert len(devices.runs(sweep)) == asked + 1
+    assert asked < len(devices.runs(sweep)) <= asked + 3  # on a noisy host a candidate sits up to three times
     command(devices, "answer", run["sweep"], "--out", "answer.json")
     answer = json.loads((folder / "answer.json").read_text())
     assert answer["winner"]["run"] == run["name"] and answer["sitting"]["device"]["name"] == "board1"
@@ -88,6 +88,31 @@ def test_a_plan_and_a_trial_measure_on_a_device_elsewhere(devices: Devices) -> N
     parameters["measure"]["parameters"]["device"] = {"value": "local"}
     refused = trial(devices, resolved)["summary"]
     assert refused["failure_kind"] == "bad_input" and "measured on board1" in refused["failure_message"]
+
+
+@pytest.mark.slow
+def test_a_sweep_for_this_host_and_a_device_elsewhere(devices: Devices) -> None:
+    """Every network is measured on both, the slower one counts, and plan, trial and answer tell what each took."""
+    devices.agent(devices.add("board1"))
+    folder = devices.hub.folder
+    (folder / "sweep.yaml").write_text(SWEEP.replace("method: random", "method: bayes"))
+    said = command(
+        devices, "plan", "sweep.yaml", "--measure-on", "local,board1", "--out", "resolved.yaml", "--mixed", "12"
+    )
+    resolved = yaml.safe_load((folder / "resolved.yaml").read_text())
+    assert resolved["parameters"]["measure"]["parameters"]["device"] == {"value": ["local", "board1"]}, said
+    profile = fetched(devices, resolved["parameters"]["profile"]["value"])
+    assert [each.fingerprint.name for each in profile.devices] == ["local", "board1"]
+    run = trial(devices, resolved)
+    summary = run["summary"]
+    assert summary["outcome"] == "scored", run
+    assert set(summary["devices"]) == {"local", "board1"}
+    assert summary["latency_ratio"] == max(each["latency_ratio"] for each in summary["devices"].values())
+    assert [each["name"] for each in run["config"]["devices"]["value"]] == ["local", "board1"]
+    command(devices, "answer", run["sweep"], "--out", "answer.json")
+    winner = json.loads((folder / "answer.json").read_text())["winner"]
+    assert winner["latency_ratio"] == max(each["latency_ratio"] for each in winner["devices"].values())
+    assert len(winner["devices"]) == 2
 
 
 def fetched(devices: Devices, artifact: str) -> Profile:

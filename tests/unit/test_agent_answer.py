@@ -5,10 +5,11 @@ import pytest
 import torch
 from support_tiny_task import TinyTask
 
-from agent.answer import choose, evenly, gain, wanted
+from agent.answer import evenly, wanted
 from agent.controls import Judged, Point, against_uniform, judge, line
 from agent.report import RunRecord
 from agent.tasks.task import Budget
+from agent.winner import choose, gain
 from objective.goal import Goal
 
 RANDOM = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from agent import edge, place, report
 from agent.measure import remote
 from agent.measure.device import described, fingerprint
 from agent.measure.remote import Asked
-from agent.place import place_of
+from agent.place import places_of
 from agent.request import Request, from_config
 from agent.stop import Stop
 from objective.devices import MeasurementAnswer, MeasurementRequest
@@ -174,9 +174,9 @@ def test_a_local_sweep_refuses_a_plan_of_a_device_elsewhere() -> None:
     """A profile whose name says it is of another device is looked at; this host's own cost no request."""
     request = Request("t", Candidate({}), Goal(), profile="profile-t-on-board-f32:v0")
     with pytest.raises(BadInput, match=r"profile: got 'measured on board .*trials are measured on local"):
-        place_of(request, Store(made_on("board")))
+        places_of(request, Store(made_on("board")))
     own = Store(made_on("local"))
-    assert place_of(replace(request, profile="profile-t-cpu-f32:v0"), own).sit is place.compare_many
+    assert places_of(replace(request, profile="profile-t-cpu-f32:v0"), own)[0].sit is place.compare_many
     assert own.fetches == 0
 
 
@@ -184,4 +184,4 @@ def test_a_device_elsewhere_needs_an_open_run() -> None:
     """Networks are sent by a run: where there is none the sweep is refused in one line."""
     request = from_config({"task": "t", "measure": {"device": "board"}})
     with pytest.raises(BadInput, match=r"measure\.device: got 'board'; write local where no run is open"):
-        place_of(request, None)
+        places_of(request, None)

@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support_bench import tiny_bench
 from support_device import NO_TORCH, ROOT, SHAPE, path, two_networks
+from support_queue import Queue, there
 
 from agent.bench import space_of
 from agent.edge import fetched, measured
@@ -20,60 +20,13 @@ from agent.measure.exported import Exported, content_hash, sized
 from agent.measure.remote import Asked
 from agent.measure.samples import read_samples
 from agent.measure.stand_ins import RemoteMeter, RemoteRunner, judging
+from agent.place import Place
 from agent.plan import Effort, make_profile
 from agent.trial import Trial, run_trial
 from agent.watch import Watch
 from objective.devices import MeasurementAnswer, MeasurementRequest
 from objective.errors import BadInput
 from objective.trial import Candidate, FailureKind, TrialFailed
-
-Reply = Callable[[MeasurementRequest, int], Asked]
-
-
-class Queue:
-    """A device's queue whose runs end as `reply` says, which a request and a count of looks is given."""
-
-    project, name, path = "e/p", "s", "e/p/s"
-
-    def __init__(self, folder: Path, reply: Reply | None = None) -> None:
-        self.folder, self.reply = folder, reply or self.served
-        self.requests: list[MeasurementRequest] = []
-        self.looks, self.lose = 0, 0
-
-    def asked(self, key: str) -> list[Asked]:
-        self.looks += 1
-        return [self.reply(each, number) for number, each in enumerate(self.requests) if each.key == key]
-
-    def said(self) -> list[Asked]:
-        found = [self.reply(each, number) for number, each in reversed(list(enumerate(self.requests)))]
-        return [each for each in found if each.answered]
-
-    def enqueue(self, request: MeasurementRequest) -> str:
-        self.requests.append(request)
-        if self.lose:
-            self.lose -= 1
-            raise ConnectionError("the answer was lost")
-        return f"run{len(self.requests) - 1}"
-
-    def holds(self, sha256: str) -> bool:
-        return (self.folder / f"{sha256}.xml").exists()
-
-    def offer(self, name: str, kind: str, versions: dict[str, dict[str, Path]]) -> None:
-        for sha256, files in versions.items():
-            assert not self.holds(sha256)
-            for inside, file in files.items():
-                (self.folder / f"{sha256}{Path(inside).suffix}").write_bytes(file.read_bytes())
-
-    def served(self, request: MeasurementRequest, number: int) -> Asked:
-        document = self.folder / f"answer{number}.json"
-        if not document.exists():
-            samples = self.folder / f"samples{number}.json.gz"
-            answer = measured(request, lambda sha256: self.folder / f"{sha256}.xml", samples, Watch())
-            document.write_text(json.dumps(answer.to_json()))
-        return Asked(f"run{number}", "finished", {"answer": json.loads(document.read_text())})
-
-    def samples(self, run: str, folder: Path) -> Path:
-        return self.folder / f"samples{run.removeprefix('run')}.json.gz"
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +35,6 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exported, Export
     two_networks(folder)
     half, dense = (sized(folder / f"{name}.xml", "f32", SHAPE) for name in ("half", "dense"))
     return half, dense
-
-
-def there(queue: Queue, **more: object) -> Elsewhere:
-    return Elsewhere(queue, queue, note=lambda text: None, **more)  # type: ignore[arg-type]
 
 
 def ask(asking: Elsewhere, networks: tuple[Exported, Exported], **more: object) -> elsewhere.Sitting:
@@ -115,16 +64,17 @@ def test_a_trial_and_a_plan_are_timed_elsewhere(tmp_path: Path) -> None:
     said = asking.describe("board", RemoteRunner())
     device = replace(said.device, channel_steps={"f32": 32})
     with tiny_bench(tmp_path / "cache") as here:
-        space = space_of(here.groups, device, "f32")
-        bench = replace(here, device=device, runner=RemoteRunner(), sit=asking, space=space)
+        space = space_of(here.groups, [device], "f32")
+        bench = replace(here, places=(Place(device, RemoteRunner(), sit=asking),), space=space)
         result = run_trial(Candidate({"conv2": 0.4}, epochs=0.25), bench, tmp_path / "trial", Watch())
         assert isinstance(result, Trial) and result.measurement.kept["conv2"] == 32
         assert result.measurement.worst.device.name == "board"
         assert read_samples(tmp_path / "trial" / "samples.json.gz").slots.keys() == {"dense", "candidate"}
-        assert len(queue.requests) == 2 and len(queue.requests[-1].networks) == 2
+        # On a noisy host a candidate sits up to three times.
+        assert [len(each.networks) for each in queue.requests] in [[0] + [2] * sittings for sittings in (1, 2, 3)]
         effort = Effort(examples=64, levels=1, mixed=1, sitting=4, sitting_s=0.2)
-        how = (bench.task, bench.baseline, device, "f32", bench.goal, tmp_path)
-        profile = make_profile(*how, runner=bench.runner, effort=effort, sit=asking)
+        how = (bench.task, bench.baseline, bench.places, "f32", bench.goal, tmp_path)
+        profile = make_profile(*how, effort=effort)
     assert profile.fingerprint == device and {group.step for group in profile.groups} == {32}
     assert len(queue.requests[-1].networks) == 5 == len(profile.latencies) + 1
 

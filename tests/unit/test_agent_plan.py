@@ -21,7 +21,9 @@ from agent.compress.groups import survey
 from agent.compress.merge import merge
 from agent.journal import Journal
 from agent.measure import lock
+from agent.measure.choice import runner_at
 from agent.measure.device import fingerprint
+from agent.place import Place
 from agent.plan import Effort, make_profile, network_hash, points, resolve
 from agent.tasks.task import Budget
 from objective.errors import BadInput
@@ -29,7 +31,8 @@ from objective.goal import Goal
 from objective.profile import Profile
 from objective.space import GroupSpec, Space
 
-HERE = replace(fingerprint(), kind="unknown")  # whose channel grid has steps of 16 whatever the host's processor
+UNKNOWN = replace(fingerprint(), kind="unknown")  # its channel grid has steps of 16 whatever the host's processor
+HERE = (Place(UNKNOWN, runner_at("f32")),)
 QUICK = Effort(examples=64, levels=2, mixed=3, sitting=4, sitting_s=0.2)
 HOME = Path(__file__).parent
 CHILD = f"""

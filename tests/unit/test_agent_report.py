@@ -79,14 +79,14 @@ def test_a_second_attempt_clears_the_first_ones_failure() -> None:
 def test_a_skipped_trial_has_a_latency_and_no_score() -> None:
     """It says how fast it is and what it could not beat; nothing that an earlier attempt of the run came to stays."""
     session, run = _session(failure_kind="disk_full", score=0.3, metric_drop=0.1)
-    session.skipped(Skipped(Candidate({}), {"a": 8}, LATENCY, 0.5, 0.7, 1, 2), {"measure": 3.0})
+    session.skipped(Skipped(Candidate({}), {"a": 8}, (LATENCY,), 0.5, 0.7, 1, 2), {"measure": 3.0})
     told = run.summary
     assert (told["outcome"], told["latency_ratio"], told["baseline_p50_ms"]) == ("skipped", 0.5, 2.1)
     assert (told["score_bound"], told["incumbent"], told["seconds_measure"]) == (0.5, 0.7, 3.0)
     assert (told["score"], told["metric_drop"], told["failure_kind"]) == (None, None, None)
     assert run.rows == [{"latency_ratio": 0.5}]
     with pytest.raises(BadInput, match=r"score_bound: got 0\.8; give less than the incumbent"):
-        Skipped(Candidate({}), {"a": 8}, LATENCY, 0.8, 0.7, 1, 2)
+        Skipped(Candidate({}), {"a": 8}, (LATENCY,), 0.8, 0.7, 1, 2)
 
 
 def test_a_rungs_score_is_no_score_of_a_failed_trial() -> None:

@@ -276,6 +276,17 @@ def test_a_runs_page_has_groups_stages_and_latency() -> None:
     assert view.failure is None
 
 
+def test_a_run_on_several_devices_shows_each() -> None:
+    """The ratio on each device stands below the slowest one's figures, and the sweep's line names them all."""
+    row = trial_rows()[4]
+    told = {"board2": {"latency_ratio": 0.5}, "board1": {"latency_ratio": 0.25}, "odd": {}, "none": 3}
+    view = run_view(replace(row, summary=dict(row.summary) | {"devices": told}), question(sweep_row()))
+    assert view.latency[-2:] == (("ratio on board1", "0.250", "1"), ("ratio on board2", "0.500", "1"))
+    config: Any = json.loads(json.dumps(sweep_row().config))
+    config["parameters"]["measure"] = {"parameters": {"device": {"value": ["board1", "local"]}}}
+    assert question(replace(sweep_row(), config=config)).device == "board1 and local"
+
+
 def test_widths_follow_from_the_ratio_where_no_sweep_tells() -> None:
     """A single run's dense width is what kept channels and ratio imply."""
     assert [bar.width for bar in group_bars(trial_rows()[4], {})] == [64, 128, 32]

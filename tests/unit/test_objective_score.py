@@ -163,7 +163,7 @@ def test_the_worst_device_counts_and_terms_say_why() -> None:
 
 
 def test_a_limit_in_milliseconds_holds_on_every_device() -> None:
-    """A device with the smaller ratio and the slower dense model is the one that breaks it, and the terms are its own."""
+    """A device with the smaller ratio and the slower dense model breaks it, and the terms are its own."""
     goal = Goal("most_accurate", max_latency_ms=1.0)
     quick, slow = measured(0.005, 0.6), measured(0.005, 0.2)
     late = replace(slow.latencies[0], baseline_p50_ms=10.0)
