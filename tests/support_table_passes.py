@@ -98,7 +98,7 @@ def train(network: str, most: int | None = None) -> None:
     with only_one(cache_folder() / WORK / f"{name_of(network)}-trained.lock"):
         known = {f"{row['name']} seed {row['seed']}" for row in table.rows(TRIAL)}
         todo = [job for job in jobs(drawn_of(head), SETTINGS[network]) if job.key not in known][:most]
-        device = device_id(table, bench_of(network).device)
+        device = device_id(table, bench_of(network).devices[0])
         say(f"{network}: {len(todo)} to train, {len(known)} are done")
         for job, row in _worked(network, todo):
             table.append(row | {"device": device})
@@ -130,8 +130,15 @@ def trial(network: str, job: Job) -> dict[str, Any]:
         with watch.during("recalibrate"):
             recalibrate(task, pruned.network)
             found["recalibrated"] = task.evaluate(pruned.network, "validation", setting.effort.examples)[metric]
+        rungs: list[float] = []
+
+        def rung(row: Mapping[str, float]) -> bool:
+            rungs.extend(row[key] for key in (f"val_{metric}",) if key in row)
+            return watch.rung(row)
+
         with watch.during("train"):
-            task.fit(pruned.network, bench.budget(candidate), watch.rung)
+            task.fit(pruned.network, bench.budget(candidate), rung)
+        found["rungs"] = rungs
         with watch.during("evaluate"):
             found |= {split: task.evaluate(pruned.network, split)[metric] for split in SPLITS[:2]}
     except TrialFailed as error:

@@ -11,6 +11,7 @@ from infra.controller import optimistic, stop
 from infra.controller.base import SweepSpec, run_cap
 from infra.hub.errors import Invalid
 from objective.errors import BadInput
+from objective.sweepfile import DEFAULT_ENGINE
 
 CUSTOM = "custom"
 _CONTROLLER = "controller-"
@@ -51,8 +52,10 @@ def is_full(config: Mapping[str, Any], count: int) -> bool:
 def has_models(config: Mapping[str, Any]) -> bool:
     """Whether the hub's own search has models of the sweep's trials, and may recommend one."""
     parameters = config.get("parameters")
-    named = isinstance(parameters, Mapping) and "objective" in parameters and "profile" in parameters
-    return config.get("method") == "bayes" and named
+    if config.get("method") != "bayes" or not isinstance(parameters, Mapping):
+        return False
+    ours = parameters.get("engine", {"value": DEFAULT_ENGINE}) == {"value": DEFAULT_ENGINE}
+    return ours and "objective" in parameters and "profile" in parameters
 
 
 class StopRule(Protocol):
