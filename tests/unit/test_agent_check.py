@@ -62,8 +62,12 @@ def test_a_device_elsewhere_is_looked_for(
     checks = module.Checks(module.Watch())
     request = module.from_sweep(SWEEP | {"parameters": SWEEP["parameters"] | {"measure": {"parameters": there}}})
     here = module._here(checks, request)
-    assert (here.device, here.runner) == ("local", "openvino_cpu")
+    assert (here.devices, here.runner) == (("local",), "openvino_cpu")
     assert "board takes measurements from me/lab/abc" in capsys.readouterr().out
+    several = {"device": {"value": ["board", "local", "pi"]}, "threads": {"value": 2}}
+    request = module.from_sweep(SWEEP | {"parameters": SWEEP["parameters"] | {"measure": {"parameters": several}}})
+    assert module._here(checks, request).devices == ("local",)
+    assert "pi takes measurements from me/lab/abc, of all devices the slowest counts" in capsys.readouterr().out
 
 
 def test_a_good_sweep_passes_every_part(sweep: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
