@@ -64,6 +64,12 @@ def _answer(args: argparse.Namespace) -> int:
     return answer(args.sweep, args.out)
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    from agent.doctor import doctor
+
+    return doctor(args.sweep, args.json)
+
+
 def _cache(args: argparse.Namespace) -> int:
     from agent.housekeeping import clear, show
 
@@ -98,6 +104,10 @@ def parser() -> argparse.ArgumentParser:
     last.add_argument("sweep", metavar="ENTITY/PROJECT/SWEEP")
     last.add_argument("--out", type=Path, metavar="FILE", help="where the answer goes as JSON")
     last.set_defaults(run=_answer)
+    unwell = commands.add_parser("doctor", help="look for what makes trials fail or figures wrong, with its remedy")
+    unwell.add_argument("sweep", metavar="ENTITY/PROJECT/SWEEP", nargs="?", help="look at this sweep too")
+    unwell.add_argument("--json", action="store_true", help="print the findings as JSON")
+    unwell.set_defaults(run=_doctor)
     cache = commands.add_parser("cache", help="show what this host's cache holds, or clear it")
     cache.add_argument("action", choices=("show", "clear"), nargs="?", default="show")
     cache.add_argument("--data", action="store_true", help="with clear: remove data sets too")

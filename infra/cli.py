@@ -211,6 +211,7 @@ AGENT_COMMANDS = {
     "plan": "measure each layer group's sensitivity and latency, and write the search space into a sweep file",
     "check": "validate a sweep file, its task, data, device and server, and run one miniature trial",
     "measure": "answer one request on a device's queue, as `wandb agent` calls it",
+    "doctor": "look for what makes trials fail or figures wrong, on this host, at its server and for a sweep",
     "cache": "show what this host's cache holds, or clear it",
     "trial": "run one trial, as `wandb agent` calls it",
 }
