@@ -16,8 +16,6 @@ from objective.errors import BadInput
 
 ROUNDS = 5
 SLOW_S, FAR_OFF_S, WRONG_S = 0.5, 5.0, 300.0
-ENQUEUES = "SWEEPS_LOCAL_SCHEDULER"
-"""What the client asks a server for before it enqueues a run."""
 NAMED = ("WANDB_BASE_URL", "WANDB_API_KEY")
 
 
@@ -74,9 +72,9 @@ def _date(url: str) -> datetime | None:
 
 def _queue() -> Finding:
     """Whether the server can enqueue runs, which a device elsewhere is asked by."""
-    import wandb
+    from agent.measure.remote import can_enqueue
 
-    able = bool(wandb.Api(timeout=TIMEOUT_S)._service_api.feature_enabled(ENQUEUES))
+    able = can_enqueue()
     remedy = "measure where trials run (`measure.device: local`), or use the hub: this server enqueues no runs"
     found = "requests are enqueued on the device's sweep" if able else "the server has no enqueue_run"
     return graded("measuring elsewhere", found, (not able, WARNING, remedy))

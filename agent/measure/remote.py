@@ -100,6 +100,11 @@ class Queue:
         return folder / SAMPLES
 
 
+def can_enqueue() -> bool:
+    """Whether the server can enqueue runs: what the client asks it before it does so."""
+    return bool(wandb.Api(timeout=TIMEOUT_S)._service_api.feature_enabled("SWEEPS_LOCAL_SCHEDULER"))
+
+
 def samples_name(run: str) -> str:
     """The artifact with a request's raw samples."""
     return f"samples-{run}"
