@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support_device import path
+from support_device import NO_TORCH, path
 from support_hub import HubProcess
 
 TESTS = Path(__file__).parents[1]
@@ -58,6 +58,14 @@ def test_a_hub_and_its_sweeps_are_looked_at(hub: HubProcess) -> None:
     assert "queue of board1" in look(hub, device.split()[-1])["sweep"]["found"]
     wrong = look(hub, "local/prunefleet/nothere", code=1)["sweep"]
     assert wrong["level"] == "problem" and "entity/project/id" in wrong["remedy"]
+
+
+def test_a_host_without_torch_is_looked_at(hub: HubProcess) -> None:
+    """What only measures has no torch: all of the host, the server and a device's queue are told there all the same."""
+    device = hub.run(sys.executable, "-m", "infra.cli", "device", "add", "board1", PYTHONPATH=path(TESTS.parent))
+    (hub.folder / "sitecustomize.py").write_text(NO_TORCH)
+    found = look(hub, device.split()[-1], PYTHONPATH=path(hub.folder, TESTS.parent))
+    assert {"memory", "steadiness", "openvino", "link"} <= set(found) and found["sweep"]["level"] == "ok"
 
 
 def test_a_wrong_key_is_the_problem_that_is_told(hub: HubProcess) -> None:
