@@ -1,5 +1,7 @@
 """What all tests share: fixed examples, and markers that skip with a reason, or fail where CI has promised more."""
 
+import signal
+
 import pytest
 from hypothesis import settings
 from support_needs import NEEDS, insist
@@ -8,6 +10,12 @@ from support_needs import NEEDS, insist
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 settings.load_profile("fixed")
 
+# A shell starts what is to run in the background with these ignored, and processes that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 # Files of few, long tests go first, or one process would still be at them when the other has nothing left to do.
 LONGEST = "acceptance"
