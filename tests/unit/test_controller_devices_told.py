@@ -1,0 +1,103 @@
+"""What is told of several devices: stored trials and runs' summaries."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from support_pruning import sweep_config
+from support_pruning_devices import PROFILE, SPACE, drawn
+
+from infra.controller.__main__ import answer
+from infra.controller.base import StoredTrial
+from infra.controller.channels import read
+from infra.controller.parameters import parse
+from infra.hub.suggest import _answers
+from infra.hub.suggest_input import trial_of
+
+SPACE_OF_FILE = parse(sweep_config()["parameters"])
+
+figures = st.dictionaries(
+    st.text(max_size=4), st.floats() | st.none() | st.text(max_size=3) | st.integers(), max_size=3
+)
+
+
+@given(figures, figures)
+def test_a_stored_trial_comes_back_as_it_was(ratios: dict[str, Any], dense: dict[str, Any]) -> None:
+    """Also through JSON; a figure that is no finite number is left out and named, one that is not there is not."""
+    trial = StoredTrial("t", {}, "finished", latency_ratios=ratios, baselines_ms=dense)
+    assert StoredTrial.from_json(json.loads(json.dumps(trial.to_json()))) == trial
+    for name, given_figures in (("latency_ratios", ratios), ("baselines_ms", dense)):
+        read_as = getattr(trial, name)
+        assert all(math.isfinite(each) and each == given_figures[device] for device, each in read_as.items())
+        lost = {device for device, each in given_figures.items() if each is not None} - set(read_as)
+        assert {f"{name}.{device}" for device in lost} == {each for each in trial.unread if each.startswith(name)}
+
+
+def test_a_figure_of_a_device_that_is_none_is_told() -> None:
+    """In the words of the run's summary; the search goes on without it."""
+    trial = replace(drawn(1)[0], latency_ratios={"board": math.nan, "local": 0.5}, baselines_ms={"board.2": math.inf})
+    described = {"name": "s", "config": sweep_config(), "profile": PROFILE.to_json()}
+    found = answer({"id": 1, "sweep": described, "trials": [trial.to_json()], "count": 1})
+    assert found["note"].startswith(
+        "run t0: its devices.board.latency_ratio, devices.board.2.baseline_p50_ms is no finite"
+    )
+    assert found["suggestions"]
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.just(10**400) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["board", "latency_ratio", "baseline_p50_ms", "x"]), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@given(junk)
+def test_any_summary_is_read(devices: Any) -> None:
+    """Any client may write anything under `devices`; what is a number is learnt, the rest costs itself alone."""
+    summary = {"latency_ratio": 0.5, "outcome": "scored", "metric_drop": 0.01, "devices": devices}
+    trial = trial_of("r", "finished", {}, summary, sweep_config(), SPACE_OF_FILE)
+    assert trial.latency_ratio == 0.5
+    assert StoredTrial.from_json(json.loads(json.dumps(trial.to_json()))) == trial
+    read(SPACE, [replace(trial, params=drawn(1)[0].params)])
+
+
+def test_a_summary_of_several_devices_is_read_by_name() -> None:
+    """Ratio and dense milliseconds of each; what else is told of them is not the search's."""
+    devices = {"board": {"latency_ratio": 0.5, "baseline_p50_ms": 2.0, "noisy": 0}, "local": {"latency_ratio": 0.4}}
+    trial = trial_of("r", "finished", {}, {"latency_ratio": 0.5, "devices": devices}, sweep_config(), SPACE_OF_FILE)
+    assert trial.latency_ratios == {"board": 0.5, "local": 0.4}
+    assert trial.baselines_ms == {"board": 2.0}
+    assert (trial.measured_on("local"), trial.measured_on(None)) == ((0.4, None), (0.5, None))
+
+
+def test_a_whole_number_of_any_length_is_none() -> None:
+    """JSON has some that no float holds; they cost themselves alone, as one device's figure or as a device's."""
+    summary = {
+        "latency_ratio": 10**400,
+        "devices": {"board": {"latency_ratio": 10**400}, "local": {"latency_ratio": 1}},
+    }
+    trial = trial_of("r", "finished", {}, summary, sweep_config(), SPACE_OF_FILE)
+    assert (trial.latency_ratio, trial.latency_ratios) == (None, {"local": 1.0})
+    assert trial.unread == ("latency_ratio", "latency_ratios.board")
+
+
+def test_a_ratio_that_came_for_one_device_is_a_new_answer() -> None:
+    """What lies ready was made without it, so the hub has the search think again."""
+    trial = drawn(1)[0]
+    others = [
+        replace(trial, latency_ratios={**trial.latency_ratios, "local": 0.1}),
+        replace(trial, latency_ratios={}),
+        replace(trial, baselines_ms={"local": 2.0}),
+    ]
+    assert len({_answers([each]) for each in (trial, *others)}) == 4
+    assert _answers([trial]) == _answers(
+        [replace(trial, latency_ratios=dict(sorted(trial.latency_ratios.items(), reverse=True)))]
+    )
