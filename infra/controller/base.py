@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol, Self
 
 from infra.controller.parameters import ParameterSpace, parse
+from objective.devices import device_names
 from objective.errors import BadInput
 from objective.goal import Goal
 from objective.profile import Profile
@@ -249,18 +250,28 @@ def _goal(parameters: Mapping[str, Any]) -> Goal | None:
 
 
 def _check_fit(profile: Profile, goal: Goal | None, parameters: Mapping[str, Any]) -> None:
-    """Raises `BadInput` for a profile of another metric, precision, dense network or device than the sweep's."""
+    """Raises `BadInput` for a profile of another metric, precision, dense network or devices than the sweep's."""
     measure = _block("parameters.measure", parameters.get("measure")).get("parameters")
     measure = _block("parameters.measure", measure)
     wanted = {
         "metric": (None if goal is None else goal.metric, profile.metric),
         "precision": (_constant(measure, "precision"), profile.precision),
         "baseline_hash": (_constant(parameters, "baseline"), profile.baseline_hash),
-        "fingerprint": (_constant(measure, "device"), profile.fingerprint and profile.fingerprint.name),
+        "fingerprint": (_devices(measure), _together(each.name for each in profile.fingerprints)),
     }
     for name, (value, got) in wanted.items():
         if value is not None and got is not None and value != got:
             raise BadInput(f"profile.{name}", got, f"make a profile for {value} with `prunefleet plan`")
+
+
+def _devices(measure: Mapping[str, Any]) -> str | None:
+    told = _constant(measure, "device")
+    return None if told is None else _together(device_names("parameters.measure.device", told))
+
+
+def _together(names: Iterable[str]) -> str | None:
+    """Names of devices as one text, the same one in whatever order they come; None without any."""
+    return " and ".join(sorted(names)) or None
 
 
 def _constant(block: Mapping[str, Any], name: str) -> object:

@@ -1,4 +1,4 @@
-"""What is told of several devices: stored trials and runs' summaries."""
+"""What is told of several devices: stored trials, runs' summaries, and whether a profile fits."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support_pruning import sweep_config
-from support_pruning_devices import PROFILE, SPACE, drawn
+from support_pruning_devices import EARLY, PROFILE, SPACE, device, drawn
 
 from infra.controller.__main__ import answer
-from infra.controller.base import StoredTrial
+from infra.controller.base import StoredTrial, SweepSpec
 from infra.controller.channels import read
 from infra.controller.parameters import parse
 from infra.hub.suggest import _answers
 from infra.hub.suggest_input import trial_of
+from objective.errors import BadInput
+from objective.profile import Profile
 
 SPACE_OF_FILE = parse(sweep_config()["parameters"])
 
@@ -101,3 +104,51 @@ def test_a_ratio_that_came_for_one_device_is_a_new_answer() -> None:
     assert _answers([trial]) == _answers(
         [replace(trial, latency_ratios=dict(sorted(trial.latency_ratios.items(), reverse=True)))]
     )
+
+
+# Whether sweep and profile fit
+
+ONE = replace(EARLY.profile(), fingerprint=device("board"))
+
+
+def fitted(profile: Profile, named: Any) -> SweepSpec:
+    parameters = {**sweep_config()["parameters"], "measure": {"parameters": {"device": {"value": named}}}}
+    return SweepSpec.from_config("s", {**sweep_config(), "parameters": parameters}, profile)
+
+
+@pytest.mark.parametrize(
+    ("profile", "named"),
+    [
+        (PROFILE, ["board", "local"]),
+        (PROFILE, ["local", "board"]),
+        (ONE, "board"),
+        (ONE, ["board"]),
+        (EARLY.profile(), "pi"),
+    ],
+)
+def test_a_profile_of_the_sweeps_devices_fits(profile: Profile, named: Any) -> None:
+    """In whatever order they are named; an old profile that does not say fits any."""
+    assert fitted(profile, named).profile is profile
+
+
+@pytest.mark.parametrize(
+    ("profile", "named", "line"),
+    [
+        (
+            PROFILE,
+            "board",
+            "profile.fingerprint: got 'board and local'; make a profile for board with `prunefleet plan`",
+        ),
+        (PROFILE, ["pi", "board"], "profile.fingerprint: got 'board and local'; make a profile for board and pi with"),
+        (PROFILE, ["board", "local", "pi"], "profile.fingerprint: got 'board and local'; make a profile for board and"),
+        (ONE, ["board", "local"], "profile.fingerprint: got 'board'; make a profile for board and local with"),
+        (ONE, "local", "profile.fingerprint: got 'board'; make a profile for local with `prunefleet plan`"),
+        (ONE, [], "parameters.measure.device: got []; give one device, or a list with each device once"),
+        (ONE, {"board": 1}, "parameters.measure.device: got {'board': 1}; give a name"),
+    ],
+)
+def test_a_profile_of_other_devices_is_refused(profile: Profile, named: Any, line: str) -> None:
+    """In one line that names both, for one more or one fewer as well."""
+    with pytest.raises(BadInput) as told:
+        fitted(profile, named)
+    assert str(told.value).startswith(line)
