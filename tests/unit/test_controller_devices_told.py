@@ -1,4 +1,4 @@
-"""What is told of several devices: stored trials, runs' summaries, and whether a profile fits."""
+"""What is told of several devices: stored trials, runs' summaries, results from Python, and whether a profile fits."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support_pruning import sweep_config
+from support_pruning import DENSE, sweep_config
 from support_pruning_devices import EARLY, PROFILE, SPACE, device, drawn
 
 from infra.controller.__main__ import answer
+from infra.controller.ask_tell import AskTell
 from infra.controller.base import StoredTrial, SweepSpec
 from infra.controller.channels import read
 from infra.controller.parameters import parse
 from infra.hub.suggest import _answers
 from infra.hub.suggest_input import trial_of
 from objective.errors import BadInput
+from objective.goal import Goal
 from objective.profile import Profile
+from objective.score import values
 
 SPACE_OF_FILE = parse(sweep_config()["parameters"])
 
@@ -104,6 +107,66 @@ def test_a_ratio_that_came_for_one_device_is_a_new_answer() -> None:
     assert _answers([trial]) == _answers(
         [replace(trial, latency_ratios=dict(sorted(trial.latency_ratios.items(), reverse=True)))]
     )
+
+
+# From Python
+
+
+def test_results_are_told_by_device() -> None:
+    """The slowest one's stand beside them, as in a run's summary, and the score is the least of all."""
+    config = sweep_config()
+    objective = {"kind": {"value": "most_accurate"}, "max_latency_ms": {"value": 2.0}}
+    config["parameters"]["objective"] = {"parameters": objective}
+    search = AskTell(config, PROFILE)
+    ((name, _),) = search.ask().items()
+    search.tell(name, {"local": 0.3, "board": 0.5}, DENSE, baseline_ms={"board": 1.0, "local": 10.0})
+    (trial,) = search.trials
+    assert trial.latency_ratios == {"board": 0.5, "local": 0.3} and trial.baselines_ms == {"board": 1.0, "local": 10.0}
+    assert (trial.latency_ratio, trial.baseline_ms) == (0.5, 1.0)
+    goal = Goal("most_accurate", max_latency_ms=2.0)
+    assert trial.value == float(values(DENSE, 0.0, 0.3, goal, 10.0)) < 0 < float(values(DENSE, 0.0, 0.5, goal, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("figures", "line"),
+    [
+        ({"latency_ratio": 0.5}, "latency_ratio: got 0.5; give a mapping with one number for each of board, local"),
+        (
+            {"latency_ratio": {"board": 0.5}},
+            "latency_ratio: got {'board': 0.5}; give a mapping with one number for each",
+        ),
+        (
+            {"latency_ratio": {"board": 0.5, "local": 0.5, "pi": 0.5}},
+            "latency_ratio: got {'board': 0.5, 'local': 0.5, 'pi': 0.5}; give a mapping with one number for each of",
+        ),
+        (
+            {"latency_ratio": {"board": 0.5, "local": math.nan}},
+            "latency_ratio: got {'board': 0.5, 'local': nan}; give a finite number for a trial that is scored",
+        ),
+        ({}, "latency_ratio: got None; give a finite number for a trial that is scored"),
+        (
+            {"latency_ratio": {"board": 0.5, "local": 0.5}, "baseline_ms": 1.0},
+            "baseline_ms: got 1.0; give a mapping with one number for each of board, local",
+        ),
+    ],
+    ids=["number", "missing", "unknown", "no number", "nothing", "milliseconds"],
+)
+def test_results_of_other_devices_are_refused(figures: dict[str, Any], line: str) -> None:
+    """In one line that names the profile's; the trial is still waited for."""
+    search = AskTell(sweep_config(), PROFILE)
+    search.ask()
+    with pytest.raises(BadInput) as told:
+        search.tell("t0", metric=DENSE, **figures)
+    assert str(told.value).startswith(line)
+    search.tell("t0", {"board": 1.0, "local": 1.0}, DENSE)
+
+
+def test_a_profile_of_one_device_takes_a_number() -> None:
+    """Names would be of devices that it does not know."""
+    search = AskTell(sweep_config(), EARLY.profile())
+    search.ask()
+    with pytest.raises(BadInput, match=r"latency_ratio: got \{'board': 0\.5\}; give one number"):
+        search.tell("t0", {"board": 0.5}, DENSE)
 
 
 # Whether sweep and profile fit
