@@ -44,7 +44,7 @@ def main() -> None:
     named = [dict(zip(NAMES, map(int, row), strict=True)) for row in line]
     ends = np.array([[-INTERVAL], [0.0], [INTERVAL]])
     drop = 100 * search._drop.sample(search._drop.predict(line), ends)
-    ratio = search._latency.sample(search._latency.predict(line), ends)
+    ratio = search._latencies.sample(line, ends)[0]
     score = search.values(line)
 
     mpl.rcParams.update({"svg.hashsalt": "prunefleet", "svg.fonttype": "none", "font.size": 9})

@@ -23,7 +23,9 @@ from objective.errors import BadInput
 from objective.profile import Profile
 from objective.sweepfile import DEFAULT_ENGINE
 
-SUMMARY = {"drop": "metric_drop", "baseline_ms": "baseline_p50_ms"}  # what a run's summary calls them
+# What a run's summary calls them, the last two for each of several devices.
+SUMMARY = {"drop": "metric_drop", "baseline_ms": "baseline_p50_ms"}
+SUMMARY |= {"latency_ratios": "latency_ratio", "baselines_ms": "baseline_p50_ms"}
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,9 +72,15 @@ def _note(sweep: SweepSpec, trials: Sequence[StoredTrial]) -> str | None:
     lost = [trial for trial in trials if trial.answered and trial.unread]
     if not lost:
         return None
-    fields = ", ".join(SUMMARY.get(name, name) for name in lost[-1].unread)
+    fields = ", ".join(map(_in_summary, lost[-1].unread))
     others = f" ({len(lost)} runs in all)" if len(lost) > 1 else ""
     return f"run {lost[-1].name}: its {fields} is no finite number, so the search learns nothing from that{others}"
+
+
+def _in_summary(name: str) -> str:
+    """What a run's summary calls a number of a trial."""
+    field, _, device = name.partition(".")
+    return f"devices.{device}.{SUMMARY[field]}" if device else SUMMARY.get(field, field)
 
 
 def _recommended(sweep: SweepSpec, trials: Sequence[StoredTrial]) -> dict[str, Any] | None:

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from infra.controller.base import StoredTrial, Suggestion, SweepSpec, suggest_many
+from infra.controller.base import StoredTrial, Suggestion, SweepSpec, devices_of, suggest_many
 from infra.controller.engines import controller
 from infra.controller.pruning import Recommendation, recommend
 from infra.controller.threads import one_thread
 from objective.errors import BadInput
 from objective.profile import Profile
-from objective.score import values
+from objective.score import values_on_all
 
 MEASURED = ("scored", "skipped")
+Figure = float | Mapping[str, float] | None  # of the one device, or by the names of several
 
 
 class AskTell:
@@ -28,7 +29,7 @@ class AskTell:
         self.sweep = SweepSpec.from_config(name, config, profile)
         if self.sweep.goal is None:
             raise BadInput("parameters.objective", None, "say what the sweep is after, for example kind: fastest")
-        self._profile, self._goal = profile, self.sweep.goal
+        self._profile, self._goal, self._devices = profile, self.sweep.goal, devices_of(profile)
         self._trials: dict[str, StoredTrial] = {}
         self._search = controller(self.sweep.method, self.sweep.engine)
 
@@ -50,32 +51,38 @@ class AskTell:
     def tell(
         self,
         name: str,
-        latency_ratio: float | None = None,
+        latency_ratio: Figure = None,
         metric: float | None = None,
         outcome: str = "scored",
-        baseline_ms: float | None = None,
+        baseline_ms: Figure = None,
         drop: float | None = None,
     ) -> None:
         """What the trial `name` came to: its latency over the dense network's, and the objective's metric, a fraction.
 
         `outcome` "skipped" has a latency alone, "infeasible" and "diverged" neither; `baseline_ms` is the dense
-        network's median, for a goal in milliseconds. The drop is counted from the profile's dense metric, which is of
+        network's median, for a goal in milliseconds. With a profile of several devices both are mappings with a number
+        for each by its name, and the slowest counts. The drop is counted from the profile's dense metric, which is of
         the first examples of validation where there are many: a metric of other examples needs `drop`. Raises
-        `BadInput` for a name that is not waited for, or a figure that is missing.
+        `BadInput` for a name that is not waited for, a figure that is missing, or other devices than the profile's.
         """
         if name not in self._trials or not self._trials[name].pending:
             waiting = ", ".join(trial.name for trial in self.trials if trial.pending)
             raise BadInput("name", name, f"name a trial that is waited for: {waiting or 'none is'}")
+        ratio, ratios = self._timed("latency_ratio", latency_ratio)
+        dense_ms, all_dense_ms = self._timed("baseline_ms", baseline_ms)
         told = replace(
             self._trials[name],
             state="finished",
             outcome=outcome,
             metric=metric,
             drop=self._profile.dense_metric - metric if drop is None and metric is not None else drop,
-            latency_ratio=latency_ratio,
-            baseline_ms=baseline_ms,
+            latency_ratio=ratio,
+            baseline_ms=dense_ms,
+            latency_ratios=ratios,
+            baselines_ms=all_dense_ms,
         )
-        if outcome in MEASURED and told.latency_ratio is None:
+        told = _with_slowest(told)
+        if outcome in MEASURED and any(told.measured_on(device)[0] is None for device in self._devices):
             raise BadInput("latency_ratio", latency_ratio, f"give a finite number for a trial that is {outcome}")
         if outcome == "scored" and (told.drop is None or told.metric is None):
             raise BadInput("metric", metric, "give a finite number for a trial that is scored")
@@ -87,6 +94,27 @@ class AskTell:
             return recommend(self.sweep, self._profile, self._goal, self.trials, self.sweep.seed(len(self._trials)))
 
     def _score(self, trial: StoredTrial) -> float | None:
-        if trial.outcome != "scored" or trial.metric is None or trial.drop is None or trial.latency_ratio is None:
+        timed = [(ratio, ms) for ratio, ms in map(trial.measured_on, self._devices) if ratio is not None]
+        if trial.outcome != "scored" or trial.metric is None or trial.drop is None or not timed:
             return None
-        return float(values(trial.metric, trial.drop, trial.latency_ratio, self._goal, trial.baseline_ms))
+        return float(values_on_all(trial.metric, trial.drop, timed, self._goal))
+
+    def _timed(self, name: str, told: Figure) -> tuple[float | None, Mapping[str, float]]:
+        """A figure of the only device, or those of several. Raises `BadInput` for other devices than the profile's."""
+        names = [device for device in self._devices if device is not None]
+        if told is None or not names:
+            if isinstance(told, Mapping):
+                raise BadInput(name, told, "give one number: the profile is of one device")
+            return told, {}
+        if not isinstance(told, Mapping) or set(told) != set(names):
+            raise BadInput(name, told, f"give a mapping with one number for each of {', '.join(names)}")
+        return None, told
+
+
+def _with_slowest(trial: StoredTrial) -> StoredTrial:
+    """The trial with the figures of its slowest device beside those of each, as a run's summary has them."""
+    slowest = max(trial.latency_ratios, key=trial.latency_ratios.__getitem__, default=None)
+    if slowest is None:
+        return trial
+    ratio, baseline_ms = trial.measured_on(slowest)
+    return replace(trial, latency_ratio=ratio, baseline_ms=baseline_ms)

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol, Self
 
 from infra.controller.parameters import ParameterSpace, parse
+from objective.devices import device_names
 from objective.errors import BadInput
 from objective.goal import Goal
 from objective.profile import Profile
@@ -37,9 +38,10 @@ class StoredTrial:
 
     `params` holds the free parameters by leaf name (`ratio.stem`), `value` the sweep's metric, `drop` the loss of the
     objective's metric against the dense model (a fraction), `latency_ratio` the worst device's ratio to the dense
-    model, `baseline_ms` that device's dense median in milliseconds. A number that is not finite is kept as None.
-    `unread` names those. `prior` is a run of another sweep that this one was told of: it teaches, and does not count
-    towards `run_cap`.
+    model, `baseline_ms` that device's dense median in milliseconds. Where a sweep has several devices,
+    `latency_ratios` and `baselines_ms` have both of each device by its name. A number that is not finite is kept as
+    None, or left out of these. `unread` names those. `prior` is a run of another sweep that this one was told of: it
+    teaches, and does not count towards `run_cap`.
     """
 
     name: str
@@ -51,6 +53,8 @@ class StoredTrial:
     metric: float | None = None
     outcome: str | None = None
     baseline_ms: float | None = None
+    latency_ratios: Mapping[str, float] = field(default_factory=dict)
+    baselines_ms: Mapping[str, float] = field(default_factory=dict)
     history: tuple[float, ...] = ()
     prior: bool = False
     unread: tuple[str, ...] = ()
@@ -62,6 +66,11 @@ class StoredTrial:
             number = _finite(given)
             unread += [name] if given is not None and number is None else []
             object.__setattr__(self, name, number)
+        for name in ("latency_ratios", "baselines_ms"):
+            told = {device: each for device, each in getattr(self, name).items() if each is not None}
+            finite = {device: number for device, each in told.items() if (number := _finite(each)) is not None}
+            unread += [f"{name}.{device}" for device in told if device not in finite]
+            object.__setattr__(self, name, finite)
         object.__setattr__(self, "unread", tuple(unread))
         object.__setattr__(self, "history", tuple(self.history))
 
@@ -81,6 +90,12 @@ class StoredTrial:
         ended = self.state in ("finished", "killed")
         return ended and self.outcome not in IMPOSSIBLE | HOST_FAILED
 
+    def measured_on(self, device: str | None) -> tuple[float | None, float | None]:
+        """Its latency ratio on one of `devices_of` a profile, and the dense model's milliseconds there."""
+        if device is None:
+            return self.latency_ratio, self.baseline_ms
+        return self.latency_ratios.get(device), self.baselines_ms.get(device)
+
     def to_json(self) -> dict[str, Any]:
         """The trial in plain JSON types."""
         return {**asdict(self), "params": dict(self.params), "history": list(self.history), "unread": list(self.unread)}
@@ -89,6 +104,11 @@ class StoredTrial:
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """The trial that `to_json` wrote."""
         return cls(**document)
+
+
+def devices_of(profile: Profile) -> tuple[str | None, ...]:
+    """The devices of a profile by the names that trials tell several apart by; (None,) for a single one."""
+    return tuple(each.fingerprint.name for each in profile.devices) or (None,)
 
 
 @dataclass(frozen=True)
@@ -230,18 +250,28 @@ def _goal(parameters: Mapping[str, Any]) -> Goal | None:
 
 
 def _check_fit(profile: Profile, goal: Goal | None, parameters: Mapping[str, Any]) -> None:
-    """Raises `BadInput` for a profile of another metric, precision, dense network or device than the sweep's."""
+    """Raises `BadInput` for a profile of another metric, precision, dense network or devices than the sweep's."""
     measure = _block("parameters.measure", parameters.get("measure")).get("parameters")
     measure = _block("parameters.measure", measure)
     wanted = {
         "metric": (None if goal is None else goal.metric, profile.metric),
         "precision": (_constant(measure, "precision"), profile.precision),
         "baseline_hash": (_constant(parameters, "baseline"), profile.baseline_hash),
-        "fingerprint": (_constant(measure, "device"), profile.fingerprint and profile.fingerprint.name),
+        "fingerprint": (_devices(measure), _together(each.name for each in profile.fingerprints)),
     }
     for name, (value, got) in wanted.items():
         if value is not None and got is not None and value != got:
             raise BadInput(f"profile.{name}", got, f"make a profile for {value} with `prunefleet plan`")
+
+
+def _devices(measure: Mapping[str, Any]) -> str | None:
+    told = _constant(measure, "device")
+    return None if told is None else _together(device_names("parameters.measure.device", told))
+
+
+def _together(names: Iterable[str]) -> str | None:
+    """Names of devices as one text, the same one in whatever order they come; None without any."""
+    return " and ".join(sorted(names)) or None
 
 
 def _constant(block: Mapping[str, Any], name: str) -> object:
@@ -269,4 +299,7 @@ def _block(name: str, value: object) -> Mapping[str, Any]:
 def _finite(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # JSON has whole numbers of any length
+        return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from infra.controller.base import StoredTrial, SweepSpec
+from infra.controller.base import StoredTrial, SweepSpec, devices_of
 from infra.controller.candidates import Floats, Ints
 from infra.controller.choices import choices_of
 from infra.controller.parameters import Parameter
@@ -48,8 +48,8 @@ class ChannelGrid:
     """The channel grid of a sweep: the profile's groups within the bounds of the sweep's `ratio` block, and choices.
 
     A point has a level number for each group, then one for each choice. `groups` counts the first, and `timed` how many
-    columns of kept channels and marks a latency may depend on. Raises `BadInput` for a group that the profile does not
-    know, or a ratio outside [0, 1).
+    columns of kept channels and marks a latency may depend on; `devices` are those of `devices_of` the profile. Raises
+    `BadInput` for a group that the profile does not know, or a ratio outside [0, 1).
     """
 
     def __init__(self, sweep: SweepSpec, profile: Profile) -> None:
@@ -63,6 +63,7 @@ class ChannelGrid:
         self.choices = choices_of(free, profile)
         self.others = tuple(leaf for leaf in free if leaf not in [choice.leaf for choice in self.choices])
         self.groups = len(self.axes)
+        self.devices = devices_of(profile)
         marks = sum(len(choice.values) - 1 for choice in self.choices)
         self.timed = self.groups + sum(len(choice.values) - 1 for choice in self.choices if choice.timed)
         self.widths = np.array([*(axis.spec.width for axis in self.axes), *[1] * marks], dtype=float)
@@ -137,38 +138,58 @@ class ChannelGrid:
 
 
 @dataclass(frozen=True)
+class DeviceFacts:
+    """What trials taught of one device: latency ratios by kept channels, and the dense model's median latency."""
+
+    latency_at: Answers
+    baseline_ms: float | None
+
+
+@dataclass(frozen=True)
 class Facts:
     """What trials taught, by kept channels.
 
-    `tried` holds all, in step with `names`; `known` those whose drop was measured or is still to come.
+    `tried` holds all, in step with `names`; `known` those whose drop was measured or is still to come; `had` those that
+    ran on some device; `devices` are in the order of the grid's.
     """
 
     names: tuple[str, ...]
     tried: tuple[Kept, ...]
     drop_at: Answers
-    latency_at: Answers
+    devices: tuple[DeviceFacts, ...]
+    had: tuple[Kept, ...]
     pending: tuple[Kept, ...]
     impossible: tuple[Kept, ...]
     known: tuple[Kept, ...]
-    baseline_ms: float | None
 
 
 def read(space: ChannelGrid, trials: Sequence[StoredTrial]) -> Facts:
     """What the trials teach about kept channels."""
     known = [(trial, kept) for trial in trials if (kept := space.tried(trial)) is not None]
     answered = [(trial, kept) for trial, kept in known if trial.answered]
-    dense = [trial.baseline_ms for trial, _ in answered if trial.baseline_ms is not None]
-    ratios = [(kept, trial.latency_ratio) for trial, kept in answered]
+    devices = tuple(_on_device(device, answered) for device in space.devices)
     return Facts(
         names=tuple(trial.name for trial, _ in known),
         tried=tuple(kept for _, kept in known),
         drop_at=tuple((kept, trial.drop) for trial, kept in answered if trial.drop is not None),
-        latency_at=tuple((kept, ratio) for kept, ratio in ratios if ratio is not None and ratio > 0),
+        devices=devices,
+        had=tuple(kept for trial, kept in answered if _ran(trial)),
         pending=tuple(kept for trial, kept in known if trial.pending),
         impossible=tuple(kept for trial, kept in known if trial.impossible),
         known=tuple(kept for trial, kept in known if trial.pending or (trial.answered and trial.drop is not None)),
-        baseline_ms=float(np.median(dense)) if dense else None,
     )
+
+
+def _on_device(device: str | None, answered: Sequence[tuple[StoredTrial, Kept]]) -> DeviceFacts:
+    told = [(kept, *trial.measured_on(device)) for trial, kept in answered]
+    dense = [baseline_ms for _, _, baseline_ms in told if baseline_ms is not None]
+    latency_at = tuple((kept, ratio) for kept, ratio, _ in told if ratio is not None and ratio > 0)
+    return DeviceFacts(latency_at, float(np.median(dense)) if dense else None)
+
+
+def _ran(trial: StoredTrial) -> bool:
+    ratios = (trial.latency_ratio, *trial.latency_ratios.values())
+    return any(ratio is not None and ratio > 0 for ratio in ratios)
 
 
 def _axis(group: GroupSpec, leaf: Parameter | None) -> Axis:

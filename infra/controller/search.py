@@ -1,12 +1,13 @@
 """What the models of a pruning sweep think of candidates: what a trial of each is worth, and which trial is the best.
 
-Samples of drop and latency ratio go through `objective.score`, so the goal stands on top of the models and may change
-without a new trial.
+Samples of drop and of latency ratios, one for each device, go through `objective.score`, so the goal stands on top of
+the models and may change without a new trial.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -17,12 +18,12 @@ from scipy.special import ndtri
 from infra.controller.acquisition import log_expected_area, log_expected_improvement, normals, possible
 from infra.controller.candidates import Best, Floats, Ints
 from infra.controller.channels import Answers, ChannelGrid, Facts, Kept
-from infra.controller.models import Band, Drop, Latency, drop_model
+from infra.controller.latencies import Latencies, slowest
+from infra.controller.models import Band, Drop, drop_model
 from objective import pareto
 from objective.goal import Goal, Kind
 from objective.profile import Profile
-from objective.score import gains
-from objective.score import values as score_values
+from objective.score import gains, values_on_all
 
 SAMPLES = 128
 BLUR = 1e-3  # scores lie between -1 and 1; differences below this do not matter
@@ -38,14 +39,15 @@ class Search:
 
     def __init__(self, space: ChannelGrid, profile: Profile, goal: Goal, facts: Facts, seed: int) -> None:
         self.space, self.profile, self.facts = space, profile, facts
-        self.goal = _askable(goal, facts.baseline_ms)
+        self._dense_ms = [device.baseline_ms for device in facts.devices]
+        self.goal = _askable(goal, self._dense_ms)
         pending = space.matrix(facts.pending)
         text = json.dumps(profile.to_json(), sort_keys=True)
         self._drop = _drop(text, facts.drop_at, len(space.widths)).believing(pending)
-        told = tuple((kept[: space.timed], ratio) for kept, ratio in facts.latency_at)
-        self._latency = _latency(text, told, space.timed).believing(pending[:, : space.timed])
-        self._normals = normals(SAMPLES, 2, seed)
-        self._had = space.matrix([kept for kept, _ in facts.latency_at]) / space.widths
+        told = tuple(_timed(device.latency_at, space.timed) for device in facts.devices)
+        self._latencies = _latencies(text, told, space.timed).believing(self._timed(pending))
+        self._normals = normals(SAMPLES, 1 + len(space.devices), seed)
+        self._had = space.matrix(facts.had) / space.widths
         self._bad = space.matrix(facts.impossible) / space.widths
         # The incumbent goes by what the models expect, not by the luckiest observation.
         self._reached = self.values(space.matrix(facts.known)).mean(axis=0)
@@ -64,17 +66,19 @@ class Search:
         return kept[:, : self.space.timed]
 
     def _samples(self, kept: Floats) -> tuple[Floats, Floats]:
+        """Drops [samples, n], and latency ratios [devices, samples, n]."""
         drops = self._drop.sample(self._drop.predict(kept), self._normals[:, :1])
-        return drops, self._latency.sample(self._latency.predict(self._timed(kept)), self._normals[:, 1:])
+        return drops, self._latencies.sample(self._timed(kept), self._normals[:, 1:])
 
     def _middle(self, kept: Floats) -> tuple[Floats, Floats]:
+        """The drop [n] and the slowest device's latency ratio [n] that are expected."""
         middle = np.zeros((1, 1))
         drops = self._drop.sample(self._drop.predict(kept), middle)[0]
-        return drops, self._latency.sample(self._latency.predict(self._timed(kept)), middle)[0]
+        return drops, slowest(self._latencies.sample(self._timed(kept), middle))[0]
 
     def _scores(self, drops: Floats, ratios: Floats) -> Floats:
-        metric = self.profile.dense_metric - drops
-        return np.asarray(score_values(metric, drops, ratios, self.goal, self.facts.baseline_ms))
+        timed = zip(ratios, self._dense_ms, strict=True)
+        return values_on_all(self.profile.dense_metric - drops, drops, timed, self.goal)
 
     def acquisition(self, points: Ints) -> Floats:
         """The logarithm [n] of the expected improvement at points, times the chance that they can be had.
@@ -86,7 +90,7 @@ class Search:
         kept = self.space.kept(points)
         drops, ratios = self._samples(kept)
         if self.goal.kind == Kind.PARETO:
-            better = log_expected_area(*gains(drops, ratios), self._front)
+            better = log_expected_area(*gains(drops, slowest(ratios)), self._front)
         else:
             better = log_expected_improvement(self._scores(drops, ratios), self._best, BLUR)
         return better + np.log(self._possible(kept))
@@ -107,7 +111,7 @@ class Search:
         band = self._drop.predict(kept)
         shift = band.std**2 / np.sqrt(band.std**2 + self._drop.noise**2)
         rest = np.sqrt(np.maximum(band.std**2 - shift**2, 0.0))
-        ratios = self._latency.sample(self._latency.predict(self._timed(kept)), self._normals[:, 1:])
+        ratios = self._latencies.sample(self._timed(kept), self._normals[:, 1:])
         means = [
             self._scores(self._drop.sample(Band(band.mean + shift * z, rest), self._normals[:, :1]), ratios).mean(
                 axis=0
@@ -152,12 +156,16 @@ class Search:
         return place, float(self._reached[place])
 
     def expected(self, kept: Floats) -> dict[str, Any]:
-        """What the models expect of kept channels [1, groups], with 90 % intervals."""
+        """What the models expect of kept channels [1, groups], with 90 % intervals; on each device of several, too."""
         ends = np.array([[0.0], [-INTERVAL], [INTERVAL]])
         drop = self._drop.sample(self._drop.predict(kept), ends)[:, 0]
-        ratio = self._latency.sample(self._latency.predict(self._timed(kept)), ends)[:, 0]
+        ratios = self._latencies.sample(self._timed(kept), ends)
         score = round(float(self.values(kept).mean()), 5)
-        return {"drop": _interval(drop), "latency_ratio": _interval(ratio), "score": score}
+        found: dict[str, Any] = {"drop": _interval(drop), "latency_ratio": _interval(slowest(ratios)[:, 0])}
+        if len(ratios) > 1:
+            by_name = zip(self.space.devices, ratios, strict=True)
+            found["devices"] = {str(name): _interval(each[:, 0]) for name, each in by_name}
+        return {**found, "score": score}
 
     def why(self, best: Best) -> dict[str, Any]:
         """What the models expect of a point, and why it is worth a trial."""
@@ -183,9 +191,9 @@ class Search:
         return possible(kept / self.space.widths, self._had, self._bad)
 
 
-def _askable(goal: Goal, baseline_ms: float | None) -> Goal:
-    """The goal; while no trial has told the dense model's milliseconds, one without a limit in them."""
-    if goal.max_latency_ms is None or baseline_ms is not None:
+def _askable(goal: Goal, dense_ms: Sequence[float | None]) -> Goal:
+    """The goal; while no trial has told the dense model's milliseconds on each device, one without a limit in them."""
+    if goal.max_latency_ms is None or None not in dense_ms:
         return goal
     return replace(goal, max_latency_ms=None, max_latency_ratio=goal.max_latency_ratio or 1.0)
 
@@ -202,8 +210,13 @@ def _drop(profile: str, answers: Answers, columns: int) -> Drop:
 
 
 @lru_cache(maxsize=4)
-def _latency(profile: str, answers: Answers, columns: int) -> Latency:
-    return Latency(_profile(profile), _points(answers, columns), _numbers(answers))
+def _latencies(profile: str, told: tuple[Answers, ...], columns: int) -> Latencies:
+    return Latencies(_profile(profile), [(_points(each, columns), _numbers(each)) for each in told])
+
+
+def _timed(answers: Answers, columns: int) -> Answers:
+    """The answers by the first columns alone, those that a latency may depend on."""
+    return tuple((kept[:columns], ratio) for kept, ratio in answers)
 
 
 def _points(answers: Answers, columns: int) -> Floats:

@@ -1,7 +1,7 @@
 """A sweep's runs in the vocabulary of a trial: what was tried, what came of it, and why it was tried."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -291,14 +291,20 @@ def expectations(expected: Mapping[str, object]) -> str:
 
 
 def _expectation(name: str, value: object) -> str:
-    """One part of the controller's reason; `{"expected", "lo", "hi"}` is a prediction with its interval."""
+    """One part of the controller's reason; `devices` has a prediction for each."""
+    if name == "devices" and isinstance(value, Mapping):
+        return ", ".join(_predicted(f"latency ratio on {device}", ratio, told) for device, told in value.items())
     name = name.replace("_", " ")
+    return _predicted(name, points if name.endswith("drop") else ratio, value)
+
+
+def _predicted(name: str, text: Callable[[float | None], str], value: object) -> str:
+    """`{"expected", "lo", "hi"}` is a prediction with its interval; anything else is told as it is."""
     if not isinstance(value, Mapping):
         return f"{name} {_short(value)}"
     middle, low, high = (number(value.get(key)) for key in ("expected", "lo", "hi"))
     if middle is None:
         return ", ".join(f"{name} {key} {_short(one)}" for key, one in flat(value))
-    text = points if name.endswith("drop") else ratio
     return f"expected {name} {text(middle)}" + (
         "" if low is None or high is None else f" ({text(low)} to {text(high)})"
     )

@@ -11,7 +11,8 @@ from typing import Any
 class Advice:
     """The run that the models expect most of, what they expect of it, and why the search knows less than it could.
 
-    `expected` has `score`, and `drop` and `latency_ratio` with 90 % intervals, as a suggestion's `why`.
+    `expected` has `score`, and `drop` and `latency_ratio` with 90 % intervals, as a suggestion's `why`, and `devices`
+    where there are several.
     """
 
     trial: str | None = None

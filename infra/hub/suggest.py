@@ -353,7 +353,12 @@ def _not_begun(found: Situation) -> Callable[[Suggestion], bool]:
 def _answers(trials: Collection[StoredTrial]) -> frozenset[tuple[object, ...]]:
     """What names the results so far: a shelf made from the same ones is as good as new."""
     ended = [trial for trial in trials if not trial.pending]
-    return frozenset((t.name, t.outcome, t.value, t.drop, t.latency_ratio) for t in ended)
+    return frozenset((t.name, t.outcome, t.value, t.drop, t.latency_ratio, *_of_each_device(t)) for t in ended)
+
+
+def _of_each_device(trial: StoredTrial) -> Iterator[tuple[str, float]]:
+    yield from sorted(trial.latency_ratios.items())
+    yield from sorted(trial.baselines_ms.items())
 
 
 def _wanted(agents: Collection[AgentRow]) -> int:

@@ -76,7 +76,16 @@ def trial_of(
         latency_ratio=summary.get("latency_ratio"),
         outcome=summary.get("outcome"),
         baseline_ms=summary.get("baseline_p50_ms"),
+        latency_ratios=_by_device(summary, "latency_ratio"),
+        baselines_ms=_by_device(summary, "baseline_p50_ms"),
     )
+
+
+def _by_device(summary: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """What a summary tells of each of several devices; any client may write anything there."""
+    devices = summary.get("devices")
+    told = devices.items() if isinstance(devices, Mapping) else ()
+    return {str(name): figures.get(key) for name, figures in told if isinstance(figures, Mapping)}
 
 
 def prior_trials(runs: Sequence[RunRow], sweep: SweepRow, space: ParameterSpace) -> list[StoredTrial]:

@@ -170,7 +170,7 @@ def test_host_failures_teach_nothing(twelve: list[StoredTrial]) -> None:
     space = ChannelGrid(sweep(profile=PROFILE), PROFILE)
     failed = [replace(twelve[-1], state="failed", outcome="kept_failing"), replace(twelve[-2], state="crashed")]
     facts, fewer = read(space, [*twelve[:-2], *failed]), read(space, twelve[:-2])
-    assert (facts.drop_at, facts.latency_at, facts.impossible) == (fewer.drop_at, fewer.latency_at, fewer.impossible)
+    assert (facts.drop_at, facts.devices, facts.impossible) == (fewer.drop_at, fewer.devices, fewer.impossible)
     assert len(facts.tried) == 12
 
 
@@ -178,7 +178,7 @@ def test_skipped_trials_teach_latency(twelve: list[StoredTrial]) -> None:
     """A trial that was not trained because it could not win still teaches how fast it is."""
     space = ChannelGrid(sweep(profile=PROFILE), PROFILE)
     facts = read(space, [replace(trial, outcome="skipped", drop=None, value=None) for trial in twelve])
-    assert (len(facts.latency_at), len(facts.drop_at)) == (12, 0)
+    assert (len(facts.devices[0].latency_at), len(facts.drop_at)) == (12, 0)
 
 
 def test_skipped_trials_teach_no_accuracy(twelve: list[StoredTrial]) -> None:
@@ -192,7 +192,8 @@ def test_skipped_trials_teach_no_accuracy(twelve: list[StoredTrial]) -> None:
     here = space.matrix([kept for trial in skipped if (kept := space.tried(trial)) is not None])
     told = np.log([trial.latency_ratio for trial in skipped])
     assert np.array_equal(with_them._drop.predict(here).mean, without._drop.predict(here).mean)
-    off = [np.abs(each._latency.predict(here).mean - told).max() for each in (with_them, without)]
+    middle = np.zeros((1, 1))
+    off = [np.abs(np.log(each._latencies.sample(here, middle)[0, 0]) - told).max() for each in (with_them, without)]
     assert off[0] < 0.5 * off[1]
     assert len(with_them._reached) == len(without._reached) == 8
 

@@ -265,6 +265,15 @@ def test_a_reason_is_told_with_its_interval() -> None:
     assert trial.reason == "expected drop 0.40 pt (0.10 pt to 0.90 pt), best score 0.5"
 
 
+def test_a_reason_tells_what_is_expected_of_each_device() -> None:
+    """By the devices' own names; other clients' words under that name are told as they are."""
+    told = {"my_drop": {"expected": 0.41, "lo": 0.4, "hi": 0.43}, "local": {"expected": 0.5}, "odd": [1]}
+    said = "expected latency ratio on my_drop 0.410 (0.400 to 0.430), expected latency ratio on local 0.500"
+    for devices, reason in ((told, f"{said}, latency ratio on odd [1]"), ("both", "devices both"), ({}, "")):
+        row = replace(trial_rows()[4], why={"kind": "explore", "devices": devices})
+        assert sweep_view(sweep_row(), [row]).trials[0].reason == reason
+
+
 def test_a_runs_page_has_groups_stages_and_latency() -> None:
     """A trial's page shows channels against the dense width, seconds per stage and latency beside the dense network."""
     view = run_view(trial_rows()[4], question(sweep_row()), number_in_sweep=5, full=WIDTHS)
