@@ -1,7 +1,8 @@
 """One trial on one page: a candidate from proposal to score.
 
 Each stage takes what the one before returned. Latency comes first: it does not depend on trained weights, and a
-candidate that is too slow to win whatever training makes of it ends there. What a stage leaves is kept by content.
+candidate that is too slow to win whatever training makes of it ends there, or at its first rung where a device
+elsewhere measures meanwhile. What a stage leaves is kept by content.
 """
 
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from agent.compress.prune import prune
 from agent.failures import explain
 from agent.measure.exported import Exported
 from agent.stages import Stages
-from agent.steps import deployed, measured, skipped, trained
+from agent.steps import deployed, trained
 from agent.tasks import baseline as dense
 from agent.tasks.gradients import backward_of
+from agent.timing import Timing
 from agent.watch import Watch
 from objective.score import score
 from objective.trial import Accuracy, Candidate, Failure, Measurement, Score, Skipped
@@ -54,10 +56,14 @@ def _run(candidate: Candidate, bench: Bench, folder: Path, watch: Watch, stages:
         example, backward = bench.task.example_input(), backward_of(bench.task, candidate.seed)
         how = (candidate.importance, candidate.seed, candidate.ranking, backward)
         pruned = prune(bench.baseline.network, example, bench.groups, kept, *how)
-    latencies = measured(pruned.network, bench, candidate.seed, folder, watch, stages)
-    if cannot_win := skipped(candidate, bench, pruned, latencies, watch):
-        return cannot_win
-    before = trained(pruned.network, bench, candidate, latencies, watch, stages)
+    timing = Timing(pruned.network, bench, candidate.seed, folder, watch, stages)
+    timing.begin()
+    hopeful = timing.hopeful() if timing.known else True
+    before = trained(pruned.network, bench, candidate, timing, watch, stages) if hopeful else None
+    if before is None:
+        assert timing.bound is not None and timing.incumbent is not None  # why it is not hopeful
+        why = (timing.bound, timing.incumbent)
+        return Skipped(candidate, pruned.kept, timing.latencies, *why, pruned.params, pruned.macs)
     exported, difference, found = deployed(pruned.network, bench, candidate, folder, watch, stages)
 
     measurement = Measurement(
@@ -65,7 +71,7 @@ def _run(candidate: Candidate, bench: Bench, folder: Path, watch: Watch, stages:
         kept=pruned.kept,
         accuracy=Accuracy(name, found["validation"], found["holdout"], None, **before, trained=found.get("trained")),
         metric_drop=dense_metric - found["validation"],
-        latencies=latencies,
+        latencies=timing.latencies,
         params=pruned.params,
         macs=pruned.macs,
         size_bytes=exported.size_bytes,

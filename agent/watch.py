@@ -25,21 +25,31 @@ class Watch:
     deadline: float = math.inf
     seconds: dict[str, float] = field(default_factory=dict)
     stage: str = "start"
+    _within: list[float] = field(default_factory=list)  # of each stage under way, the seconds of stages within it
 
     @contextmanager
     def during(self, stage: str) -> Iterator[None]:
-        """Time a stage. Raises `TrialFailed` of kind INTERRUPTED, with the reason, where a stop was asked for."""
-        self.stage = stage
+        """Time a stage; one within another takes its time from it.
+
+        Raises `TrialFailed` of kind INTERRUPTED, with the reason, where a stop was asked for.
+        """
+        outer, self.stage = self.stage, stage
         self.check()
         began = time.perf_counter()
+        self._within.append(0.0)
         try:
             yield
         except TrialFailed as error:
             if error.failure.kind is FailureKind.INTERRUPTED:
                 self.check()  # who asked says more than what was broken off
             raise
+        else:
+            self.stage = outer if self._within[1:] else stage
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+            took = time.perf_counter() - began
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + took - self._within.pop()
+            if self._within:
+                self._within[-1] += took
 
     def check(self) -> None:
         """Raise `TrialFailed` if somebody asked the trial to stop, or its time is over."""

@@ -26,8 +26,8 @@ from agent.journal import Journal
 from agent.measure.pace import SITTINGS
 from agent.plan import points
 from agent.stages import Stages
-from agent.steps import AGAIN, measured
 from agent.tasks.task import digest, statistics
+from agent.timing import AGAIN, Timing
 from agent.watch import Watch
 from objective.errors import BadInput
 from objective.profile import Curve, Profile, warm_points
@@ -58,7 +58,7 @@ def live_trial(network: str, kept: Mapping[str, int], seed: int, sitting_s: floa
     pruned = prune(bench.baseline.network, bench.task.example_input(), bench.groups, kept, "l2", seed)
     with tempfile.TemporaryDirectory() as folder:
         # Nothing is recalled: a latency is of this comparison's days, not of an earlier one's.
-        (latency,) = measured(pruned.network, bench, seed, Path(folder), watch, Stages(limit=0))
+        (latency,) = Timing(pruned.network, bench, seed, Path(folder), watch, Stages(limit=0)).latencies
     spent = time.process_time() - began
     trained = trial(network, Job("live", "live", kept, seed))
     figures = {key: round(value, 5) for key, value in latency.to_json().items() if key in ("ratio_lo", "ratio_hi")}

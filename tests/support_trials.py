@@ -193,6 +193,22 @@ def choose(network: str, report: Callable[[int, int, str], None]) -> dict[str, A
     }
 
 
+@dataclass(frozen=True)
+class _Timed:
+    """A latency that is known before the trial: the candidate is trained whatever it is."""
+
+    latency: Latency
+
+    def hopeful(self) -> bool:
+        return True
+
+    def row(self) -> dict[str, float]:
+        return {"latency_ratio": self.latency.ratio}
+
+    def scored(self, metric: float) -> dict[str, float]:
+        return {}
+
+
 def _pruned(bench: Bench, kept: Kept, seed: int) -> Pruned:
     return prune(bench.baseline.network, bench.task.example_input(), bench.groups, kept, "l2", seed)
 
@@ -204,7 +220,8 @@ def work(job: Job, latency: Mapping[str, Any]) -> dict[str, Any]:
     candidate = Candidate(bench.space.ratios(job.kept), "f32", job.epochs, job.seed)
     pruned, found = _pruned(bench, job.kept, job.seed), {}
     stages = remembered(bench, candidate)
-    before = trained(pruned.network, bench, candidate, [Latency.from_json(latency)], watch, stages)
+    timed: Any = _Timed(Latency.from_json(latency))
+    before = trained(pruned.network, bench, candidate, timed, watch, stages)
     for precision in job.precisions:
         there = at(bench, precision)
         with tempfile.TemporaryDirectory() as folder:

@@ -14,8 +14,8 @@ from support_trials import DENSE, unpacked
 from support_trials_passes import LATENCY, LONG, NAMES, SHORT, choice, done, jobs
 
 from agent.controls import Point, against_uniform
-from agent.steps import DENSE_F32
 from agent.tasks.metrics import metric as metric_of
+from agent.timing import DENSE_F32
 from objective.stats import bootstrap_interval, paired_bootstrap_difference
 
 Floats = NDArray[np.float64]

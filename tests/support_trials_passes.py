@@ -30,7 +30,7 @@ from agent.bench import Bench
 from agent.cache import cache_folder
 from agent.journal import Journal
 from agent.measure.benchmark import compare_many
-from agent.steps import DENSE_F32
+from agent.timing import DENSE_F32
 from objective.errors import BadInput
 
 CHOICE, SHORT, LONG, LATENCY = "choice", "short", "long", "latency"

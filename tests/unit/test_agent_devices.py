@@ -1,7 +1,7 @@
 """Trials and plans on several devices: each is measured, the slowest counts, and nothing is measured twice."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +22,8 @@ from agent.place import Place, places_of
 from agent.plan import Effort, make_profile
 from agent.request import from_config
 from agent.stages import Stages
-from agent.steps import measured, remembered
+from agent.steps import _training, remembered
+from agent.timing import Timing
 from agent.trial import Trial, run_trial
 from agent.vocabulary import latencies_words, summary
 from agent.watch import Watch
@@ -31,7 +32,7 @@ from objective.devices import MeasurementRequest
 from objective.errors import BadInput
 from objective.goal import Goal
 from objective.score import score
-from objective.trial import Candidate, Skipped
+from objective.trial import Candidate, Latency, Skipped
 
 CANDIDATE = Candidate({"conv2": 0.5}, epochs=0.25)
 
@@ -102,23 +103,73 @@ def test_devices_elsewhere_measure_meanwhile(bench: Bench, queue: Queue, tmp_pat
 
     watched: Any = sit
     both = replace(bench, places=(replace(bench.places[0], sit=watched), bench.places[1]))
-    measured(bench.baseline.network, both, 0, tmp_path, Watch(), Stages(limit=0))
+    Timing(bench.baseline.network, both, 0, tmp_path, Watch(), Stages(limit=0)).begin()
     assert before[0] == 2 and len({request.key for request in queue.requests}) == len(queue.requests)
+
+
+class Late(Queue):
+    """The queue of a device that measures for as long as `busy` says so."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.busy: Callable[[], bool] = lambda: False
+
+    def served(self, request: MeasurementRequest, number: int) -> Asked:
+        return Asked(f"run{number}", "running") if self.busy() else super().served(request, number)
+
+
+def elsewhere_alone(bench: Bench, queue: Late) -> Bench:
+    """The bench of a sweep that is for a board alone."""
+    asking = there(queue)
+    return replace(bench, places=(Place(asking.describe("board", RemoteRunner()).device, RemoteRunner(), sit=asking),))
+
+
+def test_training_begins_while_a_device_elsewhere_measures(bench: Bench, tmp_path: Path) -> None:
+    """Batch norm is estimated anew before the latency is there; it is waited for at the first rung, which is scored."""
+    queue, rows = Late(tmp_path / "late"), list[dict[str, float]]()
+    queue.folder.mkdir()
+    alone = elsewhere_alone(bench, queue)
+    queue.busy = lambda: not rows
+    watch = Watch(log=lambda row: rows.append(dict(row)))
+    result = run_trial(CANDIDATE, alone, tmp_path / "trial", watch)
+    assert isinstance(result, Trial) and result.measurement.worst.device.name == "board"
+    assert "val_top1" in rows[0] and "latency_ratio" not in rows[0]
+    rungs = [row for row in rows[1:] if "val_top1" in row]
+    assert rungs and all("score" in row for row in rungs)
+    assert list(watch.seconds).index("recalibrate") < list(watch.seconds).index("parity")
+    assert sum(watch.seconds.values()) < 60
+
+
+def test_a_candidate_too_slow_for_a_device_elsewhere_ends_at_its_first_rung(bench: Bench, tmp_path: Path) -> None:
+    """Training has begun by then, and what it came to is not kept; the latency is told as of any skipped trial."""
+    queue, rows = Late(tmp_path / "late"), list[dict[str, float]]()
+    queue.folder.mkdir()
+    alone, stages = elsewhere_alone(bench, queue), remembered(bench, CANDIDATE)
+    watch = Watch(log=lambda row: rows.append(dict(row)), incumbent=lambda: 0.99)
+    result = run_trial(replace(CANDIDATE, epochs=40.0), alone, tmp_path / "trial", watch, stages)
+    assert isinstance(result, Skipped) and result.worst.device.name == "board"
+    assert rows[0].get("epoch") == 0.0 and max(row.get("epoch", 0.0) for row in rows) < 20.0
+    assert stages.recall("train", *_training(alone, replace(CANDIDATE, epochs=40.0))) is None
+    assert "export_final" not in watch.seconds
 
 
 def test_what_one_device_has_measured_is_not_measured_again(bench: Bench, queue: Queue, tmp_path: Path) -> None:
     """A trial that was interrupted between two devices asks the second alone; one that was done asks nobody."""
-    network, about = bench.baseline.network, (0, tmp_path, Watch())
-    alone = replace(bench, places=bench.places[:1])
-    (here,) = measured(network, alone, *about, remembered(bench, CANDIDATE))
+
+    def measured(there: Bench, stages: Stages) -> tuple[Latency, ...]:
+        timing = Timing(bench.baseline.network, there, 0, tmp_path, Watch(), stages)
+        timing.begin()
+        return timing.latencies
+
+    (here,) = measured(replace(bench, places=bench.places[:1]), remembered(bench, CANDIDATE))
     asked = len(queue.requests)
-    both = measured(network, bench, *about, remembered(bench, CANDIDATE))
+    both = measured(bench, remembered(bench, CANDIDATE))
     assert both[0] == here and len(queue.requests) > asked
     asked = len(queue.requests)
     for name in ("local", "board"):
         (tmp_path / f"samples-{name}.json.gz").unlink()
     stages = remembered(bench, CANDIDATE)
-    assert measured(network, bench, *about, stages) == both and stages.recalled == ["measure", "measure"]
+    assert measured(bench, stages) == both and stages.recalled == ["measure", "measure"]
     assert len(queue.requests) == asked
     assert read_samples(tmp_path / "samples-board.json.gz").latency.device.name == "board"
 
