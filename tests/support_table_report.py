@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from support_table import ORIGINS, SETTINGS, name_of, table_of
+from support_table_drop import told_of as drop_told_of
 from support_table_latency import told_of
 from support_table_passes import AGAIN, DEVICE, HEAD, LATENCY, PROFILE, TRIAL, drawn_of, jobs, joined
 
@@ -35,6 +36,7 @@ def page(network: str) -> str:
     if table.rows(PROFILE):
         profile = Profile.from_json(table.rows(PROFILE)[0]["profile"])
         parts.append(told_of(profile, table.rows(LATENCY)))
+        parts.append(drop_told_of(profile, rows, head["dense"]["validation"], seed_sd(rows, "validation")[0]))
     parts.append(TAIL)
     return "\n".join(part for part in parts if part)
 
