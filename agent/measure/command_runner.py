@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from agent.measure.exported import Exported, onnx_file
+from agent.measure.exported import Exported
 from agent.measure.intervals import Samples
+from agent.measure.onnx_file import onnx_file
 from agent.measure.rounds import WARM_UP_CALLS
 from agent.measure.runners import Array
 from objective.errors import BadInput

@@ -1,12 +1,9 @@
 """A network on disk, as a host that only measures knows it: nothing here needs torch."""
 
 import hashlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from objective.errors import BadInput
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,22 +38,3 @@ def content_hash(xml: Path) -> str:
         while part := weights.read(2**20):
             digest.update(part)
     return digest.hexdigest()
-
-
-def onnx_file(exported: Exported) -> Path:
-    """The network as ONNX in f32, written beside its IR where it is not there yet.
-
-    Raises `BadInput` where there is neither the file nor the network to make it from.
-    """
-    path = exported.onnx or exported.xml.with_suffix(".onnx")
-    if path.is_file():
-        return path
-    if exported.network is None:
-        raise BadInput("model", str(exported.xml), "ONNX needs the network itself: measure it where it was exported")
-    import torch
-
-    from agent.measure.export import write_onnx
-
-    fresh = path.with_name(f".{os.getpid()}-{path.name}")  # other processes may write the dense network's meanwhile
-    write_onnx(exported.network, torch.zeros(exported.input_shape), fresh)
-    return fresh.replace(path)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from agent.measure.exported import Exported, onnx_file
+from agent.measure.exported import Exported
+from agent.measure.onnx_file import onnx_file
 from agent.measure.runners import REQUESTS_PER_STREAM, Array, clocked, fixed_input, refused
 from objective.errors import BadInput
 

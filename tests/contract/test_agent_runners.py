@@ -14,7 +14,8 @@ from agent.measure.command_runner import CommandRunner
 from agent.measure.deployed import Deployed
 from agent.measure.engine import openvino
 from agent.measure.export import export
-from agent.measure.exported import Exported, onnx_file
+from agent.measure.exported import Exported
+from agent.measure.onnx_file import onnx_file
 from agent.measure.rounds import slot, warm_up
 from agent.measure.runners import (
     OpenVINORunner,
