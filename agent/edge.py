@@ -18,6 +18,7 @@ from agent.failures import explain
 from agent.stop import Stop
 from agent.vocabulary import stages
 from agent.watch import Watch
+from objective import outcomes
 from objective.devices import ANSWER, DUPLICATE, KEY, REQUEST, MeasurementAnswer, MeasurementRequest
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, TrialFailed
@@ -64,6 +65,7 @@ def _failed(session: report.Session, watch: Watch, stop: Stop, error: Exception)
         traceback.print_exception(error)
     print(f"{failure.stage}: {failure.kind.value}: {failure.message}", file=sys.stderr)
     session.failed(failure, watch.seconds)
+    outcomes.note(session.name, failure)
     return ANSWERED if failure.kind in TOLD or stop.by_server.is_set() else HANDED_BACK
 
 
@@ -89,6 +91,7 @@ def _serve(session: report.Session, watch: Watch) -> None:
     for place, latency in enumerate(answer.latencies):
         print(f"network {place}: latency ratio {latency.ratio:.3f}, {latency.p10_ms:.3f} ms")
     session.summarise({ANSWER: answer.to_json(), **stages(watch.seconds)})
+    outcomes.note(session.name)
     if (networks := cache_folder() / FOLDER).is_dir():
         trim(networks, limit_bytes())
 

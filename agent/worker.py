@@ -22,6 +22,7 @@ from agent.request import from_config
 from agent.stop import Stop
 from agent.watch import TOO_LONG, Watch
 from agent.watchdog import GRACE_S, Watchdog
+from objective import outcomes
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, Skipped, TrialFailed
 
@@ -73,10 +74,12 @@ def _trial(session: report.Session, watch: Watch, stop: Stop) -> Ending:
             return WRONG_SWEEP
     if isinstance(result, Skipped):
         session.skipped(result, watch.seconds)
+        outcomes.note(session.name)
         best = f"scores at most {result.bound:.4f}, {result.incumbent:.4f} is reached"
         print(f"skipped: latency ratio {result.worst.ratio:.3f} {best}")
         return ANSWERED
     session.scored(result.measurement, result.score, watch.seconds)
+    outcomes.note(session.name)
     accuracy, latency = result.measurement.accuracy, result.measurement.worst
     print(f"score {result.score.value:.4f}: {accuracy.metric} {accuracy.val:.4f}, latency ratio {latency.ratio:.3f}")
     return ANSWERED
@@ -128,6 +131,7 @@ def limited(minutes: float | None, session: report.Session, watch: Watch) -> Ite
         failure = Failure(FailureKind.TIMEOUT, watch.stage, f"{TOO_LONG} and hangs")
         print(f"{failure.stage}: {failure.kind.value}: {failure.message}", file=sys.stderr)
         session.failed(failure, watch.seconds)
+        outcomes.note(session.name, failure)
         session.finish(TRY_AGAIN.code, TRY_AGAIN.again)
 
     dog = Watchdog(watch.deadline + GRACE_S, bark)
@@ -193,5 +197,6 @@ def _failed(session: report.Session, watch: Watch, stop: Stop, failure: Failure,
         traceback.print_exception(error)
     print(f"{failure.stage}: {failure.kind.value}: {failure.message}", file=sys.stderr)
     session.failed(failure, watch.seconds)
+    outcomes.note(session.name, failure)
     stopped = failure.kind is FailureKind.INTERRUPTED and stop.by_server.is_set()
     return TRY_AGAIN if failure.kind.blames_host and not stopped else ANSWERED

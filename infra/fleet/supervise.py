@@ -1,20 +1,24 @@
 """Keeps `wandb agent` processes running while their sweep does, with a back-off for one that keeps ending early."""
 
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from infra.fleet.breaker import Allowed, Breaker
 from infra.fleet.process import Child, Impatience, stop_all
+from objective.outcomes import read
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 HEALTHY_AFTER = 120.0  # seconds after which an end counts as the first one again
 STOP_PATIENCE = 30.0  # a trial needs up to 15 s to hand its last rows to the server
 
 
-def agent_command(sweep: str) -> list[str]:
-    """The unmodified client's agent; signals reach the trial, which then hands its run back to the server."""
-    return [sys.executable, "-m", "wandb", "agent", "--forward-signals", "--term-timeout", "25", sweep]
+def agent_command(sweep: str, most: int | None = None) -> list[str]:
+    """The unmodified client's agent, for `most` runs; signals reach the trial, which then hands its run back."""
+    count = [] if most is None else ["--count", str(most)]
+    return [sys.executable, "-m", "wandb", "agent", "--forward-signals", "--term-timeout", "25", *count, sweep]
 
 
 class Agent:
@@ -30,15 +34,20 @@ class Agent:
         self.earlier: list[Child] = []
         self.starts = 0
 
-    def tend(self, now: float) -> None:
-        """Start the process if there is none and its pause is over; called often, returns at once."""
+    def tend(self, now: float, allowed: Allowed = Allowed.ALL) -> None:
+        """Start the process if there is none, its pause is over and it may run; called often, returns at once."""
         if self.child is not None and self.child.ended() is not None:
             self._note_end(now)
-        if self.child is None and now >= self._not_before:
+        if self.child is None and now >= self._not_before and allowed is not Allowed.NONE:
             Path(self._env["WANDB_DIR"]).mkdir(parents=True, exist_ok=True)
-            log = self._folder / f"{self.name}.log"
-            self.child = Child(self.name, agent_command(self._sweep), self._env, log, self._cwd)
+            command = agent_command(self._sweep, 1 if allowed is Allowed.ONE else None)
+            self.child = Child(self.name, command, self._env, self._folder / f"{self.name}.log", self._cwd)
             self.starts += 1
+
+    def drain(self) -> None:
+        """Ask the process to end: its trial hands its run back. Returns at once."""
+        if self.child is not None and self.child.ended() is None:
+            self.child.signal(signal.SIGTERM)
 
     def _note_end(self, now: float) -> None:
         assert self.child is not None
@@ -51,16 +60,35 @@ class Agent:
 
 
 class Supervisor:
-    """The agents of this machine."""
+    """The agents of this machine; where `outcomes` names the file of how their trials end, an ill host pauses."""
 
-    def __init__(self, agents: Sequence[Agent]) -> None:
-        self.agents = agents
+    def __init__(
+        self,
+        agents: Sequence[Agent],
+        outcomes: Path | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.agents, self.breaker = agents, Breaker()
+        self._outcomes, self._say = outcomes, say
+        self._read = outcomes.stat().st_size if outcomes and outcomes.exists() else 0
 
     def tend(self) -> None:
-        """Restart what ended too early; called often."""
+        """Restart what ended too early, as far as the host is well; called often."""
         now = time.monotonic()
-        for agent in self.agents:
-            agent.tend(now)
+        self._learn(now)
+        allowed = self.breaker.allowed(now)
+        for place, agent in enumerate(self.agents):
+            agent.tend(now, Allowed.NONE if place and allowed is Allowed.ONE else allowed)
+
+    def _learn(self, now: float) -> None:
+        if self._outcomes is None:
+            return
+        found, self._read = read(self._outcomes, self._read)
+        if told := self.breaker.learn(found, now):
+            self._say(told)
+            if self.breaker.allowed(now) is Allowed.NONE:
+                for agent in self.agents:
+                    agent.drain()
 
     def busy(self) -> bool:
         """Whether an agent process still runs."""

@@ -23,6 +23,7 @@ from infra.fleet.summary import answer_text, document, trials_table
 from infra.fleet.supervise import Agent, Supervisor
 from infra.remote import SweepView, create_sweep, default_entity, download, read_sweep
 from objective.errors import BadInput
+from objective.outcomes import VARIABLE as OUTCOMES
 from objective.sweepfile import UPLOADS, read_sweep_file, upload_of
 
 LOOK_EVERY = 3.0  # seconds between two looks at the sweep
@@ -224,9 +225,10 @@ class Watch(threading.Thread):
 def _trials(fleet: Fleet, sweep: str) -> SweepView:
     """Keep hub and agents running until the sweep has ended, or for ever where the user wants that."""
     data = fleet.options.data.resolve()
-    cwd, env = fleet.options.sweep_file.resolve().parent, fleet.environment()
-    count = range(1, fleet.options.agents + 1)
-    fleet.supervisor = Supervisor([Agent(n, sweep, env, data / "agents", cwd) for n in count])
+    cwd, outcomes = fleet.options.sweep_file.resolve().parent, data / "outcomes.jsonl"
+    env, count = {**fleet.environment(), OUTCOMES: str(outcomes)}, range(1, fleet.options.agents + 1)
+    agents = [Agent(n, sweep, env, data / "agents", cwd) for n in count]
+    fleet.supervisor = Supervisor(agents, outcomes, fleet.screen.say)
     watch = Watch(sweep)
     watch.start()
     try:

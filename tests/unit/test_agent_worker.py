@@ -20,6 +20,7 @@ from agent.measure.samples import FILE as SAMPLES
 from agent.measure.samples import read_samples
 from agent.report import Session
 from agent.stop import Stop
+from objective import outcomes
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, Measurement, Score, Skipped, TrialFailed
 
@@ -241,9 +242,16 @@ def test_missing_data_is_the_hosts_failure(run: Any, monkeypatch: pytest.MonkeyP
     assert (code, told.said[0].kind, told.said[0].stage) == (1, FailureKind.DATA, "data")
 
 
-def test_a_host_without_the_device_hands_the_run_back(run: Any) -> None:
-    """Another host of the fleet may have what this one has not."""
+def test_a_host_without_the_device_hands_the_run_back(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another host of the fleet may have what this one has not; who supervises this one hears of it, and of answers."""
+    path = tmp_path / "outcomes.jsonl"
+    monkeypatch.setenv(outcomes.VARIABLE, str(path))
+    assert run()[1] == 0
     told, code = run(CONFIG | {"measure": {"runner": "openvino_npu"}})
+    found, _ = outcomes.read(path)
+    assert [each.blames_host for each in found] == [False, True] and found[1].failure == told.said[0]
     assert (code, told.said[0].kind, told.said[0].stage) == (1, FailureKind.DEVICE, "device")
     assert "OpenVINO has" in told.said[0].message
 

@@ -165,7 +165,7 @@ def test_an_agent_that_keeps_ending_is_started_ever_more_rarely(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pause before an agent's next start doubles while it keeps ending early."""
-    monkeypatch.setattr("infra.fleet.supervise.agent_command", lambda sweep: [sys.executable, "-c", ""])
+    monkeypatch.setattr("infra.fleet.supervise.agent_command", lambda sweep, most=None: [sys.executable, "-c", ""])
     agent, now = Agent(1, "e/p/s", dict(os.environ), tmp_path, tmp_path), 1000.0
     starts = []
     for tick in range(40):
