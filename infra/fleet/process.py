@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+LONGEST_LOG = 10 * 2**20
 TIERS = (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL)
 
 
@@ -66,6 +67,18 @@ class Child:
             lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines()]
             return next((line for line in reversed(lines) if line), "")
         return ""
+
+
+def keep_short(log: Path, limit: int = LONGEST_LOG) -> None:
+    """Move a log that has grown beyond `limit` bytes to `<name>.1`, over what was there; whoever writes on goes on.
+
+    Logs are opened for appending, so that a process whose log is cut short writes at its new end. A full disk leaves
+    the log as it is.
+    """
+    with contextlib.suppress(OSError):
+        if log.stat().st_size > limit:
+            shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+            os.truncate(log, 0)
 
 
 def stop_all(children: Sequence[Child], patience: float, impatient: "Impatience | None" = None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from infra.fleet.breaker import Allowed, Breaker
-from infra.fleet.process import Child, Impatience, stop_all
+from infra.fleet.process import Child, Impatience, keep_short, stop_all
 from objective.outcomes import read
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
@@ -36,12 +36,14 @@ class Agent:
 
     def tend(self, now: float, allowed: Allowed = Allowed.ALL) -> None:
         """Start the process if there is none, its pause is over and it may run; called often, returns at once."""
+        log = self._folder / f"{self.name}.log"
+        keep_short(log)
         if self.child is not None and self.child.ended() is not None:
             self._note_end(now)
         if self.child is None and now >= self._not_before and allowed is not Allowed.NONE:
             Path(self._env["WANDB_DIR"]).mkdir(parents=True, exist_ok=True)
             command = agent_command(self._sweep, 1 if allowed is Allowed.ONE else None)
-            self.child = Child(self.name, command, self._env, self._folder / f"{self.name}.log", self._cwd)
+            self.child = Child(self.name, command, self._env, log, self._cwd)
             self.starts += 1
 
     def drain(self) -> None:

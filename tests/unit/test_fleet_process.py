@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support_wait import wait_for
 
-from infra.fleet.process import Child, Impatience, dies_with_us, heads, session_members, stop_all
+from infra.fleet.process import Child, Impatience, dies_with_us, heads, keep_short, session_members, stop_all
 from infra.fleet.state import State, hold
 from infra.fleet.steps import StepFailed, _follow
 from infra.fleet.supervise import Agent
@@ -159,6 +159,21 @@ def test_a_failed_step_keeps_its_exit_code() -> None:
     """A step's failure carries the command's own line and exit code."""
     error = StepFailed("task: got 'x'; use one of …", 2)
     assert (str(error), error.exit_code) == ("task: got 'x'; use one of …", 2)
+
+
+def test_a_log_stays_short_while_its_process_goes_on(tmp_path: Path) -> None:
+    """What was written before is in the older file, what comes after in the log; a short log is left alone."""
+    code = "import sys; print('x' * 90, flush=True); sys.stdin.readline(); print('after', flush=True)"
+    log = tmp_path / "agent-1.log"
+    with log.open("ab") as out:
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=out, text=True)
+    wait_for(lambda: log.stat().st_size > 90, 30)
+    keep_short(log, 1000)
+    assert not log.with_name("agent-1.log.1").exists()
+    keep_short(log, 50)
+    process.communicate("go on\n", timeout=30)
+    assert log.read_text() == "after\n" and log.with_name("agent-1.log.1").read_text().startswith("xxx")
+    keep_short(tmp_path / "none.log")
 
 
 def test_an_agent_that_keeps_ending_is_started_ever_more_rarely(
