@@ -51,7 +51,7 @@ GC_THRESHOLD = (20_000, 10, 50)
 
 def create_app(hub: Hub, admin_token: str, front: Front | None = None) -> Starlette:
     """The hub's web application: the wire, the pages, and what an administrator may do."""
-    routes: list[BaseRoute] = [*wire.routes(hub), *admin_routes(hub, admin_token), *pages.routes(hub)]
+    routes: list[BaseRoute] = [*wire.routes(hub), *admin_routes(hub, admin_token), *pages.routes(hub), health(hub)]
     return Starlette(
         routes=routes,
         middleware=[Middleware(Doorway, front=front or Front())],
@@ -63,6 +63,15 @@ def _not_served(_request: Request, error: Exception) -> Response:
     """An unknown address or a method that it does not take, in the shape of every other refusal."""
     assert isinstance(error, HTTPException)
     return error_response(f"address: {error.detail.lower()}; docs/hub.md tells what is served", error.status_code)
+
+
+def health(hub: Hub) -> BaseRoute:
+    """`/healthz`, as W&B Server has it, for what starts and watches servers: well if the database answers."""
+
+    def healthy(_request: Request, _body: bytes) -> Response:
+        return JSONResponse({"healthy": hub.auth.has_keys()})
+
+    return Route("/healthz", endpoint(healthy), methods=["GET"])
 
 
 def admin_routes(hub: Hub, admin_token: str) -> list[BaseRoute]:

@@ -4,6 +4,8 @@ import base64
 import json
 import signal
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from support_hub import Clock, Suggestions, basic, local_hub, make_agent, make_s
 
 from infra import server
 from infra.controller.base import Suggestion
-from infra.hub.errors import StartupError
+from infra.hub.errors import StartupError, Unavailable
 from infra.hub.service import Hub
 from infra.hub.store import execute, scalar
 from infra.server import _Server, address, exposure, listen, load_admin_token
@@ -57,6 +59,21 @@ def fill_disk(hub: Hub) -> None:
 
 def free_disk(hub: Hub) -> None:
     hub.store.write(lambda c: execute(c, "PRAGMA max_page_count=1000000"))
+
+
+def test_what_watches_servers_needs_no_key(hub: Hub, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`/healthz` answers anybody while the database does, tells nothing else, and fails with it."""
+    with urllib.request.urlopen(f"{client.url}/healthz", timeout=10) as answer:
+        assert answer.status == 200 and json.load(answer) == {"healthy": True}
+
+    def lost() -> bool:
+        raise Unavailable("disk: gone")
+
+    monkeypatch.setattr(hub.auth, "has_keys", lost)
+    with pytest.raises(urllib.error.HTTPError) as told:
+        urllib.request.urlopen(f"{client.url}/healthz", timeout=10)
+    assert told.value.code == 503
+    told.value.close()
 
 
 def test_a_full_disk_is_an_error_that_the_client_retries(hub: Hub, client: Client) -> None:
