@@ -20,10 +20,12 @@ from infra.hub.rows import AgentRow, RunRow, RunState, SweepRow, SweepState, Use
 from infra.hub.states import ENDED_STATES
 from infra.hub.store import Connection, insert, update
 from infra.hub.sweep_config import is_full, searched_here
+from objective.trial import FailureKind
 
 Offer = Callable[[], Suggestion | Exhausted | None]
 Command = dict[str, Any]
 EXIT: Command = {"type": "exit"}
+INTERRUPTED = FailureKind.INTERRUPTED.value
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _orders(connection: Connection, beat: _Beat, held: list[RunRow], offer: Offe
 def _claim(connection: Connection, beat: _Beat, offer: Offer) -> tuple[Command | None, bool]:
     """Something queued, else something new, else wait; the last agent to wait in vain finishes the sweep."""
     sweep, now = beat.sweep, beat.now
-    queued = store_rows.first_queued(connection, sweep.id)
+    queued = _queued(connection, beat)
     if queued is not None:
         issue(connection, queued, beat.agent_id, now)
         return _run_command(sweep, queued), True
@@ -143,6 +145,34 @@ def _claim(connection: Connection, beat: _Beat, offer: Offer) -> tuple[Command |
         return None, False  # a run still at work may yet be queued again and need this agent
     set_sweep_state(connection, sweep, SweepState.FINISHED, now)
     return EXIT, True
+
+
+def _queued(connection: Connection, beat: _Beat) -> RunRow | None:
+    """What is next in the sweep's queue for this agent.
+
+    A run that failed on the agent's own host is left to other hosts for a while, if there are any: one sick host would
+    use up the attempts of run after run.
+    """
+    sweep, first = beat.sweep, store_rows.first_queued(connection, beat.sweep.id)
+    host = reread(connection, beat.agent_id).host
+    if first is None or not _failed_on(first, host):
+        return first
+    since = beat.now - beat.timing.agent_silence
+    if not store_rows.heard_from_elsewhere(connection, sweep.id, host, since):
+        return first
+    order = sorted(store_rows.queued_runs(connection, sweep.id), key=lambda run: run.state is not RunState.PREEMPTED)
+    waited = [run for run in order if not _failed_on(run, host) or _last_heard(run) < since]
+    return waited[0] if waited else None
+
+
+def _failed_on(run: RunRow, host: str) -> bool:
+    """Whether the run was given back because that host failed, as far as its trial could say; a stop is no failure."""
+    told = run.summary.get("failure_kind")
+    return run.state is RunState.PREEMPTED and run.host == host and told not in (None, INTERRUPTED)
+
+
+def _last_heard(run: RunRow) -> float:
+    return (run.heartbeat_at or run.created_at).timestamp()
 
 
 def _offered(sweep: SweepRow, count: int, offer: Offer) -> Suggestion | Exhausted | None:

@@ -177,6 +177,14 @@ def queued_runs(connection: Connection, sweep_id: int) -> list[RunRow]:
     return [found for row in many(connection, sql, id=sweep_id) if (found := run(connection, row["id"])) is not None]
 
 
+def heard_from_elsewhere(connection: Connection, sweep_id: int, host: str, since: float) -> bool:
+    """Whether an agent of the sweep on another host was heard since then."""
+    sql = """
+    SELECT 1 FROM agent WHERE sweep_id = :id AND host <> :host AND heartbeat_at >= :since AND NOT released LIMIT 1
+    """
+    return scalar(connection, sql, id=sweep_id, host=host, since=since) is not None
+
+
 def prior_runs(connection: Connection, sweep_id: int) -> list[RunRow]:
     """The runs that a sweep was told of when it was made, by creation."""
     sql = _RUN + "JOIN prior_run ON prior_run.run_id = run.id WHERE prior_run.sweep_id = :id ORDER BY run.id"

@@ -173,6 +173,56 @@ def test_a_preempted_run_goes_to_the_next_idle_agent(hub: Hub) -> None:
     assert claim(hub, first)["run_id"] != name
 
 
+def failed_on(hub: Hub, sweep: SweepRow, agent: int, host: str, kind: str | None = "device") -> str:
+    """A run of that agent, which its trial gave back for a failure of its host; its name."""
+    name = str(claim(hub, agent)["run_id"])
+    hub.begin_run(first_user(hub), RunChange(project=sweep.project, name=name, sweep=sweep.name, host=host))
+    summary = {"failure_kind": kind} if kind else {}
+    hub.stream(sweep.entity, sweep.project, name, StreamPost(summary=summary, preempting=True))
+    assert end(hub, sweep, name, exit_code=1).state is RunState.PREEMPTED
+    return name
+
+
+def test_a_run_that_failed_on_a_host_is_left_to_others(hub: Hub, clock: Clock) -> None:
+    """The host that failed gets something new instead; another takes the run, or after a minute the host itself."""
+    sweep = make_sweep(hub)
+    ill, well = make_agent(hub, sweep, "ill"), make_agent(hub, sweep, "well")
+    name = failed_on(hub, sweep, ill, "ill")
+    fresh = claim(hub, ill)["run_id"]
+    assert fresh != name
+    start(hub, sweep, fresh)
+    end(hub, sweep, fresh)
+    clock.pass_by(30)
+    hub.heartbeat(well, {"busy"})
+    assert claim(hub, ill)["run_id"] != name
+    assert claim(hub, well)["run_id"] == name
+
+
+def test_a_host_is_given_its_own_failure_again_where_nobody_else_takes_it(hub: Hub, clock: Clock) -> None:
+    """At once where it is the only one, or the others are silent; after a minute where they are at work."""
+    sweep = make_sweep(hub)
+    alone = make_agent(hub, sweep, "ill")
+    name = failed_on(hub, sweep, alone, "ill")
+    assert claim(hub, alone)["run_id"] == name
+    busy = make_agent(hub, sweep, "well")
+    hub.begin_run(first_user(hub), RunChange(project=sweep.project, name=name, sweep=sweep.name, host="ill"))
+    hub.stream(sweep.entity, sweep.project, name, StreamPost(summary={"failure_kind": "device"}, preempting=True))
+    end(hub, sweep, name, exit_code=1)
+    for _ in range(7):
+        clock.pass_by(10)
+        hub.heartbeat(busy, {"busy"})
+    assert claim(hub, alone)["run_id"] == name
+
+
+@pytest.mark.parametrize("kind", [None, "interrupted"])
+def test_a_run_that_was_interrupted_goes_on_where_it_was(hub: Hub, kind: str | None) -> None:
+    """A stopped trial's finished stages are on its host; one that says nothing is anybody's."""
+    sweep = make_sweep(hub)
+    agent, _ = make_agent(hub, sweep, "first"), make_agent(hub, sweep, "second")
+    name = failed_on(hub, sweep, agent, "first", kind)
+    assert claim(hub, agent)["run_id"] == name
+
+
 def test_a_resumed_run_is_given_the_arguments_of_the_sweep(hub: Hub) -> None:
     """What a trial added to its configuration does not come back as an argument."""
     sweep = make_sweep(hub)
