@@ -25,7 +25,8 @@ from agent.place import Place, places_of
 from agent.request import Request
 from agent.tasks.baseline import Baseline, Progress, Store, obtain
 from agent.tasks.registry import load_task
-from agent.tasks.task import Budget, Task
+from agent.tasks.task import Budget, Task, named_data
+from objective.errors import BadInput
 from objective.goal import Goal
 from objective.sweepfile import F32, SAME
 from objective.trial import Candidate, Device
@@ -128,6 +129,7 @@ def prepare(
         places = places_of(request, store, check, fresh)
     with during("data"):
         example = task.example_input()
+        check_data(task, request.data)
     with during("baseline"):
         baseline = obtain(task, store if request.upload != "metrics" else None, request.baseline, progress)
     with during("groups"):
@@ -138,6 +140,14 @@ def prepare(
     space = space_of(groups, [place.device for place in places], grid)
     recipe = (request.lr, request.distill, request.skip)
     return Bench(task, baseline, groups, space, request.goal, places, dense, plain, *recipe, against=request.against)
+
+
+def check_data(task: Task, wanted: str | None) -> None:
+    """Raise `BadInput` where this host's data is not what the sweep was planned with: results would not compare."""
+    own = named_data(task) if wanted else None
+    if own != wanted:
+        remedy = f"bring the sweep's data here, {str(wanted)[:12]}, or plan a sweep of this host's"
+        raise BadInput("data", str(own)[:12], remedy)
 
 
 def grid_of(precision: str, against: str) -> str:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -22,7 +23,7 @@ from agent.plan import Effort, make_profile, resolve
 from agent.request import Request, from_sweep
 from agent.server import require_server
 from agent.stop import Stop
-from agent.tasks.task import digest
+from agent.tasks.task import digest, named_data
 from agent.watch import Watch
 from objective.devices import LOCAL, device_names
 from objective.errors import BadInput
@@ -49,13 +50,13 @@ def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, mixe
         names = device_names("--measure-on", measure_on.split(","))
         measure = config["parameters"].setdefault("measure", {"parameters": {}})
         measure["parameters"]["device"] = {"value": names[0] if len(names) == 1 else list(names)}
-    request = from_sweep(config)
+    request = replace(from_sweep(config), data=None)  # what is planned with is what trials are held to
     require_server()
     with watching() as watch, _session(watch, f"plan {request.task}", request) as session:
         bench = _dense(request, session, watch)
         reference = _profiled(request, bench, session, watch, effort)
     if out:
-        resolved = resolve(config, *reference, energy=_energy(request, bench))
+        resolved = resolve(config, *reference, _energy(request, bench), named_data(bench.task))
         replace_file(out, yaml.safe_dump(resolved, sort_keys=False).encode())
         print(f"Wrote {out}: start its sweep with `wandb sweep {out}`", flush=True)
     return 0
@@ -69,7 +70,7 @@ def _energy(request: Request, bench: Bench) -> str | None:
 
 def baseline(sweep_file: Path) -> int:
     """Train or fetch the dense model alone, and log it as an artifact. Raises as `plan` does."""
-    request = from_sweep(read_sweep_file(sweep_file))
+    request = replace(from_sweep(read_sweep_file(sweep_file)), data=None)
     require_server()
     with watching() as watch, _session(watch, f"dense {request.task}", request) as session:
         bench = _dense(request, session, watch)

@@ -32,8 +32,8 @@ ADDED = ("device", "devices", "host", "kept", "task_hash", "data_hash", "baselin
 class Request:
     """One trial as a sweep asks for it; `options` are the task's arguments.
 
-    Of several `devices` the slowest counts. `baseline` is the dense model's SHA-256, `profile` an artifact, where they
-    are named.
+    Of several `devices` the slowest counts. `baseline` is the dense model's SHA-256, `data` that of the data, `profile`
+    an artifact, where they are named.
     """
 
     task: str
@@ -45,6 +45,7 @@ class Request:
     skip: bool = True
     timeout_minutes: float | None = None
     upload: str = DEFAULT_UPLOAD
+    data: str | None = None
     baseline: str | None = None
     profile: str | None = None
     runner: str = "openvino_cpu"
@@ -100,6 +101,7 @@ def from_config(config: Mapping[str, Any]) -> Request:
         skip=recipe.get("skip", True),
         timeout_minutes=recipe.get("timeout_minutes"),
         upload=upload_of({"upload": {"value": given.get("upload", DEFAULT_UPLOAD)}}),
+        data=_named(given, "data"),
         baseline=_named(given, "baseline"),
         profile=_named(given, "profile"),
         runner=measure.get("runner", "openvino_cpu"),

@@ -27,7 +27,7 @@ OBJECTIVE = ("kind", "metric", "max_drop", "max_latency_ratio", "max_latency_ms"
 MEASURE = ("device", "precision", "against", "runner", "threads", "energy")
 RECIPE = ("epochs", "lr", "seed", "distill", "importance", "ranking", "skip", "timeout_minutes")
 BLOCKS: Mapping[str, tuple[str, ...]] = {"objective": OBJECTIVE, "measure": MEASURE, "recipe": RECIPE}
-SINGLE = ("task", "profile", "baseline", "upload", "engine")
+SINGLE = ("task", "data", "profile", "baseline", "upload", "engine")
 UPLOADS: Mapping[str, str] = {
     "metrics": "figures and configurations; networks stay on the host that made them",
     "bundles": "figures, configurations, the runs' console lines, the dense network and every scored one",

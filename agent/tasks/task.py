@@ -128,12 +128,15 @@ def _code_hash(task: Task) -> str:
         raise BadInput("task", type(task).__name__, "put its class into a file, or give it task_hash()") from error
 
 
+def named_data(task: Task) -> str | None:
+    """The task's own word for its data, the same on every host that has it; None where it has none."""
+    own: Callable[[], str] | None = getattr(task, "data_hash", None)
+    return own() if own else None
+
+
 def data_hash(task: Task) -> str:
     """Hash of the task's data: its own word, else that of its calibration batches."""
-    own: Callable[[], str] | None = getattr(task, "data_hash", None)
-    if own:
-        return own()
-    return digest(*(batch.contiguous().numpy().tobytes() for batch in task.calibration()))
+    return named_data(task) or digest(*(batch.contiguous().numpy().tobytes() for batch in task.calibration()))
 
 
 def digest(*parts: str | bytes) -> str:

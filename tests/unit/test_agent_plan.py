@@ -226,6 +226,9 @@ def test_the_sweep_file_gets_its_space_and_keeps_the_rest(profile: Profile) -> N
     """Ratios on the grid, the profile's artifact, the dense model's hash; every key of the user's as it was."""
     sweep = {"name": "mine", "run_cap": 7, "parameters": {"task": {"value": "x"}, "recipe": {"parameters": {}}}}
     before = copy.deepcopy(sweep)
+    assert resolve(sweep, profile, "p:v0", data="d")["parameters"]["data"] == {"value": "d"}
+    named = {"parameters": {**sweep["parameters"], "data": {"value": "of another plan"}}}
+    assert "data" not in resolve(named, profile, "p:v0")["parameters"]
     resolved = resolve(sweep, profile, "profile-x:v0")
     assert sweep == before
     assert resolved["parameters"].pop("ratio") == {

@@ -242,6 +242,17 @@ def test_missing_data_is_the_hosts_failure(run: Any, monkeypatch: pytest.MonkeyP
     assert (code, told.said[0].kind, told.said[0].stage) == (1, FailureKind.DATA, "data")
 
 
+def test_a_host_with_other_data_takes_no_trial(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the sweep names its data and the task has a word for it: this host's failure, told in one line."""
+    monkeypatch.setattr(TinyTask, "data_hash", lambda self: "a" * 64, raising=False)
+    assert run(CONFIG | {"data": "a" * 64})[1] == 0
+    told, code = run(CONFIG | {"data": "b" * 64})
+    assert (code, told.said[0].kind, told.said[0].stage) == (1, FailureKind.DATA, "data")
+    assert told.said[0].message.startswith(
+        "data: got 'aaaaaaaaaaaa'; bring the sweep's data here, bbbbbbbbbbbb, or plan"
+    )
+
+
 def test_a_host_without_the_device_hands_the_run_back(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
