@@ -90,11 +90,12 @@ errors here). The last but one column is 1 where the model is as sure as it shou
 
 def _rungs(trials: Rows, dense: float) -> str:
     known = [row for row in trials if row.get(RUNGS)]
+    before = f"{from_rung(trials, dense, 0):.2%}"
+    told = f"""\
+**A trial's own rungs**: a line through the other trials foretells its drop from its metric before fine-tuning with an
+error of {before} ({len(trials)} trials, one left out at a time)"""
     if len(known) < FEWEST:
-        return ""
+        return f"{told}.\n"
     count = min(len(row[RUNGS]) for row in known)
-    errors = ", ".join(f"{from_rung(known, dense, rung):.2%}" for rung in range(count + 1))
-    return f"""\
-**A trial's own rungs**: a line through the other trials foretells its drop from its metric before fine-tuning, then
-at each of the {count} rungs, with an error of {errors} ({len(known)} trials, one left out at a time).
-"""
+    errors = ", ".join(f"{from_rung(known, dense, rung):.2%}" for rung in range(1, count + 1))
+    return f"{told}, and at the rungs after it {errors} ({len(known)} trials).\n"

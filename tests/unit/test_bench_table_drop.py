@@ -52,4 +52,5 @@ def test_the_page_waits_for_enough_trials() -> None:
     for row in rows:
         row.pop("rungs")
     text = told_of(PROBLEM.profile(), rows, DENSE, 0.001)
-    assert "| 80 |" in text and "rungs" not in text
+    assert "| 80 |" in text and "before fine-tuning" in text and "rungs after it" not in text
+    assert "rungs after it" in told_of(PROBLEM.profile(), trials(FEWEST), DENSE, 0.001)
