@@ -146,7 +146,9 @@ def test_a_sweep_that_compares_precisions_holds_each_against_f32(bench: Bench, t
         sat.append((dense.precision, candidates["candidate"].precision, ", ".join(candidates)))
         return compare_many(candidates, dense, runner=runner, runners=runners, **how)
 
-    result = run_trial(Candidate({"conv2": 0.5}, "int8", epochs=0.2), replace(comparing, sit=sit), tmp_path, Watch())
+    watched: Any = replace(comparing.places[0], sit=sit)
+    there = replace(comparing, places=(watched,))
+    result = run_trial(Candidate({"conv2": 0.5}, "int8", epochs=0.2), there, tmp_path, Watch())
     assert isinstance(result, Trial)
     assert sat[0] == ("f32", "int8", "candidate")
     latency = result.measurement.worst
