@@ -256,7 +256,11 @@ def test_a_program_that_ends_in_the_middle_is_noticed(tmp_path: Path) -> None:
             return True
         return False
 
-    with TegrastatsMeter(program(tmp_path, f"print({ORIN!r})")).reading() as joules:
+    end = tmp_path / "end"
+    code = f"print({ORIN!r}, flush=True)\nwhile not pathlib.Path({str(end)!r}).exists(): time.sleep(0.01)"
+    with TegrastatsMeter(program(tmp_path, f"import pathlib, time\n{code}")).reading() as joules:
+        assert not fails(joules)
+        end.touch()
         wait_for(lambda: fails(joules))
 
 
