@@ -273,6 +273,7 @@ ROUTES: dict[str, Callable[[Target], tuple[str, str, Any]] | str] = {
         None,
     ),
     "/static": "the pages' own files",
+    "/healthz": "whether the hub is well, and nothing else",
     "/login": "the form",
     "/logout": "the cookie's end",
     "/authorize": "leads to the form",
