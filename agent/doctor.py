@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 from agent.health.devices import devices
-from agent.health.finding import PROBLEM, Finding
+from agent.health.finding import OK, PROBLEM, Finding
 from agent.health.host import host
 from agent.health.server import server
 from agent.health.sweep import sweep as sweep_findings
@@ -31,6 +31,11 @@ def findings(sweep: str | None) -> Iterator[Finding]:
     """The host first, then what runs networks on it, then the server and the sweep there."""
     yield from host()
     yield from devices()
-    yield from server()
-    if sweep:
+    reached = False
+    for finding in server():
+        reached = reached or (finding.name, finding.level) == ("server", OK)
+        yield finding
+    if sweep and reached:
         yield from sweep_findings(sweep)
+    elif sweep:
+        yield Finding("sweep", PROBLEM, f"{sweep} was not looked at", "mend what is said of the server first")

@@ -1,4 +1,4 @@
-"""How well the controller's drop model foretells the table's trials, and what a trial's own rungs tell of its end."""
+"""How well the controller's drop model foretells the table's trials, and what a trial's start tells of its end."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,6 @@ TOLD = (10, 20, 40, 80)
 """Trials that a sweep has early, and when it ends."""
 DRAWS = 10
 FEWEST = 2 * max(TOLD)
-RUNGS = "rungs"
 
 
 def trials_of(rows: Rows) -> Rows:
@@ -49,12 +48,9 @@ def foretold(profile: Profile, rows: Rows, dense: float, told: int, seed: int) -
     }
 
 
-def from_rung(rows: Rows, dense: float, rung: int) -> float:
-    """Error of the drop, root mean square, foretold for each trial by a line through all others' metric at a rung.
-
-    Rung 0 is before fine-tuning.
-    """
-    at = np.array([dense - (row["recalibrated"] if rung == 0 else row[RUNGS][rung - 1]) for row in rows])
+def from_start(rows: Rows, dense: float) -> float:
+    """Error of the drop, root mean square, foretold for each trial by a line through the others' recalibrated metric."""
+    at = np.array([dense - row["recalibrated"] for row in rows])
     end = np.array([dense - row["validation"] for row in rows])
     columns = np.stack([np.ones(len(at)), at], axis=1)
     hat = columns @ np.linalg.pinv(columns)
@@ -85,17 +81,6 @@ errors here). The last but one column is 1 where the model is as sure as it shou
 |---|---|---|---|---|
 {table}
 
-{_rungs(trials, dense)}"""
-
-
-def _rungs(trials: Rows, dense: float) -> str:
-    known = [row for row in trials if row.get(RUNGS)]
-    before = f"{from_rung(trials, dense, 0):.2%}"
-    told = f"""\
-**A trial's own rungs**: a line through the other trials foretells its drop from its metric before fine-tuning with an
-error of {before} ({len(trials)} trials, one left out at a time)"""
-    if len(known) < FEWEST:
-        return f"{told}.\n"
-    count = min(len(row[RUNGS]) for row in known)
-    errors = ", ".join(f"{from_rung(known, dense, rung):.2%}" for rung in range(1, count + 1))
-    return f"{told}, and at the rungs after it {errors} ({len(known)} trials).\n"
+**Before fine-tuning**: a line through the other trials foretells a trial's drop from its metric as recalibrated with an
+error of {from_start(trials, dense):.2%} ({len(trials)} trials, one left out at a time).
+"""

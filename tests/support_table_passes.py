@@ -130,15 +130,8 @@ def trial(network: str, job: Job) -> dict[str, Any]:
         with watch.during("recalibrate"):
             recalibrate(task, pruned.network)
             found["recalibrated"] = task.evaluate(pruned.network, "validation", setting.effort.examples)[metric]
-        rungs: list[float] = []
-
-        def rung(row: Mapping[str, float]) -> bool:
-            rungs.extend(row[key] for key in (f"val_{metric}",) if key in row)
-            return watch.rung(row)
-
         with watch.during("train"):
-            task.fit(pruned.network, bench.budget(candidate), rung)
-        found["rungs"] = rungs
+            task.fit(pruned.network, bench.budget(candidate), watch.rung)
         with watch.during("evaluate"):
             found |= {split: task.evaluate(pruned.network, split)[metric] for split in SPLITS[:2]}
     except TrialFailed as error:

@@ -159,7 +159,7 @@ TAIL = """\
 | `head` | network, groups, the dense network's metrics by split; all candidates: origin and kept channels by group |
 | `profile` | each group pruned alone, as `prunefleet plan` measures it; its latencies may be of a busy host |
 | `device` | a machine that trained or timed, by the `id` that other rows name it by |
-| `trial` | a fine-tuning: kept channels, seed, metrics, validation before (`recalibrated`) and at each of the `rungs` |
+| `trial` | a fine-tuning: kept channels, seed, metrics, validation before (`recalibrated`, fewer examples), seconds |
 | `latency` | ratio to the dense network with its 95 % interval, by name of candidate; all of one machine |
 
 Training may be ended at any time: a row is in the file when it is known, and another machine goes on. End it rather

@@ -137,7 +137,6 @@ def test_training_begins_while_a_device_elsewhere_measures(bench: Bench, tmp_pat
     rungs = [row for row in rows[1:] if "val_top1" in row]
     assert rungs and all("score" in row for row in rungs)
     assert list(watch.seconds).index("recalibrate") < list(watch.seconds).index("parity")
-    assert sum(watch.seconds.values()) < 60
 
 
 def test_a_candidate_too_slow_for_a_device_elsewhere_ends_at_its_first_rung(bench: Bench, tmp_path: Path) -> None:

@@ -228,6 +228,21 @@ def test_a_devices_queue_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None
     assert found.level == OK and "queue of board1" in found.found
 
 
+def test_a_sweep_is_not_looked_at_where_its_server_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line says so, whether no server is named or none answers; the sweep itself is then not asked for."""
+    monkeypatch.setattr(command, "host", lambda: iter([]))
+    monkeypatch.setattr(command, "devices", lambda: iter([]))
+    for name in server.NAMED:
+        monkeypatch.delenv(name, raising=False)
+    unnamed = list(command.findings("me/lab/s"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    silent = list(command.findings("me/lab/s"))
+    for found, level in ((unnamed, WARNING), (silent, PROBLEM)):
+        assert [(each.name, each.level) for each in found[1:]] == [("server", level), ("sweep", PROBLEM)]
+        assert found[-1].remedy == "mend what is said of the server first"
+
+
 def test_a_problem_is_the_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """1 for a problem, 0 for warnings alone; as JSON the same findings, with a version."""
     warned = [Finding("a", OK, "well"), Finding("b", WARNING, "odd", "mend it")]

@@ -125,7 +125,7 @@ def test_a_table_is_gone_on_with(tiny: Table) -> None:
     assert tiny.rows()[: len(before)] == before
     assert [row["name"] for row in tiny.rows(passes.TRIAL)[3:]] == ["c002"]
     row = tiny.rows(passes.TRIAL)[-1]
-    assert {"validation", "holdout", "recalibrated", "rungs", "kept", "origin", "macs", "seconds", "device"} <= set(row)
+    assert {"validation", "holdout", "recalibrated", "kept", "origin", "macs", "seconds", "device"} <= set(row)
 
 
 def test_latencies_are_all_of_one_machine(tiny: Table) -> None:

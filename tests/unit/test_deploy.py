@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,10 +136,8 @@ def test_a_job_whose_time_is_over_stops_its_agent_and_queues_again(job: Any, tmp
 @pytest.mark.parametrize("code", ["0", "3"])
 def test_a_job_ends_as_its_agent_does(job: Any, tmp_path: Path, code: str) -> None:
     """With its code, and without being queued again."""
-    # The client of this test takes an empty CODE for none.
-    began = time.monotonic()
     assert job(CODE=code).wait(20) == int(code)
-    assert not (tmp_path / "scheduler").exists() and time.monotonic() - began < 20
+    assert not (tmp_path / "scheduler").exists()
 
 
 def test_a_job_without_a_sweep_says_so_in_one_line(job: Any) -> None:
