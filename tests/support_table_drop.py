@@ -49,7 +49,7 @@ def foretold(profile: Profile, rows: Rows, dense: float, told: int, seed: int) -
 
 
 def from_start(rows: Rows, dense: float) -> float:
-    """Error of the drop, root mean square, foretold for each trial by a line through the others' recalibrated metric."""
+    """Error of the drop, root mean square, foretold for each trial by a line through others' recalibrated metric."""
     at = np.array([dense - row["recalibrated"] for row in rows])
     end = np.array([dense - row["validation"] for row in rows])
     columns = np.stack([np.ones(len(at)), at], axis=1)
