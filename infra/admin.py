@@ -142,8 +142,11 @@ def _role(user: Mapping[str, Any]) -> str:
 
 
 def _keys(keys: list[Mapping[str, Any]] | None) -> list[str]:
-    rows = [(each["id"], each["owner"], _day(each["created_at"]), _day(each["last_used_at"])) for each in keys or ()]
-    return _table(("key", "owner", "created", "last used"), rows) if keys is not None else []
+    rows = [
+        (each["id"], each["owner"], each["host"] or "-", _day(each["created_at"]), _day(each["last_used_at"]))
+        for each in keys or ()
+    ]
+    return _table(("key", "owner", "host", "created", "last used"), rows) if keys is not None else []
 
 
 def _day(seconds: float | None) -> str:

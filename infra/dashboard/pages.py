@@ -21,6 +21,9 @@ from infra.dashboard.trials import Question, question
 from infra.dashboard.views import SweepView, headline, sweep_view
 from infra.dashboard.views_answer import controls_of, read_on_test
 from infra.dashboard.views_run import run_view
+from infra.hub.errors import Conflict
+from infra.hub.join_line import join_line
+from infra.hub.joins import MINUTES
 from infra.hub.rows import ProjectRow, RunRow, SweepRow
 
 LIVE_MS = 2000
@@ -54,7 +57,27 @@ def routes(hub: Hub) -> list[BaseRoute]:
     ):
         endpoint = session.guarded(hub, _endpoint(hub, boot, find))
         found += [Route(f"{address.rstrip('/')}/data.json", endpoint), Route(address, endpoint)]
-    return [*found, *_elsewhere()]
+    invite = session.guarded(hub, session.own_form(_inviting(hub)))
+    return [*found, Route("/{entity}/{project}/sweeps/{name}/invite", invite, methods=["POST"]), *_elsewhere()]
+
+
+def _inviting(hub: Hub) -> session.Endpoint:
+    """The line for another host, with a new token in it; shown once, and stored by nobody on the way."""
+
+    def invite(request: Request) -> Response:
+        entity, project, name = (request.path_params[key] for key in ("entity", "project", "name"))
+        sweep = Seen(hub, request.state.user).sweep(entity, project, name)
+        if sweep is None:
+            return missing(request, f"There is no sweep {name} in {entity}/{project}.")
+        around = session.around(request)
+        try:
+            invitation = hub.joins.invite(sweep)
+        except Conflict as error:
+            return page("message.html", error.status, heading="No token", message=f"{error}.", **around)
+        line = join_line(around["base_url"], invitation)
+        return page("invite.html", sweep=sweep, line=line, invitation=invitation, minutes=round(MINUTES), **around)
+
+    return invite
 
 
 def _elsewhere() -> list[BaseRoute]:

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 from infra.hub.access import may, seen
 from infra.hub.advice import Advice
 from infra.hub.file_rows import ArtifactRow, FileRow
+from infra.hub.joins import Invitation
 from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, UserRow
 
 T = TypeVar("T")
@@ -47,6 +48,14 @@ class Listing(Protocol):
         ...
 
 
+class Joins(Protocol):
+    """How hosts are let in."""
+
+    def invite(self, sweep: SweepRow) -> Invitation:
+        """A token for a host of the sweep."""
+        ...
+
+
 class Hub(Protocol):
     """The hub as the dashboard sees it. Reads of one thing give None where there is no such thing."""
 
@@ -63,6 +72,11 @@ class Hub(Protocol):
     @property
     def artifacts(self) -> RunArtifacts:
         """Artifacts of runs."""
+        ...
+
+    @property
+    def joins(self) -> Joins:
+        """How hosts are let in."""
         ...
 
     @property

@@ -1,8 +1,9 @@
-"""Who is looking: sign-in by key or by a signed link, kept in a signed cookie. The pages change nothing."""
+"""Who is looking: sign-in by key or by a signed link, kept in a signed cookie. What changes something is sent by a
+form of this server's own pages, or not at all."""
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -69,6 +70,24 @@ def guarded(hub: Hub, endpoint: Endpoint) -> Endpoint:
         return answer({"error": "sign in at /login"}, 401)
 
     return guard
+
+
+def own_form(endpoint: Endpoint) -> Endpoint:
+    """The endpoint for forms of this server's own pages: another site's, and a page of another port, are refused.
+
+    A browser says where a form stood in `Sec-Fetch-Site`, or over plain HTTP in `Origin`; the cookie's `SameSite` holds
+    back other sites alone. Source: https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site
+    """
+
+    def checked(request: Request) -> Response:
+        site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+        own = site == "same-origin" if site else urlsplit(origin or "").netloc == request.url.netloc
+        if not own:
+            message = "This was not sent from a page of this server; open its page, and press the button there."
+            return page("message.html", 403, heading="Not from here", message=message, **around(request))
+        return endpoint(request)
+
+    return checked
 
 
 def root(request: Request) -> str:

@@ -16,6 +16,7 @@ from infra.hub import retention, store_keys
 from infra.hub.backup import backup
 from infra.hub.check import Report, check
 from infra.hub.errors import Conflict, Invalid, Missing
+from infra.hub.joins import MINUTES
 from infra.hub.retention import Wish
 from infra.hub.service import Hub
 from infra.hub.store import Connection
@@ -38,6 +39,7 @@ class Admin:
             "keys.list": self._keys,
             "keys.add": self._add_key,
             "keys.revoke": self._revoke_key,
+            "invite": self._invite,
             "backup": self._backup,
             "check": self._check,
             "gc": self._gc,
@@ -100,6 +102,13 @@ class Admin:
         self._hub.auth.forget()
         return {"lines": [f"revoked {gone.id} of {gone.owner}"]}
 
+    def _invite(self, given: Arguments) -> Answer:
+        minutes = given.get("minutes", MINUTES)
+        if isinstance(minutes, bool) or not isinstance(minutes, int | float):
+            raise Invalid(f"minutes: got {minutes!r}; give a number")
+        sweep = self._hub.joins.sweep_named(_text(given, "sweep"), self._hub.sweep)
+        return asdict(self._hub.joins.invite(sweep, minutes))
+
     def _backup(self, given: Arguments) -> Answer:
         with self._alone():
             return told_backup(self._hub.store.folder, Path(_text(given, "target")))
@@ -141,7 +150,13 @@ def told_backup(data: Path, target: Path) -> Answer:
 
 
 def _shown(key: KeyRow) -> Answer:
-    return {"id": key.id, "owner": key.owner, "created_at": key.created_at, "last_used_at": key.last_used_at}
+    return {
+        "id": key.id,
+        "owner": key.owner,
+        "host": key.host,
+        "created_at": key.created_at,
+        "last_used_at": key.last_used_at,
+    }
 
 
 def _text(given: Arguments, name: str) -> str:

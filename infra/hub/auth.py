@@ -65,7 +65,7 @@ class Auth:
 
     def user_of(self, key: str) -> UserRow | None:
         """The user who holds `key`, or None. Looked up by keyed hash, so timing tells nothing about stored keys."""
-        digest = self._hash(key)
+        digest = self.digest(key)
         user = self._known.get(digest) or self._look_up(digest)
         if user is not None:
             self._used[digest] = self._clock()
@@ -122,7 +122,7 @@ class Auth:
         key = new_key() if key is None else key
         if len(key) < MIN_KEY or not key.isascii() or not key.isprintable():
             raise Invalid(f"api_key: got {len(key)} characters; use at least {MIN_KEY} printable ASCII characters")
-        digest, now = self._hash(key), self._clock()
+        digest, now = self.digest(key), self._clock()
 
         def work(connection: Connection) -> None:
             owner = store_rows.user_with_key(connection, digest)
@@ -181,7 +181,8 @@ class Auth:
             raise Invalid("token: expired; ask for a new address")
         return payload
 
-    def _hash(self, key: str) -> str:
+    def digest(self, key: str) -> str:
+        """What is kept of a key or a token for joining: nobody without the secret can tell it, or choose a key by it."""
         return hashlib.blake2b(key.encode(), key=self._secret, digest_size=32, person=b"prunefleet-key").hexdigest()
 
     def _mac(self, body: str) -> str:

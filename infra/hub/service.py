@@ -20,6 +20,7 @@ from infra.hub.auth import Auth
 from infra.hub.blobs import Blobs
 from infra.hub.errors import HubError, Missing
 from infra.hub.files import Files
+from infra.hub.joins import Joins
 from infra.hub.lifecycle import Timing
 from infra.hub.limits import Limits, Turnstile
 from infra.hub.listing import Listing
@@ -92,6 +93,7 @@ class Hub:
         self.clock = clock
         self.access = Access(store)
         self.auth = Auth.of(store, clock)
+        self.joins = Joins(store, self.auth, clock)
         self.files = Files(store, Blobs(store.folder / "blobs", self.limits.file), clock)
         self.artifacts = Artifacts(store, self.files.blobs, clock)
         self.listing = Listing(store)
@@ -216,9 +218,9 @@ class Hub:
         return self.auth.user_named(username)
 
     def user_of_key(self, key: str) -> str | None:
-        """Whose key this is."""
+        """Whose key this is; nobody's where it is a host's, which signs nobody in."""
         user = self.auth.user_of(key)
-        return None if user is None else user.username
+        return None if user is None or self.joins.is_hosts(key) else user.username
 
     def ticket_for(self, username: str, ttl_s: float = 600.0) -> str:
         """A short-lived word that signs a user in to the pages. Raises `Missing` for an unknown user."""

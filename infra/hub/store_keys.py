@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from infra.hub import store_joins
 from infra.hub.store import Connection, execute, execute_each, many, one, update
 
 ID_LENGTH = 8  # characters of a key's hash that name it in lists
 # Every table with a column that refers to users, those of tomorrow too.
 _OWNED = """
 SELECT t.name AS name, f."from" AS owner FROM sqlite_schema AS t, pragma_foreign_key_list(t.name) AS f
-WHERE t.type = 'table' AND f."table" = 'user' AND t.name <> 'api_key'
+WHERE t.type = 'table' AND f."table" = 'user' AND t.name NOT IN ('api_key', 'join_token')
 """
 
 
 @dataclass(frozen=True)
 class KeyRow:
-    """A key by its id (the beginning of its keyed hash), never the key itself; times in seconds since 1970."""
+    """A key by its id (the beginning of its keyed hash), never the key itself; times in seconds since 1970.
+
+    `host` is the one that joined with it; None where a person was given it.
+    """
 
     hash: str
     owner: str
     created_at: float
     last_used_at: float | None
+    host: str | None = None
 
     @property
     def id(self) -> str:
@@ -59,7 +64,7 @@ def accounts(connection: Connection) -> list[AccountRow]:
 def keys(connection: Connection, hash_start: str = "") -> list[KeyRow]:
     """All keys, or those whose hash begins so, oldest first."""
     sql = """
-    SELECT hash, username AS owner, api_key.created_at, last_used_at
+    SELECT hash, username AS owner, api_key.created_at, last_used_at, host
     FROM api_key JOIN user ON user.id = api_key.user_id
     WHERE SUBSTR(hash, 1, LENGTH(:start)) = :start ORDER BY api_key.created_at, hash
     """
@@ -73,14 +78,21 @@ def note_uses(connection: Connection, uses: Mapping[str, float]) -> None:
 
 
 def revoke(connection: Connection, key: KeyRow, now: float) -> None:
-    """Forget a key; its owner's sign-ins to the pages end too, for one of them may have come by it."""
+    """Forget a key; its owner's sign-ins and open invitations end too, for one of them may have come by it.
+
+    A host's key signs nobody in and invites nobody.
+    """
     execute(connection, "DELETE FROM api_key WHERE hash = :hash", hash=key.hash)
+    if key.host is not None:
+        return
+    store_joins.forget_of(connection, key.owner)
     execute(connection, "UPDATE user SET sessions_end = :now WHERE username = :owner", now=now, owner=key.owner)
 
 
 def remove_user(connection: Connection, user_id: int, now: float) -> None:
     """Forget a user's keys; who owns something is marked as removed, who owns nothing is forgotten."""
     execute(connection, "DELETE FROM api_key WHERE user_id = :id", id=user_id)
+    execute(connection, "DELETE FROM join_token WHERE user_id = :id", id=user_id)
     if any(_owns(connection, user_id, row["name"], row["owner"]) for row in many(connection, _OWNED)):
         update(connection, "user", user_id, removed_at=now, sessions_end=now)
     else:

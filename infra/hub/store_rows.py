@@ -57,8 +57,11 @@ def user_named(connection: Connection, username: str) -> UserRow | None:
 
 
 def user_with_key(connection: Connection, key_hash: str) -> UserRow | None:
-    """Whose key has that keyed hash."""
-    sql = "SELECT user.* FROM api_key JOIN user ON user.id = api_key.user_id WHERE api_key.hash = :key_hash"
+    """Whose key has that keyed hash; with a host's key nobody is an administrator."""
+    sql = """
+    SELECT user.id, username, admin AND host IS NULL AS admin
+    FROM api_key JOIN user ON user.id = api_key.user_id WHERE api_key.hash = :key_hash
+    """
     return _one(_user, one(connection, sql, key_hash=key_hash))
 
 

@@ -61,13 +61,18 @@ def error_response(message: str, status: int) -> JSONResponse:
     return Json({"errors": [{"message": message}], "error": message}, status)
 
 
-def authenticate(request: Request, hub: Hub) -> UserRow:
-    """The user whose key the request carries (HTTP Basic, user `api`); raises `Unauthorized`."""
+def key_of(request: Request) -> str:
+    """The key that the request carries (HTTP Basic, user `api`); "" for none."""
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     try:
-        key = base64.b64decode(credentials).decode().partition(":")[2] if scheme.lower() == "basic" else ""
+        return base64.b64decode(credentials).decode().partition(":")[2] if scheme.lower() == "basic" else ""
     except ValueError:  # not base64, not ASCII, not UTF-8
-        key = ""
+        return ""
+
+
+def authenticate(request: Request, hub: Hub) -> UserRow:
+    """The user whose key the request carries; raises `Unauthorized`."""
+    key = key_of(request)
     user = hub.auth.user_of(key) if key else None
     if user is None:
         raise Unauthorized(NO_KEY)

@@ -41,10 +41,10 @@ def test_a_revoked_key_ends_at_once(admin: Admin, hub: Hub) -> None:
     first = admin.perform("users.add", {"username": "ann"})["api_key"]
     second = admin.perform("keys.add", {"username": "ann"})["api_key"]
     assert (hub.user_of_key(first), hub.user_of_key(second)) == ("ann", "ann")
-    digest = hub.auth._hash(first)
+    digest = hub.auth.digest(first)
     admin.perform("keys.revoke", {"id": digest[: store_keys.ID_LENGTH]})
     assert (hub.user_of_key(first), hub.user_of_key(second)) == (None, "ann")
-    assert key_ids(admin, "ann") == [hub.auth._hash(second)[: store_keys.ID_LENGTH]]
+    assert key_ids(admin, "ann") == [hub.auth.digest(second)[: store_keys.ID_LENGTH]]
 
 
 def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(
