@@ -71,6 +71,35 @@ def _device(args: argparse.Namespace) -> int:
     return 0
 
 
+def _join(args: argparse.Namespace) -> int:
+    from infra.fleet.join import UNWELL, Unwell, join
+
+    try:
+        return join(args.url, args.sweep, args.name, args.token)
+    except Unwell as error:
+        print(f"prunefleet: {error}", file=sys.stderr)
+        return UNWELL
+
+
+def _agent(args: argparse.Namespace) -> int:
+    from infra.fleet.keep import keep
+
+    return keep(args.joined)
+
+
+def _leave(args: argparse.Namespace) -> int:
+    from infra.fleet.leave import leave
+
+    return leave(args.joined)
+
+
+def _invite(args: argparse.Namespace) -> int:
+    from infra.fleet.join import invite
+
+    print("\n".join(invite(args.of_sweep, whole("--minutes", str(args.minutes)))))
+    return 0
+
+
 HUB_SETTINGS = (
     *("hub_data", "host", "port", "admin_token_file", "ready_file"),
     *("tls_cert", "tls_key", "root_path", "trusted_proxies"),
@@ -192,6 +221,34 @@ COMMANDS = (
         children=HUB_COMMANDS,
     ),
     Command(
+        "invite",
+        "print the line that another host joins a sweep of the hub with; its token is good once, for some minutes",
+        ("minutes",),
+        _invite,
+        words=("of_sweep",),
+    ),
+    Command(
+        "join",
+        "make this host work for a sweep: check it, keep its key, and keep its agents running, also after a reboot",
+        ("token", "name"),
+        _join,
+        words=("url", "sweep"),
+    ),
+    Command(
+        "agent",
+        "keep one `wandb agent` per GPU running for a sweep, or for what was joined as NAME, until told to stop",
+        (),
+        _agent,
+        words=("joined",),
+    ),
+    Command(
+        "leave",
+        "end this host's work for a sweep: agents, service and key go, and what `join` made is undone",
+        (),
+        _leave,
+        words=("joined",),
+    ),
+    Command(
         "device",
         "list the devices elsewhere that measure for this project, or add one and print the line to start there",
         ("project",),
@@ -205,6 +262,10 @@ WORDS: Mapping[str, tuple[str, str | None]] = {
     "word": ("WORD", ""),
     "target": ("TARGET", None),
     "source": ("SOURCE", None),
+    "url": ("URL", None),
+    "sweep": ("ENTITY/PROJECT/SWEEP", ""),
+    "of_sweep": ("ENTITY/PROJECT/SWEEP", None),
+    "joined": ("NAME", ""),
 }
 # These belong to the agent's room, which infra does not import: the process becomes `python -m agent NAME …`.
 AGENT_COMMANDS = {

@@ -94,6 +94,20 @@ def open_sweeps(entity: str, project: str) -> dict[str, str]:
     return {str(sweep.name): f"{entity}/{project}/{sweep.id}" for sweep in oldest_first}
 
 
+def sweep_config(path: str) -> dict[str, Any]:
+    """The sweep file of the sweep entity/project/id. Raises `BadInput`."""
+    try:
+        with in_one_line():
+            sweep = wandb.Api(timeout=30).sweep(path)  # type: ignore[no-untyped-call]
+            return dict(sweep.config)
+    except ValueError as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(
+            "SWEEP", path, f"give ENTITY/PROJECT/SWEEP of a sweep on this server: {_brief(error)}"
+        ) from error
+
+
 def download(artifact: str, folder: Path) -> Path:
     """Put the files of an artifact (entity/project/name:version) into `folder`."""
     with contextlib.redirect_stdout(io.StringIO()):

@@ -52,6 +52,14 @@ SETTINGS = (
     Setting("agents", 2, "how many `wandb agent` processes to keep running on this machine", "PRUNEFLEET_AGENTS"),
     Setting("until_done", False, "end when the sweep has ended, and print the answer"),
     Setting("project", "prunefleet", "project that the sweep belongs to", "WANDB_PROJECT"),
+    Setting("minutes", 15, "for how long a token lets a host join"),
+    Setting(
+        "token",
+        None,
+        "join token, `-`: from standard input; in the variable it is safer, for everybody on a host sees arguments",
+        "PRUNEFLEET_JOIN_TOKEN",
+    ),
+    Setting("name", None, "what the sweep is called on this host; its id if not given"),
     Setting("answer", "demo.json", "file for the answer as JSON"),
     Setting(
         "admin_token_file",

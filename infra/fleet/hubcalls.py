@@ -73,8 +73,9 @@ def invite(url: str, key: str, sweep: str, minutes: int) -> str:
         return str(post(url, "/join/tokens", {"sweep": sweep, "minutes": minutes}, key)["line"])
     except Refused as refusal:
         field, _, rest = refusal.line.partition(": ")
-        if field in ("sweep", "minutes", "key", "the API key is missing or not known here; use the one the hub printed"):
-            raise BadInput(field, sweep if field == "sweep" else minutes if field == "minutes" else "…", rest) from None
+        given: dict[str, object] = {"sweep": sweep, "minutes": minutes, "key": f"…{key[-4:]}"}
+        if field in given:
+            raise BadInput(field, given[field], rest.partition("; ")[2] or rest) from None
         if refusal.status == 401:
             raise BadInput("WANDB_API_KEY", f"…{key[-4:]}", f"set the key of a user of {url}") from None
         raise _no_tokens(url, sweep) from None
@@ -96,7 +97,7 @@ def give_up(url: str, key: str) -> None:
 
 
 def post(url: str, path: str, body: object, key: str | None = None) -> dict[str, Any]:
-    """The JSON that a POST is answered. Raises `Refused` and `Away`; a redirection is a refusal, for it leads keys away."""
+    """The JSON that a POST is answered. Raises `Refused`, also for a redirection, which leads keys away, and `Away`."""
     headers = {"Content-Type": "application/json", "User-Agent": "prunefleet"}
     if key is not None:
         headers["Authorization"] = "Basic " + base64.b64encode(f"api:{key}".encode()).decode()

@@ -16,14 +16,15 @@ from infra.settings import VARIABLES
 from objective.errors import BadInput
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-OWN = ("WANDB_BASE_URL", "WANDB_API_KEY", "SWEEP", "PRUNEFLEET_ROLE", "PRUNEFLEET_KEY_FROM")
+ROLE, KEY_FROM = "PRUNEFLEET_ROLE", "PRUNEFLEET_KEY_FROM"
+OWN = ("WANDB_BASE_URL", "WANDB_API_KEY", "SWEEP", ROLE, KEY_FROM)
 # What a service would not know otherwise: it starts with an empty environment.
 KEPT = (
     *(variable.name for variable in VARIABLES if variable.name.startswith("PRUNEFLEET_")),
     *("CUDA_VISIBLE_DEVICES", "PYTHONPATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 )
-TOKEN, GIVEN = "token", "given"  # noqa: S105 - where a key came from: made for this host, or brought by its user
+TOKEN, GIVEN = "token", "given"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Joined:
     def save(self) -> None:
         """Write the file, mode 0600 from its first byte on, whole or not at all."""
         config_folder().mkdir(parents=True, exist_ok=True)
-        own = {**self.environment(), "PRUNEFLEET_ROLE": self.role, "PRUNEFLEET_KEY_FROM": self.key_from}
+        own = {**self.environment(), ROLE: self.role, KEY_FROM: self.key_from}
         lines = [f"# Made by `prunefleet join`; `prunefleet leave {self.name}` removes it."]
         lines += [f"{name}={shlex.quote(value)}" for name, value in own.items()]
         draft = self.path.with_name(f".{self.name}.{os.getpid()}")
@@ -96,14 +97,14 @@ def find(name: str) -> Joined | None:
             raise BadInput(f"{path}: {needed}", "", "write it there, or join again: `prunefleet join`")
     url, key, sweep = (values[each] for each in OWN[:3])
     more = {each: value for each, value in values.items() if each not in OWN}
-    role, key_from = values.get(OWN[3], "trial"), values.get(OWN[4], GIVEN)
+    role, key_from = values.get(ROLE, "trial"), values.get(KEY_FROM, GIVEN)
     return Joined(name, url, key, sweep, role, key_from, more)
 
 
 def joined_here() -> list[str]:
     """The names that `prunefleet join` made, without files that somebody wrote by hand."""
     found = sorted(config_folder().glob("*.env")) if config_folder().is_dir() else []
-    return [path.stem for path in found if NAME.fullmatch(path.stem) and OWN[4] in read(path)]
+    return [path.stem for path in found if NAME.fullmatch(path.stem) and KEY_FROM in read(path)]
 
 
 def read(path: Path) -> dict[str, str]:

@@ -192,7 +192,8 @@ def page(url: str, sweep: str) -> str:
 def _tell_how_to_join(fleet: Fleet, sweep: str) -> None:
     if not reachable_from_elsewhere(fleet.state["url"]):
         return
-    fleet.screen.say("To add a machine, paste there (PATH: its own environment with prunefleet[trial]):")
+    fleet.screen.say("To add a machine: `Make the line for another host` on the page; it installs what it needs.")
+    fleet.screen.say("Or paste there (PATH: its own environment with prunefleet[trial]):")
     for line in join_lines(fleet.state["url"], fleet.state["api_key"], sweep):
         fleet.screen.say(f"  {line}")
 

@@ -182,7 +182,7 @@ class Auth:
         return payload
 
     def digest(self, key: str) -> str:
-        """What is kept of a key or a token for joining: nobody without the secret can tell it, or choose a key by it."""
+        """What is kept of a key or a join token: without the secret nobody can tell it, or choose a key by it."""
         return hashlib.blake2b(key.encode(), key=self._secret, digest_size=32, person=b"prunefleet-key").hexdigest()
 
     def _mac(self, body: str) -> str:

@@ -71,7 +71,9 @@ class Joins:
         digest, expires = self._auth.digest(token), now + 60 * minutes
         owner = self._auth.user_named(sweep.entity)
         if owner is None:
-            raise Conflict(f"sweep: {sweep.entity!r}, whose it is, is no user here; `prunefleet hub users add` makes one")
+            raise Conflict(
+                f"sweep: {sweep.entity!r}, whose it is, is no user here; `prunefleet hub users add` makes one"
+            )
 
         def work(connection: Connection) -> None:
             store_joins.forget_old(connection, now)

@@ -1,4 +1,4 @@
-"""This package as a wheel, put together again from where it is installed, so that another host gets the hub's very code.
+"""This package as a wheel, put together again from where it is installed: another host gets the hub's very code.
 
 An editable installation has no such files in its record, so the packages are walked; what describes the package (name,
 requirements, extras, commands, licence) is that of the installation.

@@ -124,7 +124,9 @@ def test_tokens_end_with_their_sweep_their_user_and_a_revoked_key(hub: Hub) -> N
     sweeps = [hub.create_sweep(ann, SweepChange(project="p", config_yaml=SWEEP)) for _ in range(3)]
     tokens = [hub.joins.invite(sweep).token for sweep in sweeps]
     hub.delete_sweep(sweeps[0].id)
-    admin.perform("keys.revoke", {"id": key_id(hub, hub.joins.accept(tokens[1], "h").api_key)})  # a host's: no more ends
+    admin.perform(
+        "keys.revoke", {"id": key_id(hub, hub.joins.accept(tokens[1], "h").api_key)}
+    )  # a host's: no more ends
     third = hub.joins.accept(tokens[2], "h2").api_key
     fourth, fifth = hub.joins.invite(sweeps[1]).token, hub.joins.invite(sweeps[1]).token
     admin.perform("keys.revoke", {"id": key_id(hub, key)})

@@ -272,6 +272,10 @@ ROUTES: dict[str, Callable[[Target], tuple[str, str, Any]] | str] = {
         f"/admin/sweeps/{t.entity}/{t.project}/{t.sweep}",
         None,
     ),
+    "/join/tokens": lambda t: ("POST", "/join/tokens", {"sweep": f"{t.entity}/{t.project}/{t.sweep}"}),
+    "/join": "a token says for whom; test_hub_joins.py",
+    "/leave": "a key ends itself; test_hub_joins.py",
+    "/wheel/{name}.whl": "this package, for everybody",
     "/static": "the pages' own files",
     "/healthz": "whether the hub is well, and nothing else",
     "/login": "the form",
@@ -285,6 +289,11 @@ ROUTES: dict[str, Callable[[Target], tuple[str, str, Any]] | str] = {
     "/{entity}/{project}/sweeps/{name}/data.json": lambda t: (
         "GET",
         f"/{t.entity}/{t.project}/sweeps/{t.sweep}/data.json",
+        None,
+    ),
+    "/{entity}/{project}/sweeps/{name}/invite": lambda t: (
+        "POST",
+        f"/{t.entity}/{t.project}/sweeps/{t.sweep}/invite",
         None,
     ),
     "/{entity}/{project}/runs/{name}": lambda t: ("GET", f"/{t.entity}/{t.project}/runs/{t.run}", None),
