@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from infra.fleet import hubcalls, keep, keyfile, service
@@ -20,6 +20,7 @@ from objective.sweepfile import PROGRAM
 
 UNWELL = 1
 VARIABLE = "PRUNEFLEET_JOIN_TOKEN"
+SERVER_FROM = "wandb"
 SERVER = ("WANDB_BASE_URL", "WANDB_API_KEY")
 DOCTOR_S = 300
 
@@ -32,14 +33,14 @@ def join(url: str, sweep: str, name: str | None, token: str | None) -> int:
     """
     os.environ.pop(VARIABLE, None)  # nothing that is started here needs it
     url = hubcalls.address(url)
-    told = {finding["name"] for finding in _look({}, "the same again")}
+    _look({}, "the same again")
     joined = _joined(url, sweep, name, token)
     os.environ.update(joined.environment())
     config = sweep_config(joined.sweep)
     ours = joined.sweep if PROGRAM in (config.get("command") or ()) else None
     # The token is spent by now, and the key is kept.
     again = f"`prunefleet join {url} {joined.sweep}{f' --name {name}' if name else ''}`"
-    _look(joined.environment(), again, told, ours)
+    _look(joined.environment(), again, ours)
     role = "measure" if device_of(str(config.get("name", ""))) else "trial"
     joined = replace(joined, role=role)
     joined.save()
@@ -64,10 +65,8 @@ class Unwell(Exception):
     """The host, or its way to the server, has problems; they have been told, and this says how to go on."""
 
 
-def _look(
-    given: Mapping[str, str], again: str, told: Collection[str] = (), sweep: str | None = None
-) -> list[Mapping[str, str]]:
-    """What `prunefleet doctor` finds and was not told before. Raises `Unwell` where a problem is among it."""
+def _look(given: Mapping[str, str], again: str, sweep: str | None = None) -> None:
+    """Tell what `prunefleet doctor` finds: of the host, or of the server that is `given`. Raises `Unwell`."""
     own = {name: value for name, value in os.environ.items() if name not in SERVER} | dict(given)
     argv = [sys.executable, "-m", "agent", "doctor", "--json", *([sweep] if sweep else [])]
     done = subprocess.run(argv, capture_output=True, text=True, env=own, timeout=DOCTOR_S, check=False)
@@ -76,14 +75,14 @@ def _look(
     except ValueError:
         lines = done.stderr.strip().splitlines() or ["it said nothing"]
         raise BadInput("doctor", done.returncode, f"`prunefleet doctor` must run here: {lines[-1]}") from None
-    # The server is none of a host's business before it has a key.
-    found = [each for each in found if each["name"] not in told and (given or each["name"] not in ("server", "wandb"))]
+    # The host comes first; what is said of the server begins with the client's version.
+    server = next((place for place, each in enumerate(found) if each["name"] == SERVER_FROM), len(found))
+    found = found[server:] if given else found[:server]
     for each in found:
         remedy = f": {each['remedy']}" if each.get("remedy") else ""
         _say(f"{each['level']:<7} {each['name']}: {each['found']}{remedy}")
     if any(each["level"] == "problem" for each in found):
         raise Unwell(f"mend what is called a problem above, then {again}")
-    return found
 
 
 def _joined(url: str, sweep: str, name: str | None, token: str | None) -> Joined:
