@@ -150,7 +150,7 @@ class World:
         headers: Mapping[str, str] = {}
         if who is not None:
             cookie = f"{COOKIE}={self.hub.session_of(who, 600)}"
-            headers = {"Authorization": basic(self.keys[who]), "Cookie": cookie}
+            headers = {"Authorization": basic(self.keys[who]), "Cookie": cookie, "Origin": "http://hub.example:8080"}
 
         async def send() -> httpx.Response:
             transport = httpx.ASGITransport(self.app)

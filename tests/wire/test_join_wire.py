@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from support_hub import HubProcess, basic, end_session, post
 from support_wait import wait_for
@@ -165,6 +167,10 @@ def test_a_host_joins_by_a_token_works_and_leaves(hub: HubProcess, host: NewHost
     key = re.findall(r"WANDB_API_KEY=(\w+)", kept.read_text())[0]
     (made,) = (each for each in keys(hub) if each["id"] not in before)
     assert made["host"] and accepted(hub, key)
+    with httpx.Client(base_url=hub.url) as browser:
+        browser.get("/login", params=hub.admin("/admin/tickets", {"username": "local"})[1])
+        twin = f"/local/lab/sweeps/{name}/data.json"
+        wait_for(lambda: socket.gethostname() in browser.get(twin).json()["fragments"]["agents"], 30)
     wait_for(lambda: states(hub, path) == ["finished", "finished"], 120, every=0.5)
     unit = host.unit(name).read_text()
     assert f'ExecStart="{sys.prefix}/bin/prunefleet" agent %i' in unit
@@ -249,7 +255,10 @@ def test_agents_outlive_the_hub_s_absence_and_drain(tmp_path: Path) -> None:
         host = NewHost(own, tmp_path / "home")
         go = host.home / "go"
         (host.home / "train.py").write_text(
-            "import pathlib, time\n" + TRAIN + f"    pathlib.Path({str(host.home)!r}, f'began-{{run.id}}').touch()\n"
+            "import pathlib, signal, sys, time\n"
+            "signal.signal(signal.SIGTERM, lambda *_: (run.mark_preempting(), sys.exit(1)))\n"
+            + TRAIN
+            + f"    pathlib.Path({str(host.home)!r}, f'began-{{run.id}}').touch()\n"
             f"    while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)\n"
         )
         try:
@@ -266,6 +275,6 @@ def test_agents_outlive_the_hub_s_absence_and_drain(tmp_path: Path) -> None:
             running.send_signal(signal.SIGTERM)
             assert running.wait(120) == 0
             assert "Stopping: trials under way go back" in host.said(running)
-            assert "running" not in states(own, path)
+            assert states(own, path) == ["finished", "preempted"]
         finally:
             host.end()
