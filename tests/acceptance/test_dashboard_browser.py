@@ -182,6 +182,18 @@ def test_empty_pages_say_what_to_do_next(scene: Scene, visit: Visit) -> None:
     assert f"wandb agent --forward-signals local/demo/{sweep.name}" in text
 
 
+def test_a_button_makes_the_line_for_another_host(scene: Scene, visit: Visit) -> None:
+    """Pressed in the page it is taken for this server's own, and the line's token is one that the hub knows."""
+    sweep = scene.sweep()
+    page = visit.open(scene.address(sweep))
+    page.get_by_role("button", name="Make the line for another host").first.click()
+    line = page.locator("#line").inner_text()
+    assert f"prunefleet[trial] @ {visit.base}/wheel/" in line and line.endswith(f"prunefleet join {visit.base}")
+    assert "works on this machine alone" in page.locator("[role=alert]").inner_text()
+    joined = scene.hub.joins.accept(line.split("PRUNEFLEET_JOIN_TOKEN=")[1].split()[0], "board1")
+    assert joined.sweep == f"local/demo/{sweep.name}" and visit.complaints == []
+
+
 def test_signing_in_with_a_key_leads_back(scene: Scene, visit: Visit) -> None:
     """A stranger is asked for a key; a wrong one is refused in words, the right one leads to the page they wanted."""
     sweep, _ = scene.demo(1)
