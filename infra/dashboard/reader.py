@@ -1,4 +1,4 @@
-"""What the pages ask of the hub: reads alone, and who is asking."""
+"""What the pages ask of the hub: what there is, who is asking, and what they ask of agents."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -90,6 +90,14 @@ class Hub(Protocol):
         """A sweep's agents."""
         ...
 
+    def held_hosts(self, sweep_id: int) -> Sequence[str]:
+        """Hosts whose agents a sweep holds, those too that join later."""
+        ...
+
+    def hold_agents(self, sweep_id: int, action: str, target: str) -> Sequence[AgentRow]:
+        """Pause, resume, drain or stop an agent, or all of a host."""
+        ...
+
     def advice(self, sweep_id: int) -> Advice:
         """What the sweep's search says of it."""
         ...
@@ -120,6 +128,10 @@ class Hub(Protocol):
 
     def user_of_session(self, cookie: str) -> str | None:
         """Whose cookie this is, while it lasts."""
+        ...
+
+    def form_word(self, cookie: str) -> str:
+        """What the forms of a cookie's holder must bring."""
         ...
 
     def session_of(self, username: str, ttl_s: float) -> str:

@@ -1,4 +1,4 @@
-"""Who is looking: sign-in by key or by a signed link, kept in a signed cookie. The pages change nothing."""
+"""Who is looking: sign-in by key or by a signed link, kept in a signed cookie."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +35,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
         )
 
     async def submit(request: Request) -> Response:
-        fields = parse_qs((await _body(request)).decode("utf-8", "replace"))
+        fields = parse_qs((await body(request)).decode("utf-8", "replace"))
         key = fields.get("key", [""])[0].strip()
         username = await run_in_threadpool(hub.user_of_key, key)
         if username is None:
@@ -59,10 +59,11 @@ def guarded(hub: Hub, endpoint: Endpoint) -> Endpoint:
     """The endpoint for those signed in; people are led to the form, programs get 401."""
 
     def guard(request: Request) -> Response:
-        username = hub.user_of_session(request.cookies.get(COOKIE, ""))
+        cookie = request.cookies.get(COOKIE, "")
+        username = hub.user_of_session(cookie)
         user = hub.user(username) if username else None
         if user is not None:
-            request.state.user = user
+            request.state.user, request.state.word = user, hub.form_word(cookie)
             return endpoint(request)
         if "text/html" in request.headers.get("accept", ""):
             return RedirectResponse(f"{root(request)}/login?{urlencode({'next': request.url.path})}", status_code=303)
@@ -80,6 +81,7 @@ def around(request: Request) -> dict[str, Any]:
     """What every template needs to know of the request."""
     return {
         "username": getattr(getattr(request.state, "user", None), "username", None),
+        "word": getattr(request.state, "word", ""),
         "root": root(request),
         "base_url": str(request.base_url).rstrip("/"),
         "on_loopback": request.base_url.hostname in LOOPBACK,
@@ -111,7 +113,7 @@ def _enter(request: Request, hub: Hub, username: str) -> Response:
     return response
 
 
-async def _body(request: Request) -> bytes:
+async def body(request: Request) -> bytes:
     """The form, as long as it has a form's length."""
     found = b""
     async for chunk in request.stream():

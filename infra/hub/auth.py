@@ -181,6 +181,10 @@ class Auth:
             raise Invalid("token: expired; ask for a new address")
         return payload
 
+    def form_word(self, cookie: str) -> str:
+        """What forms must bring that a page has sent to whoever holds this cookie."""
+        return self._mac(f"form:{cookie}")
+
     def _hash(self, key: str) -> str:
         return hashlib.blake2b(key.encode(), key=self._secret, digest_size=32, person=b"prunefleet-key").hexdigest()
 

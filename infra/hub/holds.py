@@ -16,6 +16,12 @@ from infra.hub.store import Connection, execute, update
 
 LEAVING = frozenset({Hold.DRAIN, Hold.STOP})
 ACTIONS = {"pause": Hold.PAUSE, "resume": Hold.NONE, "drain": Hold.DRAIN, "stop": Hold.STOP}
+MEANING = {
+    "pause": "the run under way goes on, and it gets no other",
+    "resume": "it works again",
+    "drain": "the run under way ends, then it leaves",
+    "stop": "the run under way goes back to the sweep, then it leaves",
+}
 NAMED = 12  # agents and hosts that a refusal lists
 
 
@@ -79,9 +85,7 @@ def _line(connection: Connection, agent: AgentRow | None) -> list[AgentRow]:
     return [] if agent is None else [agent, *_line(connection, store_rows.follower(connection, agent.id))]
 
 
-def _host(
-    connection: Connection, sweep_id: int, hold: Hold, agents: Sequence[AgentRow], now: float
-) -> list[AgentRow]:
+def _host(connection: Connection, sweep_id: int, hold: Hold, agents: Sequence[AgentRow], now: float) -> list[AgentRow]:
     """A host's agents that a hold concerns, or all where it ends; whoever joins from there is to wait, or no longer."""
     if not agents:
         return []

@@ -41,15 +41,15 @@ class Member:
         return ("pause", "drain", "stop")
 
 
-def roster(agents: Sequence[AgentRow], runs: Sequence[RunRow], now: datetime | None, silence: float) -> list[Member]:
-    """A sweep's agents, oldest first; one that was silent for `silence` seconds is told so where there is a `now`."""
+def roster(agents: Sequence[AgentRow], runs: Sequence[RunRow], heard_since: datetime | None = None) -> list[Member]:
+    """A sweep's agents, oldest first; one that was not heard since then, where that is given, is told to be silent."""
     last = _last(runs, lambda run: run.agent)
     ended = Counter(run.agent for run in runs if run.state in ENDED_STATES)
     failed = Counter(run.agent for run in runs if run.state in UNWELL)
     return [
         Member(
             row=agent,
-            state=_state(agent, now is not None and (now - agent.heartbeat_at).total_seconds() > silence),
+            state=_state(agent, heard_since is not None and agent.heartbeat_at < heard_since),
             device=_first(last.get(agent.name, ()), device) or "",
             ended=ended[agent.name],
             failed=failed[agent.name],

@@ -242,6 +242,10 @@ class Hub:
         """Whose cookie this is, while it lasts."""
         return self.auth.admitted(cookie, "session")
 
+    def form_word(self, cookie: str) -> str:
+        """What the forms of a cookie's holder must bring."""
+        return self.auth.form_word(cookie)
+
     # Writes
 
     def ensure_project(self, user: UserRow, entity: str | None, name: str | None) -> ProjectRow:

@@ -238,19 +238,22 @@ def sweep_agents(connection: Connection, sweep_id: int) -> list[AgentRow]:
 
 def held_before(connection: Connection, agent_id: int) -> AgentRow | None:
     """The first held agent of an agent's sweep and host that was not heard since that one came, nor followed yet."""
-    sql = _AGENT + """
+    sql = (
+        _AGENT
+        + """
     JOIN agent AS newcomer ON newcomer.sweep_id = agent.sweep_id AND newcomer.host = agent.host
     WHERE newcomer.id = :id AND agent.hold <> '' AND agent.follower_id IS NULL AND agent.id <> newcomer.id
       AND agent.heartbeat_at <= newcomer.created_at
     ORDER BY agent.id LIMIT 1
     """
+    )
     return _one(_agent, one(connection, sql, id=agent_id))
 
 
 def follower(connection: Connection, agent_id: int) -> AgentRow | None:
     """The agent that took that one's place."""
-    sql = _AGENT + "WHERE agent.id = (SELECT follower_id FROM agent WHERE id = :id)"
-    return _one(_agent, one(connection, sql, id=agent_id))
+    found = scalar(connection, "SELECT follower_id FROM agent WHERE id = :id", id=agent_id)
+    return None if found is None else agent(connection, found)
 
 
 def is_being_stopped(connection: Connection, run_id: int) -> bool:

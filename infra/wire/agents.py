@@ -6,7 +6,7 @@ take the API key, as everything on the wire does.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.requests import Request
@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from infra.hub.access import may
 from infra.hub.errors import Invalid, Missing
-from infra.hub.holds import ACTIONS
+from infra.hub.holds import ACTIONS, MEANING
 from infra.hub.roster import Member, roster
 from infra.hub.rows import SweepRow
 from infra.hub.service import Hub
@@ -39,7 +39,8 @@ def routes(hub: Hub) -> list[BaseRoute]:
     def asked(request: Request, body: bytes) -> Response:
         sweep, given = sweep_of(request), parse_json(body)
         concerned = hub.hold_agents(sweep.id, _text(given, "action"), _text(given, "agent"))
-        return Json({**_told(hub, sweep), "concerned": [agent.name for agent in concerned]})
+        lines = [f"{agent.name} on {agent.host}: {MEANING[given['action']]}" for agent in concerned]
+        return Json({**_told(hub, sweep), "concerned": [agent.name for agent in concerned], "lines": lines})
 
     address = "/{entity}/{project}/sweeps/{name}/agents.json"
     return [Route(address, endpoint(listed), methods=["GET"]), Route(address, endpoint(asked), methods=["POST"])]
@@ -48,7 +49,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
 def _told(hub: Hub, sweep: SweepRow) -> dict[str, Any]:
     now = datetime.fromtimestamp(hub.clock(), UTC)
     agents, runs = hub.sweep_agents(sweep.id), hub.sweep_runs(sweep.id)
-    members = roster(agents, runs, now, hub.timing.agent_silence)
+    members = roster(agents, runs, now - timedelta(seconds=hub.timing.agent_silence))
     return {
         "sweep": f"{sweep.entity}/{sweep.project}/{sweep.name}",
         "state": sweep.state.value,

@@ -63,9 +63,7 @@ def hand_back(hub: Hub, sweep: SweepRow, name: str) -> None:
     hub.stream(sweep.entity, sweep.project, name, StreamPost(preempting=True, complete=True, exit_code=1))
 
 
-def test_a_paused_agent_ends_its_run_and_gets_none_until_it_is_resumed(
-    hub: Hub, clock: Clock, sweep: SweepRow
-) -> None:
+def test_a_paused_agent_ends_its_run_and_gets_none_until_it_is_resumed(hub: Hub, clock: Clock, sweep: SweepRow) -> None:
     """The run under way goes on; what is queued waits; the first heartbeat after `resume` brings a run."""
     agent = come(hub, sweep, clock)
     name = begin(hub, sweep, agent)

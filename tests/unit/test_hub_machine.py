@@ -22,7 +22,12 @@ from infra.hub.store_lines import Stream
 from infra.hub.sweeps import SweepChange
 
 CAP = 4
-USER = ["enqueue"] * 3 + ["stop a run"] * 2 + ["hold"] * 4 + ["PAUSED", "RUNNING", "RUNNING", "FINISHED", "CANCELED", "delete"]
+USER = (
+    ["enqueue"] * 3
+    + ["stop a run"] * 2
+    + ["hold"] * 4
+    + ["PAUSED", "RUNNING", "RUNNING", "FINISHED", "CANCELED", "delete"]
+)
 HOLDS = ["pause", "drain", "stop", "resume", "resume"]
 PROCESS = ["start", "finish", "fail", "preempt", "vanish", "speak"]
 MIX = {"heartbeats": 4, "process": 4, "metrics": 2, "user": 1, "agent": 1}
