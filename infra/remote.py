@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,27 +124,46 @@ def agents_of(path: str) -> dict[str, Any]:
     """
     try:
         sweep = wandb.Api(timeout=30).sweep(path)  # type: ignore[no-untyped-call]
-        found = [_told(agent) for agent in sweep.agents()]
+        found = _agents(sweep)
     except ValueError as error:
         raise BadInput("SWEEP", path, f"give a sweep of this server: {_brief(error)}") from error
     return {"sweep": path, "state": str(sweep.state), "held_hosts": [], "hub": False, "agents": found}
 
 
-def _told(agent: Any) -> dict[str, Any]:
-    said = {
-        key: getattr(agent, key, None) for key in ("name", "host", "state", "createdAt", "heartbeatAt", "totalRuns")
-    }
+def _agents(sweep: Any) -> list[dict[str, Any]]:
+    """The agents that a server names; where it names none, the hosts that the sweep's runs tell of."""
+    try:
+        return [_agent(**{key: getattr(agent, key, None) for key in _TOLD}) for agent in sweep.agents()]
+    except CommError:
+        runs = [(str(host), run.state) for run in sweep.runs if (host := run.config.get("host"))]
+    live = {host for host, state in runs if state in LIVE}
+    ended = Counter(host for host, state in runs if state not in LIVE)
+    hosts = sorted({host for host, _ in runs})
+    return [_agent(host, host, "running" if host in live else "idle", totalRuns=ended[host]) for host in hosts]
+
+
+_TOLD = ("name", "host", "state", "createdAt", "heartbeatAt", "totalRuns")
+
+
+def _agent(
+    name: str,
+    host: str,
+    state: str | None,
+    createdAt: str | None = None,  # noqa: N803
+    heartbeatAt: str | None = None,  # noqa: N803
+    totalRuns: int | None = None,  # noqa: N803
+) -> dict[str, Any]:
     return {
-        "name": said["name"],
-        "host": said["host"],
+        "name": name,
+        "host": host,
         "device": "",
-        "state": str(said["state"] or "").lower(),
+        "state": (state or "").lower(),
         "hold": "",
         "run": None,
-        "since": said["createdAt"],
-        "heard": said["heartbeatAt"],
+        "since": createdAt,
+        "heard": heartbeatAt,
         "heard_s": None,
-        "ended": said["totalRuns"],
+        "ended": totalRuns,
         "failed": None,
         "versions": {},
         "actions": [],

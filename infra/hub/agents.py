@@ -75,8 +75,8 @@ def heartbeat(
     held = store_rows.live_runs_of(connection, agent_id)
     kept = [run for run in held if _keep(connection, beat, run)]
     command, claimed = _orders(connection, beat, kept, offer)
-    if command is EXIT:
-        update(connection, "agent", agent_id, released=1)
+    if (command is EXIT) != agent.left:  # one that did not hear it and was resumed has not left
+        update(connection, "agent", agent_id, released=int(command is EXIT))
     return Orders(command, sweep.id, moved=claimed or len(kept) < len(held))
 
 

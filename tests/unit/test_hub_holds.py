@@ -89,6 +89,16 @@ def test_a_drained_agent_leaves_after_its_run(hub: Hub, clock: Clock, sweep: Swe
     assert hub.agent_by_id(agent).left
 
 
+def test_an_agent_that_did_not_hear_that_it_may_leave_can_be_resumed(hub: Hub, clock: Clock, sweep: SweepRow) -> None:
+    """It is told to exit, the answer is lost, it is resumed: it works on, and is not told as having left."""
+    agent = come(hub, sweep, clock)
+    ask(hub, sweep, "drain", agent)
+    assert hub.heartbeat(agent, set()) == EXIT
+    ask(hub, sweep, "resume", agent)
+    begin(hub, sweep, agent)
+    assert not hub.agent_by_id(agent).left
+
+
 def test_a_stopped_agent_hands_its_run_back_and_leaves(hub: Hub, clock: Clock, sweep: SweepRow) -> None:
     """Its run is told to end, at every heartbeat until it does, then goes to another agent under its id."""
     agent, other = come(hub, sweep, clock), come(hub, sweep, clock, "elsewhere")
