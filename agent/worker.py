@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,8 +155,16 @@ def told(bench: "Bench") -> dict[str, object]:
         "task_hash": task_hash(bench.task),
         "data_hash": data_hash(bench.task),
         "baseline_hash": bench.baseline.sha256,
-        "versions": dict(bench.devices[0].versions),
+        "versions": {**bench.devices[0].versions, **_own_version()},
     }
+
+
+def _own_version() -> dict[str, str]:
+    """This host's prunefleet: it ran the trial, whoever measured."""
+    try:
+        return {"prunefleet": metadata.version("prunefleet")}
+    except metadata.PackageNotFoundError:  # run from its sources
+        return {}
 
 
 def noticed(bench: "Bench", stages: "Stages") -> dict[str, object]:

@@ -100,6 +100,24 @@ def _invite(args: argparse.Namespace) -> int:
     return 0
 
 
+def _agents(args: argparse.Namespace) -> int:
+    from infra.fleet import agents
+    from infra.fleet.agents_table import show
+
+    named = args.action in ("list", *agents.ACTIONS)
+    if not named and args.agent:
+        raise BadInput("agents", args.action, f"use one of list, {', '.join(agents.ACTIONS)}")
+    action = args.action if named else "list"
+    if action != "list" and not args.agent:
+        raise BadInput(f"agents {action}", "", "give the name of an AGENT, or its host")
+    given = args.sweep if action != "list" else args.agent if named else args.action
+    of_up = agents.use_folder_of_up(Path(args.data))
+    paths = agents.sweeps(given or of_up, args.project)
+    told = agents.listed(paths) if action == "list" else agents.asked(paths, action, args.agent)
+    show(told, as_json=args.json, action=action)
+    return 0
+
+
 HUB_SETTINGS = (
     *("hub_data", "host", "port", "admin_token_file", "ready_file"),
     *("tls_cert", "tls_key", "root_path", "trusted_proxies"),
@@ -255,16 +273,24 @@ COMMANDS = (
         _device,
         words=("action", "word"),
     ),
+    Command(
+        "agents",
+        "list a sweep's agents, or pause, resume, drain or stop one by its name, or all of a host",
+        ("project", "data", "json"),
+        _agents,
+        words=("action", "agent", "sweep"),
+    ),
 )
 # The words after a command: what stands in its help, and what it is if left out (None: it must be given).
 WORDS: Mapping[str, tuple[str, str | None]] = {
     "action": ("ACTION", "list"),
     "word": ("WORD", ""),
+    "agent": ("AGENT", ""),
     "target": ("TARGET", None),
     "source": ("SOURCE", None),
     "url": ("URL", None),
-    "sweep": ("ENTITY/PROJECT/SWEEP", ""),
-    "of_sweep": ("ENTITY/PROJECT/SWEEP", None),
+    "sweep": ("SWEEP", ""),
+    "of_sweep": ("SWEEP", None),
     "joined": ("NAME", ""),
 }
 # These belong to the agent's room, which infra does not import: the process becomes `python -m agent NAME …`.

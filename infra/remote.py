@@ -1,8 +1,9 @@
-"""The only place in infra that talks through the `wandb` client: create a sweep, read it back."""
+"""The only place in infra that talks through the `wandb` client: create a sweep, read it back, and its agents."""
 
 import contextlib
 import io
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,13 +86,88 @@ def create_sweep(config: Mapping[str, Any], entity: str, project: str) -> str:
 
 def open_sweeps(entity: str, project: str) -> dict[str, str]:
     """The project's sweeps that still take runs, by name as entity/project/id; of several with one name the newest."""
+    return {str(sweep.name): f"{entity}/{project}/{sweep.id}" for sweep in _open(entity, project)}
+
+
+def open_paths(entity: str, project: str) -> list[str]:
+    """The project's sweeps that still take runs as entity/project/id, oldest first."""
+    return [f"{entity}/{project}/{sweep.id}" for sweep in _open(entity, project)]
+
+
+def _open(entity: str, project: str) -> list[Any]:
     try:
         sweeps = list(wandb.Api(timeout=30).project(project, entity).sweeps())
     except ValueError:  # the client's word for a project that is not there
-        return {}
+        return []
     sweeps = [sweep for sweep in sweeps if str(sweep.state).upper() in OPEN]
-    oldest_first = sorted(sweeps, key=lambda sweep: str(sweep.createdAt))
-    return {str(sweep.name): f"{entity}/{project}/{sweep.id}" for sweep in oldest_first}
+    return sorted(sweeps, key=lambda sweep: str(sweep.createdAt))
+
+
+@dataclass(frozen=True)
+class Address:
+    """The server that the client talks to, and the key it shows there."""
+
+    url: str
+    key: str
+
+
+def address() -> Address:
+    """Server and key as the client has them, from its variables or its own files."""
+    api = wandb.Api(timeout=30)
+    return Address(str(api.settings["base_url"]).rstrip("/"), str(api.api_key or ""))
+
+
+def agents_of(path: str) -> dict[str, Any]:
+    """A sweep's agents as W&B's public API tells of them, in the shape that the hub has for it.
+
+    Raises `BadInput` for a sweep that is not there.
+    """
+    try:
+        sweep = wandb.Api(timeout=30).sweep(path)  # type: ignore[no-untyped-call]
+        found = _agents(sweep)
+    except ValueError as error:
+        raise BadInput("SWEEP", path, f"give a sweep of this server: {_brief(error)}") from error
+    return {"sweep": path, "state": str(sweep.state), "held_hosts": [], "hub": False, "agents": found}
+
+
+def _agents(sweep: Any) -> list[dict[str, Any]]:
+    """The agents that a server names; where it names none, the hosts that the sweep's runs tell of."""
+    try:
+        return [_agent(**{key: getattr(agent, key, None) for key in _TOLD}) for agent in sweep.agents()]
+    except CommError:
+        runs = [(str(host), run.state) for run in sweep.runs if (host := run.config.get("host"))]
+    live = {host for host, state in runs if state in LIVE}
+    ended = Counter(host for host, state in runs if state not in LIVE)
+    hosts = sorted({host for host, _ in runs})
+    return [_agent(host, host, "running" if host in live else "idle", totalRuns=ended[host]) for host in hosts]
+
+
+_TOLD = ("name", "host", "state", "createdAt", "heartbeatAt", "totalRuns")
+
+
+def _agent(
+    name: str,
+    host: str,
+    state: str | None,
+    createdAt: str | None = None,  # noqa: N803
+    heartbeatAt: str | None = None,  # noqa: N803
+    totalRuns: int | None = None,  # noqa: N803
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "host": host,
+        "device": "",
+        "state": (state or "").lower(),
+        "hold": "",
+        "run": None,
+        "since": createdAt,
+        "heard": heartbeatAt,
+        "heard_s": None,
+        "ended": totalRuns,
+        "failed": None,
+        "versions": {},
+        "actions": [],
+    }
 
 
 def sweep_config(path: str) -> dict[str, Any]:

@@ -83,6 +83,7 @@ SETTINGS = (
     Setting("max_file_mb", 16384, "largest uploaded file in MiB", "PRUNEFLEET_MAX_FILE_MB"),
     Setting("max_runs_project", 100000, "most runs of a project", "PRUNEFLEET_MAX_RUNS_PROJECT"),
     Setting("max_runs_user", 1000000, "most runs of a user", "PRUNEFLEET_MAX_RUNS_USER"),
+    Setting("json", False, "print JSON instead of a table"),
     Setting("admin", False, "make the user an administrator"),
     Setting("dry_run", False, "remove nothing, tell what would go"),
     Setting("abandoned_after", 7, "days after which an artifact that was never finished goes"),

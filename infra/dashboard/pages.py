@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from infra.dashboard import session
+from infra.dashboard import asked, session
 from infra.dashboard.reader import Hub, Seen
 from infra.dashboard.render import answer, digest, fragment, page, segment
 from infra.dashboard.trials import Question, question
@@ -48,6 +48,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
     found: list[BaseRoute] = [
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static"),
         *session.routes(hub),
+        *asked.routes(hub),
     ]
     for address, find in (
         ("/", Pages.home),
@@ -137,16 +138,16 @@ class Pages:
         if sweep is None:
             return f"There is no sweep {name} in {entity}/{project}."
         runs, agents = self._hub.sweep_runs(sweep.id), self._hub.sweep_agents(sweep.id)
-
+        held = tuple(self._hub.held_hosts(sweep.id))
         answered = read_on_test(runs, question(sweep))
         controls = self._controls(sweep) if answered else ()
         advice = self._hub.advice(sweep.id)
 
         def values() -> dict[str, Any]:
-            view = sweep_view(sweep, runs, agents, controls, advice)
+            view = sweep_view(sweep, runs, agents, controls, advice, held)
             return {"view": view, "charts": view.charts, "live": view.live}
 
-        return Found("sweep.html", SWEEP_PARTS, (sweep, runs, agents, controls, advice), values)
+        return Found("sweep.html", SWEEP_PARTS, (sweep, runs, agents, controls, advice, held), values)
 
     def run(self, request: Request) -> Found | str:
         """One run, live."""

@@ -1,4 +1,4 @@
-"""What the pages ask of the hub: reads alone, and who is asking."""
+"""What the pages ask of the hub: what there is, who is asking, and what they ask of agents."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -102,6 +102,14 @@ class Hub(Protocol):
 
     def sweep_agents(self, sweep_id: int) -> Sequence[AgentRow]:
         """A sweep's agents."""
+        ...
+
+    def held_hosts(self, sweep_id: int) -> Sequence[str]:
+        """Hosts whose agents a sweep holds, those too that join later."""
+        ...
+
+    def hold_agents(self, sweep_id: int, action: str, target: str) -> Sequence[AgentRow]:
+        """Pause, resume, drain or stop an agent, or all of a host."""
         ...
 
     def advice(self, sweep_id: int) -> Advice:

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from infra.dashboard import text, views
+from infra.hub.holds import MEANING
 
 HERE = Path(__file__).parent
 HEADERS = {
@@ -51,6 +52,7 @@ def environment() -> Environment:
     found.globals.update(
         interval=text.interval, kept_text=views.kept_text, compact=views.compact, asset=asset, nothing=text.NOTHING
     )
+    found.globals.update(meaning=MEANING)
     return found
 
 

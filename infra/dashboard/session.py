@@ -36,7 +36,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
         )
 
     async def submit(request: Request) -> Response:
-        fields = parse_qs((await _body(request)).decode("utf-8", "replace"))
+        fields = parse_qs((await body(request)).decode("utf-8", "replace"))
         key = fields.get("key", [""])[0].strip()
         username = await run_in_threadpool(hub.user_of_key, key)
         if username is None:
@@ -130,7 +130,7 @@ def _enter(request: Request, hub: Hub, username: str) -> Response:
     return response
 
 
-async def _body(request: Request) -> bytes:
+async def body(request: Request) -> bytes:
     """The form, as long as it has a form's length."""
     found = b""
     async for chunk in request.stream():

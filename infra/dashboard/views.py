@@ -12,12 +12,13 @@ from infra.dashboard.text import number, percent, plain, points, score
 from infra.dashboard.trials import ANSWERED, Question, Trial, expectations, question, share_kept, trials, widths
 from infra.dashboard.views_answer import Line, answer
 from infra.hub.advice import Advice
+from infra.hub.roster import roster, skew
 from infra.hub.rows import AgentRow, RunRow, SweepRow
 from objective.pareto import front
 
 Chart = dict[str, object]
 
-AT_WORK, GONE = "RUNNING", "gone"
+GONE = "gone"
 OUTCOMES = ("scored", "finished", "skipped", "infeasible", "diverged", "kept_failing", "failed", "crashed", "killed")
 WAITING = ("running", "pending", "preempting", "preempted")
 STATE_WORDS = {
@@ -29,7 +30,6 @@ STATE_WORDS = {
 }
 GENERIC_COLUMNS = 8
 SHOWN = 300  # rows of a sweep's table
-LAST_RUNS = 3  # of an agent, that may say what its device is
 DRAWN = 1000  # points of a chart
 DEEPEST_DROP = 0.10  # where the goal has no limit: the hypervolume's reference
 NO_ADVICE = Advice()
@@ -53,9 +53,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class AgentView:
-    """One agent: where it runs, when it was last heard of, and what it holds."""
+    """One agent: where it runs, when it was last heard of, what it holds, and what may be asked of it."""
 
-    number: int
     name: str
     host: str
     device: str
@@ -63,6 +62,8 @@ class AgentView:
     heartbeat_at: datetime
     run: Trial | None
     finished: int
+    failed: int
+    actions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class SweepView:
     dense: Trial | None = None
     columns: tuple[str, ...] = ()
     agents: tuple[AgentView, ...] = ()
+    held_hosts: tuple[str, ...] = ()
+    skew: str = ""
     charts: Mapping[str, Chart] = field(default_factory=dict)
     answer: tuple[Line, ...] = ()
     recommended: Trial | None = None
@@ -127,6 +130,7 @@ def sweep_view(
     agents: Sequence[AgentRow] = (),
     controls: Sequence[RunRow] = (),
     advice: Advice = NO_ADVICE,
+    held_hosts: Sequence[str] = (),
 ) -> SweepView:
     """Rows of one sweep, of the control runs at its end, and what its search says → its page."""
     asked = question(sweep)
@@ -138,6 +142,8 @@ def sweep_view(
         dense=next((one for one in asked_trials if one.ms is not None and one.kind == "dense"), None),
         columns=() if asked.prunes else parameter_columns(asked_trials[-SHOWN:]),
         agents=agent_views(agents, runs, asked_trials, head.live),
+        held_hosts=tuple(held_hosts),
+        skew=skew(runs),
         charts=charts(asked_trials, asked),
         answer=answer(runs, controls, asked),
         recommended=next((one for one in asked_trials if one.name == advice.trial), None),
@@ -222,39 +228,20 @@ def agent_views(
     Beside a sweep that is no longer `live` one that never said good-bye is gone: nothing would tell it otherwise.
     """
     by_name = {one.name: one for one in all_trials}
-    devices = _devices(runs)
-    done = Counter(row.agent for row in runs if by_name[row.name].ended)
     return tuple(
         AgentView(
-            number=index,
-            name=agent.name,
-            host=agent.host,
-            device=devices.get(agent.name, ""),
-            state=GONE if not live and agent.state == AT_WORK else str(agent.state).lower(),
-            heartbeat_at=agent.heartbeat_at,
-            run=by_name.get(agent.run or ""),
-            finished=done[agent.name],
+            name=member.row.name,
+            host=member.row.host,
+            device=member.device,
+            state=member.state if live or member.row.left else GONE,
+            heartbeat_at=member.row.heartbeat_at,
+            run=by_name.get(member.row.run or ""),
+            finished=member.ended,
+            failed=member.failed,
+            actions=member.actions if live else (),
         )
-        for index, agent in enumerate(agents, start=1)
+        for member in roster(agents, runs)
     )
-
-
-def _devices(runs: Sequence[RunRow]) -> dict[str, str]:
-    """The device of each agent by its name, as its last runs said it."""
-    found: dict[str, str] = {}
-    looked = Counter[str]()
-    for row in reversed(runs):
-        if row.agent and looked[row.agent] < LAST_RUNS:
-            looked[row.agent] += 1
-            found[row.agent] = found.get(row.agent) or _device(row)
-    return found
-
-
-def _device(row: RunRow) -> str:
-    said = row.config.get("device")
-    if isinstance(said, Mapping):
-        return " · ".join(str(said[key]) for key in ("kind", "cpu") if said.get(key))
-    return str(said or "")
 
 
 def charts(all_trials: Sequence[Trial], asked: Question) -> dict[str, Chart]:

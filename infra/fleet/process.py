@@ -6,11 +6,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 LONGEST_LOG = 10 * 2**20
-TIERS = (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL)
+# What is done to those that are still there, and the words for it; the caller has announced the first.
+TIERS = ((signal.SIGTERM, ""), (signal.SIGTERM, "asked once more"), (signal.SIGKILL, "killed"))
 
 
 class Child:
@@ -81,10 +82,17 @@ def keep_short(log: Path, limit: int = LONGEST_LOG) -> None:
             os.truncate(log, 0)
 
 
-def stop_all(children: Sequence[Child], patience: float, impatient: "Impatience | None" = None) -> None:
+def stop_all(
+    children: Sequence[Child],
+    patience: float,
+    impatient: "Impatience | None" = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
     """End `children` together: each tier waits `patience` seconds for the last, less when the user asks again."""
-    for signum in TIERS:
+    for signum, done in TIERS:
         alive = [child for child in children if child.members()]
+        if alive and done:
+            say(f"Still there, and {done}: {', '.join(child.name for child in alive)}")
         for child in alive:
             child.signal(signum)
         until = time.monotonic() + patience

@@ -97,6 +97,7 @@ class Supervisor:
         return any(agent.child is not None and agent.child.ended() is None for agent in self.agents)
 
     def stop(self, impatient: Impatience | None = None, patience: float = STOP_PATIENCE) -> None:
-        """End all agents and their trials, in tiers."""
+        """End all agents and their trials, in tiers; says which of them did not end at the first."""
         present = [agent.child for agent in self.agents if agent.child is not None]
-        stop_all([*present, *(child for agent in self.agents for child in agent.earlier)], patience, impatient)
+        earlier = [child for agent in self.agents for child in agent.earlier]
+        stop_all([*present, *earlier], patience, impatient, self._say)

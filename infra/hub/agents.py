@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.controller.base import Exhausted, Suggestion
-from infra.hub import projects, runs, store_rows, sweeps
+from infra.hub import holds, projects, runs, store_rows, sweeps
 from infra.hub.access import entity_for
 from infra.hub.errors import Missing
 from infra.hub.lifecycle import Timing, blames_host, end, issue, set_sweep_state
 from infra.hub.queued import is_exhausted
-from infra.hub.rows import AgentRow, RunRow, RunState, SweepRow, SweepState, UserRow
+from infra.hub.rows import AgentRow, Hold, RunRow, RunState, SweepRow, SweepState, UserRow
 from infra.hub.states import ENDED_STATES
 from infra.hub.store import Connection, insert, update
 from infra.hub.sweep_config import is_full, searched_here
@@ -57,6 +57,7 @@ def register(
         created_at=now,
         heartbeat_at=now,
     )
+    holds.joined(connection, agent_id, held=host in store_rows.held_hosts(connection, found.id))
     return reread(connection, agent_id)
 
 
@@ -67,14 +68,15 @@ def heartbeat(
 
     Raises `Missing` for an agent that is unknown, or whose sweep was deleted: the client then ends.
     """
-    sweep = sweeps.reread(connection, sweep_id_of(connection, agent_id))
+    agent = reread(connection, agent_id)
+    sweep = sweeps.reread(connection, store_rows.agent_sweep_id(connection, agent_id))
     update(connection, "agent", agent_id, heartbeat_at=now)
-    beat = _Beat(agent_id, sweep, frozenset(listed), timing, now)
+    beat = _Beat(agent, sweep, frozenset(listed), timing, now)
     held = store_rows.live_runs_of(connection, agent_id)
     kept = [run for run in held if _keep(connection, beat, run)]
     command, claimed = _orders(connection, beat, kept, offer)
-    if command is EXIT:
-        update(connection, "agent", agent_id, released=1)
+    if (command is EXIT) != agent.left:  # one that did not hear it and was resumed has not left
+        update(connection, "agent", agent_id, released=int(command is EXIT))
     return Orders(command, sweep.id, moved=claimed or len(kept) < len(held))
 
 
@@ -93,9 +95,9 @@ def sweep_id_of(connection: Connection, agent_id: int) -> int:
 
 @dataclass(frozen=True)
 class _Beat:
-    """A heartbeat as it was heard."""
+    """A heartbeat as it was heard, and the agent as it was before."""
 
-    agent_id: int
+    agent: AgentRow
     sweep: SweepRow
     listed: frozenset[str]
     timing: Timing
@@ -119,32 +121,43 @@ def _orders(connection: Connection, beat: _Beat, held: list[RunRow], offer: Offe
     """The command, and whether it hands out a run that was not the agent's before."""
     for run in held:
         if run.name in beat.listed and _must_end(run, beat):
-            return {"type": "stop", "run_id": run.name}, False
-        if run.name not in beat.listed and run.stop_requested_at is None:
+            return _stop_command(run.name), False
+        # A held agent is not told twice: what it never listed goes back to the queue.
+        if run.name not in beat.listed and run.stop_requested_at is None and not beat.agent.hold:
             return _run_command(beat.sweep, run), False
+    if beat.listed and beat.agent.hold is Hold.STOP:
+        return _stop_command(min(beat.listed)), False
     if held or beat.listed:
         return None, False
-    if beat.sweep.state in (SweepState.CANCELED, SweepState.FINISHED):
+    if beat.sweep.state in (SweepState.CANCELED, SweepState.FINISHED) or beat.agent.hold in holds.LEAVING:
         return EXIT, False
     return _claim(connection, beat, offer) if beat.sweep.state is SweepState.RUNNING else (None, False)
 
 
 def _claim(connection: Connection, beat: _Beat, offer: Offer) -> tuple[Command | None, bool]:
-    """Something queued, else something new, else wait; the last agent to wait in vain finishes the sweep."""
+    """Something queued, else something new, else wait; the last agent to wait in vain finishes the sweep.
+
+    A held agent gets neither, but may see that the sweep has all it wants.
+    """
     sweep, now = beat.sweep, beat.now
-    queued = _queued(connection, beat)
+    rests = holds.rests(connection, beat.agent, beat.timing.agent_silence, now)
+    queued = None if rests else _queued(connection, beat)
     if queued is not None:
-        issue(connection, queued, beat.agent_id, now)
+        issue(connection, queued, beat.agent.id, now)
         return _run_command(sweep, queued), True
     states = store_rows.sweep_states(connection, sweep.id)
-    offered = _offered(sweep, sum(states.values()), offer)
+    offered = _offered(sweep, sum(states.values()), _nothing if rests else offer)
     if isinstance(offered, Suggestion):
-        run_id = runs.create_in_sweep(connection, sweep, offered.config, now, agent_id=beat.agent_id, why=offered.why)
+        run_id = runs.create_in_sweep(connection, sweep, offered.config, now, agent_id=beat.agent.id, why=offered.why)
         return _run_command(sweep, runs.reread(connection, run_id)), True
     if offered is None or not ENDED_STATES.issuperset(states):
         return None, False  # a run still at work may yet be queued again and need this agent
     set_sweep_state(connection, sweep, SweepState.FINISHED, now)
     return EXIT, True
+
+
+def _nothing() -> None:
+    """No suggestion is taken for whom may not have it."""
 
 
 def _queued(connection: Connection, beat: _Beat) -> RunRow | None:
@@ -154,7 +167,7 @@ def _queued(connection: Connection, beat: _Beat) -> RunRow | None:
     use up the attempts of run after run.
     """
     sweep, first = beat.sweep, store_rows.first_queued(connection, beat.sweep.id)
-    host = reread(connection, beat.agent_id).host
+    host = beat.agent.host
     if first is None or not _failed_on(first, host):
         return first
     since = beat.now - beat.timing.agent_silence
@@ -193,6 +206,11 @@ def _run_command(sweep: SweepRow, run: RunRow) -> Command:
         "id": run.name,
         "logs": [],
     }
+
+
+def _stop_command(name: str) -> Command:
+    """The client sends SIGTERM to the run's process, and SIGKILL if it is still told so 30 s later."""
+    return {"type": "stop", "run_id": name}
 
 
 def _must_end(run: RunRow, beat: _Beat) -> bool:

@@ -35,6 +35,15 @@ class SweepState(StrEnum):
     FINISHED = "FINISHED"
 
 
+class Hold(StrEnum):
+    """What an agent was asked; the database has these words."""
+
+    NONE = ""
+    PAUSE = "pause"
+    DRAIN = "drain"
+    STOP = "stop"
+
+
 @dataclass(frozen=True)
 class UserRow:
     """Somebody who holds a key; `username` is also the entity that owns their projects."""
@@ -127,7 +136,10 @@ class RunRow:
 
 @dataclass(frozen=True)
 class AgentRow:
-    """A `wandb agent` of a sweep; `run` is the live run it holds, if any."""
+    """A `wandb agent` of a sweep; `run` is the live run it holds, if any.
+
+    `state` is FINISHED once it was told to leave, and `followed` says whether another has taken its place and its hold.
+    """
 
     id: int
     name: str
@@ -137,3 +149,10 @@ class AgentRow:
     created_at: datetime
     heartbeat_at: datetime
     run: str | None
+    hold: Hold = Hold.NONE
+    followed: bool = False
+
+    @property
+    def left(self) -> bool:
+        """Whether it was told to leave."""
+        return self.state == "FINISHED"

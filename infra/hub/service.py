@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Protocol, TypeVar
 
 from infra.controller.base import Exhausted, Suggestion
-from infra.hub import agents, lifecycle, projects, reaper, runs, store_lines, store_rows, sweeps
+from infra.hub import agents, holds, lifecycle, projects, reaper, runs, store_lines, store_rows, sweeps
 from infra.hub.access import Access
 from infra.hub.advice import Advice
 from infra.hub.agents import Command
@@ -150,6 +150,10 @@ class Hub:
     def sweep_agents(self, sweep_id: int) -> list[AgentRow]:
         """A sweep's agents, oldest first."""
         return self._read(store_rows.sweep_agents, sweep_id)
+
+    def held_hosts(self, sweep_id: int) -> list[str]:
+        """Hosts whose agents a sweep holds, those too that join later."""
+        return self._read(store_rows.held_hosts, sweep_id)
 
     def agent_by_id(self, agent_id: int) -> AgentRow:
         """One agent. Raises `Missing`."""
@@ -297,6 +301,12 @@ class Hub:
         """A new agent of a sweep; the first one starts it."""
         found = self.store.write(lambda c: agents.register(c, user, entity, project, sweep, host, self.clock()))
         self.suggester.poke(self._read(store_rows.agent_sweep_id, found.id))
+        return found
+
+    def hold_agents(self, sweep_id: int, action: str, target: str) -> list[AgentRow]:
+        """Pause, resume, drain or stop an agent of a sweep, or all of a host; those that it concerns."""
+        found = self.store.write(lambda c: holds.ask(c, sweep_id, action, target, self.clock()))
+        self.suggester.poke(sweep_id)
         return found
 
     def heartbeat(self, agent_id: int, listed: Collection[str]) -> Command | None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from infra.hub.rows import AgentRow, ProjectRow, RunRow, RunState, SweepRow, SweepState, UserRow
+from infra.hub.rows import AgentRow, Hold, ProjectRow, RunRow, RunState, SweepRow, SweepState, UserRow
 from infra.hub.store import Connection, RowMapping, many, one, scalar
 from infra.hub.stored_run import TEXTS, TIMES, StoredRun, maybe_moment
 from infra.hub.stored_run import moment as moment
@@ -181,9 +181,10 @@ def queued_runs(connection: Connection, sweep_id: int) -> list[RunRow]:
 
 
 def heard_from_elsewhere(connection: Connection, sweep_id: int, host: str, since: float) -> bool:
-    """Whether an agent of the sweep on another host was heard since then."""
+    """Whether an agent of the sweep on another host was heard since then, and is not held."""
     sql = """
-    SELECT 1 FROM agent WHERE sweep_id = :id AND host <> :host AND heartbeat_at >= :since AND NOT released LIMIT 1
+    SELECT 1 FROM agent
+    WHERE sweep_id = :id AND host <> :host AND heartbeat_at >= :since AND NOT released AND hold = '' LIMIT 1
     """
     return scalar(connection, sql, id=sweep_id, host=host, since=since) is not None
 
@@ -238,6 +239,38 @@ def sweep_agents(connection: Connection, sweep_id: int) -> list[AgentRow]:
     ]
 
 
+def held_before(connection: Connection, agent_id: int) -> AgentRow | None:
+    """The first held agent of an agent's sweep and host that was not heard since that one came, nor followed yet."""
+    sql = (
+        _AGENT
+        + """
+    JOIN agent AS newcomer ON newcomer.sweep_id = agent.sweep_id AND newcomer.host = agent.host
+    WHERE newcomer.id = :id AND agent.hold <> '' AND agent.follower_id IS NULL AND agent.id <> newcomer.id
+      AND agent.heartbeat_at <= newcomer.created_at
+    ORDER BY agent.id LIMIT 1
+    """
+    )
+    return _one(_agent, one(connection, sql, id=agent_id))
+
+
+def follower(connection: Connection, agent_id: int) -> AgentRow | None:
+    """The agent that took that one's place."""
+    found = scalar(connection, "SELECT follower_id FROM agent WHERE id = :id", id=agent_id)
+    return None if found is None else agent(connection, found)
+
+
+def is_being_stopped(connection: Connection, run_id: int) -> bool:
+    """Whether the agent that holds a run, or held it last, was told to stop."""
+    sql = "SELECT hold FROM agent WHERE id = (SELECT agent_id FROM run WHERE id = :run_id)"
+    return bool(scalar(connection, sql, run_id=run_id) == Hold.STOP)
+
+
+def held_hosts(connection: Connection, sweep_id: int) -> list[str]:
+    """Hosts whose agents a sweep holds, those too that join later."""
+    sql = "SELECT host FROM held_host WHERE sweep_id = :id ORDER BY host"
+    return [row["host"] for row in many(connection, sql, id=sweep_id)]
+
+
 @lru_cache(maxsize=256)
 def _parse_yaml(text: str) -> Any:
     return yaml.safe_load(text)
@@ -284,6 +317,8 @@ def _agent(row: RowMapping) -> AgentRow:
         created_at=moment(row["created_at"]),
         heartbeat_at=moment(row["heartbeat_at"]),
         run=row["run_name"],
+        hold=Hold(row["hold"]),
+        followed=row["follower_id"] is not None,
     )
 
 

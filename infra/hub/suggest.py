@@ -364,7 +364,7 @@ def _of_each_device(trial: StoredTrial) -> Iterator[tuple[str, float]]:
 def _wanted(agents: Collection[AgentRow]) -> int:
     """How many suggestions should lie ready: one for every idle agent, one for every so many at work."""
     since = datetime.now(UTC) - timedelta(seconds=IDLE_S)
-    heard = [agent for agent in agents if agent.heartbeat_at >= since]
+    heard = [agent for agent in agents if agent.heartbeat_at >= since and not agent.hold]
     idle = sum(agent.run is None for agent in heard)
     return min(max(1, idle, -(-len(heard) // AGENTS_EACH)), MOST_READY)
 

@@ -7,18 +7,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from infra.hub.service import Hub
-from infra.wire import artifacts, files, filestream, graphql, join, runs, sweeps, users
+from infra.wire import agents, artifacts, files, filestream, graphql, join, runs, sweeps, users
 
 # Each module has a table RESOLVERS.
 RESOLVING = (users, runs, sweeps, files, artifacts)
 
 
 def routes(hub: Hub) -> list[BaseRoute]:
-    """GraphQL, the runs' streams, files and artifacts, and what the client sends of itself."""
+    """GraphQL, the runs' streams, files and artifacts, agents, how hosts join, and the client's telemetry."""
     executor = graphql.Executor(graphql.build_schema(*(module.RESOLVERS for module in RESOLVING)))
     telemetry = [Route(f"/sdk/otel/v1/{kind}", _received, methods=["POST"]) for kind in ("metrics", "logs", "traces")]
-    streams = [*filestream.routes(hub), *files.routes(hub), *artifacts.routes(hub), *join.routes(hub)]
-    return [*graphql.routes(hub, executor), *streams, *telemetry]
+    streams = [*filestream.routes(hub), *files.routes(hub), *artifacts.routes(hub)]
+    return [*graphql.routes(hub, executor), *streams, *agents.routes(hub), *join.routes(hub), *telemetry]
 
 
 def _received(_request: Request) -> Response:

@@ -148,6 +148,21 @@ def test_a_run_shows_its_curves_groups_and_stages(scene: Scene, visit: Visit) ->
     assert "train" in page.locator(".stages").inner_text()
 
 
+@pytest.mark.parametrize("visit", [1280, 400], indirect=True)
+def test_an_agent_is_paused_and_resumed_by_its_buttons(scene: Scene, visit: Visit) -> None:
+    """A press leads back to the agents of the page, which say how it stands then; also on a telephone."""
+    sweep, agent = scene.demo(1)
+    scene.hub.hold_agents(sweep.id, "pause", "workbench")
+    page = visit.open(scene.address(sweep))
+    page.get_by_role("button", name="Resume workbench").click()
+    page.wait_for_selector("#agents .badge-idle")
+    page.get_by_role("button", name="Pause").click()
+    page.wait_for_selector("#agents .badge-paused")
+    assert scene.hub.agent_by_id(agent).hold == "pause"
+    assert page.url.endswith("#agents")
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
 def test_trials_can_be_sorted_and_stay_sorted(scene: Scene, visit: Visit) -> None:
     """A click on a column sorts it, says so to a screen reader, and a later trial finds its place in that order."""
     sweep, agent = scene.demo(3)

@@ -112,6 +112,7 @@ def test_a_trial_tells_its_score_and_hands_over_its_files(
     assert told.summary["arithmetic"] in ("f32", "bf16") and isinstance(told.summary["channels_last"], bool)
     assert told.noted["kept"] == {"conv1": 32, "conv2": 64, "conv3": 64}
     assert {"device", "host", "task_hash", "data_hash", "baseline_hash", "versions"} <= set(told.noted)
+    assert {"prunefleet", "torch"} <= set(told.noted["versions"])
     measurement, score, seconds = told.said[0]
     assert measurement.accuracy.val > 0.8 and score.feasible
     assert {"imports", "task", "data", "baseline", "groups", "measure", "train", "publish"} <= set(seconds)

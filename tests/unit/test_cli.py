@@ -24,6 +24,8 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
         (["up", "--agents", "0"], "--agents: got 0; give at least 1"),
         (["up", "--agents", "two"], "--agents: got 'two'; give a whole number"),
         (["up", "--port", "80800"], "--port: got 80800"),
+        (["agents", "kill", "x"], "agents: got 'kill'; use one of list, pause, resume, drain, stop"),
+        (["agents", "pause"], "agents pause: got ''; give the name of an AGENT, or its host"),
         (["device", "remove", "x"], "device: got 'remove'; use one of list, add"),
         (["device", "add"], "device add: got ''; give NAME"),
         (["device", "add", "local"], "NAME: got 'local'; name it otherwise"),

@@ -13,6 +13,7 @@ from support_dashboard_hub import Scene, served
 from infra.dashboard import pages
 from infra.dashboard.session import COOKIE, local
 from infra.hub.advice import Advice
+from infra.hub.runs import RunChange
 from objective.devices import MeasurementRequest, queue
 
 
@@ -251,3 +252,69 @@ def test_vendored_files_are_what_they_say() -> None:
     assert "Apache License" in (vendored / "LICENSE").read_text()
     ours = [*folder.glob("templates/*.html"), *folder.glob("static/*.js"), *folder.glob("static/*.css")]
     assert [path.name for path in ours if "https://" in path.read_text()] == []
+
+
+def _press(client: httpx.Client, address: str, action: str, target: str) -> httpx.Response:
+    """A button of the agents' form, as a browser sends it."""
+    own = {"origin": str(client.base_url).rstrip("/")}
+    return client.post(f"{address}/agents", data={action: target}, headers=own)
+
+
+def test_a_button_holds_an_agent_and_another_lets_it_go(scene: Scene, client: httpx.Client) -> None:
+    """The form leads back to the page, which shows the state and what may be asked then; the twin hears of it."""
+    sweep, agent = scene.demo(1)
+    name, address = scene.hub.agent_by_id(agent).name, scene.address(sweep)
+    token = client.get(f"{address}/data.json").json()["token"]
+    answer = _press(client, address, "pause", name)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{address}#agents")
+    shown = client.get(f"{address}/data.json", params={"since": token}).json()["fragments"]["agents"]
+    assert ">paused</span>" in shown
+    assert f'name="resume" value="{name}"' in shown and f'name="pause" value="{name}"' not in shown
+    _press(client, address, "resume", name)
+    assert ">idle</span>" in client.get(address).text
+
+
+def test_a_held_host_is_told_with_its_button(scene: Scene, client: httpx.Client) -> None:
+    """Who held a host sees that it is, also when no agent of it is left, and can let it go."""
+    sweep, agent = scene.demo(1)
+    address = scene.address(sweep)
+    scene.hub.hold_agents(sweep.id, "drain", "workbench")
+    scene.hub.heartbeat(agent, [])
+    assert "workbench is held, with whatever joins from there" in client.get(address).text
+    _press(client, address, "resume", "workbench")
+    assert scene.hub.held_hosts(sweep.id) == []
+
+
+def test_a_cookie_alone_asks_nothing_of_agents(scene: Scene, client: httpx.Client) -> None:
+    """Another site's form is refused, and a stranger is led to the sign-in."""
+    sweep, agent = scene.demo(1)
+    name, address = scene.hub.agent_by_id(agent).name, scene.address(sweep)
+    for headers in ({}, {"origin": "https://elsewhere"}, {"sec-fetch-site": "cross-site"}):
+        answer = client.post(f"{address}/agents", data={"stop": name}, headers=headers)
+        assert (answer.status_code, "page of this server" in answer.text) == (403, True)
+    client.cookies.clear()
+    assert _press(client, address, "stop", name).headers["location"].startswith("/login")
+    assert not scene.hub.agent_by_id(agent).hold
+
+
+def test_another_users_agents_are_not_there_to_be_asked(scene: Scene, client: httpx.Client) -> None:
+    """A sweep of somebody else's is none; and what cannot be done is said on a page."""
+    sweep, agent = scene.demo(1)
+    name, address = scene.hub.agent_by_id(agent).name, scene.address(sweep)
+    gone = _press(client, address, "stop", "nobody")
+    assert (gone.status_code, f"there is {name} on workbench" in gone.text) == (404, True)
+    scene.hub.auth.add_user("mallory")
+    client.cookies.set(COOKIE, scene.hub.session_of("mallory", 600))
+    assert _press(client, address, "stop", name).status_code == 404
+    assert not scene.hub.agent_by_id(agent).hold
+
+
+def test_unlike_software_is_named_on_the_page(scene: Scene, client: httpx.Client) -> None:
+    """Where hosts of a sweep run unlike versions one line says which; where they are alike there is none."""
+    sweep, agent = scene.demo(0)
+    for index, (host, version) in enumerate((("a", "1.0"), ("b", "1.1"), ("c", "1.1"))):
+        run = scene.trial(agent, index)
+        assert "unlike software" not in client.get(scene.address(sweep)).text or index == 2
+        said = {**run.config, "versions": {"openvino": version, "torch": "2.0", "numpy": version}}
+        scene.hub.revise_run(run.id, RunChange(host=host, config={k: {"value": v} for k, v in said.items()}))
+    assert "measure: openvino 1.0 on a, 1.1 on b and c." in client.get(scene.address(sweep)).text

@@ -223,7 +223,7 @@ def test_a_finished_sweep_is_not_live(view: SweepView) -> None:
 def test_an_agent_that_never_said_good_bye_is_gone_with_its_sweep() -> None:
     """A machine that was switched off says nothing more; while the sweep is live its heartbeat tells."""
     agents = [agent_row("agent-a")]
-    assert [agent.state for agent in sweep_view(sweep_row(), trial_rows(), agents).agents] == ["running"]
+    assert [agent.state for agent in sweep_view(sweep_row(), trial_rows(), agents).agents] == ["idle"]
     ended = sweep_view(sweep_row(state=SweepState.FINISHED), trial_rows()[:7], agents)
     assert [agent.state for agent in ended.agents] == ["gone"]
 

@@ -30,7 +30,7 @@ def test_a_willing_child_ends_at_the_first_tier(tmp_path: Path) -> None:
 
 
 def test_a_stubborn_child_is_killed_with_its_children(tmp_path: Path) -> None:
-    """A child that ignores SIGTERM is killed in the last tier, and so is what it started."""
+    """A child that ignores SIGTERM is killed in the last tier, and so is what it started; each further tier is told."""
     one = child(
         tmp_path,
         """
@@ -42,7 +42,9 @@ def test_a_stubborn_child_is_killed_with_its_children(tmp_path: Path) -> None:
     )
     wait_for(lambda: one.last_line() == "ready")
     assert len(session_members(one.pid)) == 2
-    stop_all([one], patience=0.3)
+    said: list[str] = []
+    stop_all([one], patience=0.3, say=said.append)
+    assert said == ["Still there, and asked once more: child", "Still there, and killed: child"]
     assert one.ended() == -signal.SIGKILL
     wait_for(lambda: not session_members(one.pid))
 

@@ -15,14 +15,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support_hub import SWEEP, Clock, first_user, local_hub, make_agent, make_sweep
 
 from infra.hub.errors import Conflict, Missing
-from infra.hub.rows import RunRow, RunState, SweepState
+from infra.hub.rows import Hold, RunRow, RunState, SweepState
 from infra.hub.runs import RunChange, StreamPost
 from infra.hub.states import ENDED_STATES, LIVE_STATES, MAX_RETRIES
 from infra.hub.store_lines import Stream
 from infra.hub.sweeps import SweepChange
 
 CAP = 4
-USER = ["enqueue"] * 3 + ["stop a run"] * 2 + ["PAUSED", "RUNNING", "RUNNING", "FINISHED", "CANCELED", "delete"]
+USER = (
+    ["enqueue"] * 3
+    + ["stop a run"] * 2
+    + ["hold"] * 4
+    + ["PAUSED", "RUNNING", "RUNNING", "FINISHED", "CANCELED", "delete"]
+)
+HOLDS = ["pause", "drain", "stop", "resume", "resume"]
 PROCESS = ["start", "finish", "fail", "preempt", "vanish", "speak"]
 MIX = {"heartbeats": 4, "process": 4, "metrics": 2, "user": 1, "agent": 1}
 EARLY = "early_terminate: {type: hyperband, min_iter: 1, strict: true}\n"
@@ -93,12 +99,22 @@ class SweepMachine(RuleBasedStateMachine):
             runs = self.hub.sweep_runs(self.sweep.id)
             if runs:
                 self.hub.stop_run(runs[at % len(runs)].id)
+        elif what == "hold":
+            self.hold(at)
         elif what == "delete":
             self.hub.delete_sweep(self.sweep.id)
             self.deleted = self.moved = True
             self.finished = {name: replace(run, sweep=None, agent=None) for name, run in self.finished.items()}
         else:
             self.move(what)
+
+    def hold(self, at: int) -> None:
+        """Of one agent, whether it is still there or not, or of their host."""
+        known = self.hub.sweep_agents(self.sweep.id)
+        action = HOLDS[(at + len(self.hub.sweep_runs(self.sweep.id)) + len(known)) % len(HOLDS)]
+        target = "host" if at == 0 else known[at % len(known)].name
+        with suppress(Conflict):
+            self.hub.hold_agents(self.sweep.id, action, target)
 
     def enqueue(self) -> None:
         count, state = len(self.hub.sweep_runs(self.sweep.id)), self.state
@@ -149,6 +165,7 @@ class SweepMachine(RuleBasedStateMachine):
             return None
         if command is not None and command["type"] in ("run", "resume"):
             anew = self.holders.get(command["run_id"]) != agent
+            assert not self.hub.agent_by_id(agent).hold, "a held agent was given a run"
             assert self.state is SweepState.RUNNING or not anew, "a sweep at rest began a run"
             self.holders[command["run_id"]] = agent
         if answer_is_lost or command is None:
@@ -158,7 +175,8 @@ class SweepMachine(RuleBasedStateMachine):
             self.processes[agent] = command["run_id"]
             self.started.discard(command["run_id"])
         if command["type"] == "stop":
-            assert self.run_named(command["run_id"]).stop_requested_at is not None
+            held = self.hub.agent_by_id(agent).hold
+            assert held is Hold.STOP or self.run_named(command["run_id"]).stop_requested_at is not None
             self.processes.pop(agent, None)  # the agent ends the process
         if command["type"] == "exit":
             assert not listed
@@ -253,8 +271,10 @@ class SweepMachine(RuleBasedStateMachine):
         """From wherever it stands, honest agents bring what is left to its end."""
         self.clock.pass_by(200)
         self.hub.reap()
-        if not self.deleted and self.state is SweepState.PAUSED:
-            self.move("RUNNING")
+        if not self.deleted:
+            self.hub.hold_agents(self.sweep.id, "resume", "host")
+            if self.state is SweepState.PAUSED:
+                self.move("RUNNING")
         for _ in range(200):
             if self.rests() and not self.processes:
                 break

@@ -286,6 +286,12 @@ ROUTES: dict[str, Callable[[Target], tuple[str, str, Any]] | str] = {
     "/{entity}/{project}": lambda t: ("GET", f"/{t.entity}/{t.project}", None),
     "/{entity}/{project}/data.json": lambda t: ("GET", f"/{t.entity}/{t.project}/data.json", None),
     "/{entity}/{project}/sweeps/{name}": lambda t: ("GET", f"/{t.entity}/{t.project}/sweeps/{t.sweep}", None),
+    "/{entity}/{project}/sweeps/{name}/agents.json": lambda t: (
+        "POST",
+        f"/{t.entity}/{t.project}/sweeps/{t.sweep}/agents.json",
+        {"action": "drain", "agent": t.agent},
+    ),
+    "/{entity}/{project}/sweeps/{name}/agents": "the form has tests with the pages",
     "/{entity}/{project}/sweeps/{name}/data.json": lambda t: (
         "GET",
         f"/{t.entity}/{t.project}/sweeps/{t.sweep}/data.json",

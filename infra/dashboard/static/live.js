@@ -38,7 +38,7 @@ function tellTimes() {
 }
 
 const STOPS = "a, button, summary, [tabindex]";
-const landmark = (one) => `${one.tagName} ${one.getAttribute("href") ?? one.closest("[data-sort]")?.dataset.sort ?? one.className}`;
+const landmark = (one) => `${one.tagName} ${one.getAttribute("href") ?? one.closest("[data-sort]")?.dataset.sort ?? (one.name ? `${one.name} ${one.value}` : one.className)}`;
 
 // What a person did to a part (opened, scrolled, focused) outlives its renewal.
 function swap(name, html) {
