@@ -20,8 +20,8 @@ from typing import Any
 from support_load import CREATE_AGENT, HEARTBEAT, UPSERT, Connection, row
 
 BEAT_S = 5.0
-TRIALS = 10  # of each agent
-SHORTEST_S, LONGER_S = 7.25, 0.5  # a trial's own length, and what each is longer than the one before
+TRIALS = 6  # of each agent
+SHORTEST_S = 15.0  # a trial's own length; the longest is one beat longer, so that ends fall anywhere between two
 ROW_S = 1.0
 STREAM_S = 5.0
 FILES = {"config.yaml": 2_000, "output.log": 4_000, "wandb-metadata.json": 1_500, "requirements.txt": 3_000}
@@ -73,8 +73,9 @@ class Found:
 
 def lengths(agent: int, trials: int) -> list[float]:
     """How long each trial of an agent sleeps: the same for all but for less than a step, so that they drift apart."""
-    shift = random.Random(agent).uniform(0, LONGER_S) if agent else LONGER_S / 2
-    found = [SHORTEST_S - LONGER_S / 2 + shift + LONGER_S * number for number in range(trials)]
+    step = BEAT_S / trials
+    shift = random.Random(agent).uniform(0, step) if agent else step / 2
+    found = [SHORTEST_S + shift + step * number for number in range(trials)]
     random.Random(-agent).shuffle(found)
     return found
 

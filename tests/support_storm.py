@@ -173,22 +173,20 @@ class Storm:
         return not any(each.now is not None and each.now.machine == label for each in self.lanes if each is not lane)
 
     def works_since(self, label: str, since: float) -> bool:
-        """Whether the hub heard since then of an agent there, and of a run that it has where it trains."""
-        if label in TRIALS and not self._open():
-            return True
-        table = "run JOIN agent ON agent.id = run.agent_id" if label in TRIALS else "agent"
-        heard = "run.heartbeat_at" if label in TRIALS else "agent.heartbeat_at"
+        """Whether the hub heard since then of an agent there, and of a run that it has where there is one for it."""
+        runs = label in TRIALS and self._more()
+        table = "run JOIN agent ON agent.id = run.agent_id" if runs else "agent"
+        heard = "run.heartbeat_at" if runs else "agent.heartbeat_at"
         sql = f"SELECT 1 FROM {table} WHERE agent.host = ? AND {heard} > ? LIMIT 1"
         with self.fleet.database() as found:
             return found.execute(sql, (self.fleet.machines[label].name, since)).fetchone() is not None
 
-    def _open(self) -> bool:
-        """Whether the sweep that trains still has a run for every machine."""
+    def _more(self) -> bool:
+        """Whether the sweep that trains has runs that nobody was given yet."""
         name = self.fleet.queues[TRIALS[0]].rpartition("/")[2]
-        sql = """SELECT COUNT(*) FROM run JOIN sweep ON sweep.id = run.sweep_id WHERE sweep.name = ?
-                 AND run.state IN ('finished', 'failed', 'killed', 'crashed')"""
+        sql = "SELECT COUNT(*) FROM run JOIN sweep ON sweep.id = run.sweep_id WHERE sweep.name = ?"
         with self.fleet.database() as found:
-            return int(found.execute(sql, (name,)).fetchone()[0]) < self.trials - len(TRIALS)
+            return int(found.execute(sql, (name,)).fetchone()[0]) < self.trials
 
     def shares(self) -> dict[str, float]:
         """What share of the time machines could work: all alike, and as far as the sweep needs them together.

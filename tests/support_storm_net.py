@@ -10,6 +10,8 @@ from pathlib import Path
 
 from support_hosts import Host, run
 
+from infra.fleet.process import dies_with_us
+
 PREFIX = "10.231.251"
 SLOW = ("tbf", "rate", "1mbit", "burst", "16kbit", "latency", "500ms")
 LINK = "lan0"
@@ -40,7 +42,7 @@ class Machine:
     def start(self, line: str, log: str) -> "subprocess.Popen[bytes]":
         """Start a shell line there, its output behind what is in the log of that name."""
         with (self.home / log).open("ab") as out:
-            command = self.host.command(self._line(f"exec {line}"))
+            command = dies_with_us(self.host.command(self._line(f"exec {line}")))
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
