@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from support_storm_fleet import DEVICES, TRIALS, Fleet
 
 TICK_S = 0.5
-GAP_S = 4.0  # between a recovery and the lane's next fault
+GAPS_S = (30.0, 15.0, 90.0)  # between a recovery and the next fault of machines that train, that measure, of the hub
 RECOVERY_S = 60.0
 KINDS = ("kill", "power", "stop", "cut", "slow")
 HUB_KINDS = ("power", "stop", "cut")

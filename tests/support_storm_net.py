@@ -14,7 +14,7 @@ from infra.fleet.process import dies_with_us
 
 PREFIX = "10.231.251"
 SLOW = ("tbf", "rate", "1mbit", "burst", "16kbit", "latency", "500ms")
-LINK = "lan0"
+LINK, BRIDGE = "lan0", "br0"
 
 
 @dataclass
@@ -78,12 +78,12 @@ class Machine:
         self.started = [process for process in self.started if process.poll() is None]
 
     def cut(self) -> None:
-        """Let nothing through; connections are not told."""
-        run("ip", "-n", self.switch, "link", "set", self.port, "down")
+        """Let nothing through: the switch drops it, and neither end is told."""
+        run("ip", "-n", self.switch, "link", "set", self.port, "nomaster")
 
     def join(self) -> None:
         """Let everything through again."""
-        run("ip", "-n", self.switch, "link", "set", self.port, "up")
+        run("ip", "-n", self.switch, "link", "set", self.port, "master", BRIDGE)
 
     def slow(self, on: bool) -> None:
         """Let through a megabit a second, or as much as there is."""
@@ -100,8 +100,8 @@ def machines(folder: Path, names: Sequence[str]) -> Iterator[list[Machine]]:
     made: list[Machine] = []
     _ip("netns", "add", switch)
     try:
-        _ip("-n", switch, "link", "add", "br0", "type", "bridge")
-        _ip("-n", switch, "link", "set", "br0", "up")
+        _ip("-n", switch, "link", "add", BRIDGE, "type", "bridge")
+        _ip("-n", switch, "link", "set", BRIDGE, "up")
         for number, label in enumerate(names, start=1):
             made.append(_machine(folder / label, f"{label}-{mark}", number, switch))
         yield made
@@ -118,7 +118,7 @@ def _machine(home: Path, name: str, number: int, switch: str) -> Machine:
     port = f"port{number}"
     _ip("netns", "add", name)
     _ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", LINK, "netns", name)
-    _ip("-n", switch, "link", "set", port, "master", "br0", "up")
+    _ip("-n", switch, "link", "set", port, "master", BRIDGE, "up")
     _ip("-n", name, "address", "add", f"{PREFIX}.{number}/24", "dev", LINK)
     _ip("-n", name, "link", "set", LINK, "up")
     _ip("-n", name, "link", "set", "lo", "up")

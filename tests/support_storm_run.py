@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from support_storm import GAP_S, RECOVERY_S, Fault, Lane, Storm, drawn
+from support_storm import GAPS_S, RECOVERY_S, Fault, Lane, Storm, drawn
 from support_storm_account import assert_apart, assert_exact, at_rest, runs
 from support_storm_fleet import DEVICES, TRIALS, Fleet, fleet
 from support_wait import wait_for
@@ -13,7 +13,6 @@ from support_wait import wait_for
 Say = Callable[[str], None]
 ENDED = ("finished", "failed", "killed", "crashed")
 LONGEST_S = 25.0  # of a fault
-HUB_GAP_S = 60.0  # a hub is one machine of six
 CALM = 8  # trials
 
 
@@ -62,7 +61,7 @@ def long_storm(folder: Path, say: Say, trials: int, seed: int, calm: int = 0) ->
         wait_for(lambda: any(run.state == "running" for run in runs(found, found.queues[TRIALS[0]])), 120, every=0.5)
         lanes = [
             Lane(iter([fault for turn in turns for fault in turn]), time.time() + first, gap)
-            for turns, first, gap in zip(drawn(seed, LONGEST_S), (5, 10, 30), (GAP_S, GAP_S, HUB_GAP_S), strict=True)
+            for turns, first, gap in zip(drawn(seed, LONGEST_S), (5, 10, 30), GAPS_S, strict=True)
         ]
         storm = Storm(found, lanes, trials, say)
         began = time.time()

@@ -95,11 +95,8 @@ class Queue:
         return folder / f"{sha256}.xml"
 
     def samples(self, run: str, folder: Path) -> Path:
-        """The file of raw samples that a finished request left, in `folder`.
-
-        The latest, which its answer is of: an attempt that was killed before it answered may have left others.
-        """
-        self._api.artifact(f"{self.project}/{samples_name(run)}:latest").download(root=str(folder))
+        """The file of raw samples that a finished request left, in `folder`."""
+        self._api.artifact(f"{self.project}/{samples_name(run)}:v0").download(root=str(folder))
         return folder / SAMPLES
 
 

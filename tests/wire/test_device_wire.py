@@ -11,19 +11,6 @@ from support_device import Devices, told
 from support_hub import HubProcess
 from support_wait import wait_for
 
-TWO_ATTEMPTS = """
-import wandb
-from pathlib import Path
-from agent.measure.remote import Queue
-with wandb.init(project="lab") as run:
-    for attempt in ("killed", "answered"):
-        Path("samples.json.gz").write_text(attempt)
-        artifact = wandb.Artifact("samples-x", "samples")
-        artifact.add_file("samples.json.gz", policy="mutable")
-        run.log_artifact(artifact).wait()
-print("read:", Queue(f"{run.entity}/{run.project}", "any").samples("x", Path("there")).read_text())
-"""
-
 
 @pytest.fixture(scope="module")
 def devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devices]:
@@ -51,11 +38,6 @@ def test_a_device_answers_once_what_is_asked_again_and_again(devices: Devices) -
     assert "; `prunefleet device add board7` makes" in unknown
     listed = devices.hub.run(sys.executable, "-m", "infra.cli", "device", **devices.env)
     assert f"board1: wandb agent --forward-signals {sweep}" in listed.splitlines()
-
-
-def test_samples_are_those_of_the_attempt_that_answered(devices: Devices) -> None:
-    """An attempt that was killed after it had left its samples, and before its answer, is not read."""
-    assert "read: answered" in devices.hub.python(TWO_ATTEMPTS, **devices.env)
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     return told
 
 
+@pytest.mark.timeout(900)
 def test_a_small_storm_loses_nothing(tmp_path: Path, say: Callable[[str], None]) -> None:
     """A process killed, a host cut off and a hub killed in a sweep on two devices: all is there, and once."""
     faults = (Fault("kill", TRIALS[0], draw=0.9), Fault("cut", "edge1", 8), Fault("power", "hub", 2))
