@@ -12,7 +12,7 @@ SUITE := $(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reor
 # Tests and trials run side by side: one thread each, or they fight over the cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo check test test-all test-live bench-fidelity bench-objective bench-hub bench-overhead bench-trials bench-search bench-table bench-live format clean
+.PHONY: help demo check test test-all test-live bench-fidelity bench-objective bench-hub bench-fleet bench-overhead bench-trials bench-search bench-table bench-live format clean
 help:                ## tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | column -t -s "$$(printf '\t')"
 
@@ -43,6 +43,9 @@ bench-objective: $(VENV)/.dev  ## how formulas of the score fare in a search
 
 bench-hub: $(VENV)/.dev  ## the hub under load, on a large folder, and beside MLflow; writes docs/results/hub.*
 	$(PYTEST) -m bench -s tests/bench/test_hub_bench.py
+
+bench-fleet: $(VENV)/.dev  ## trials per hour and heartbeats of 1 to 256 simulated agents, ten minutes; writes docs/results/fleet.*
+	$(PYTEST) -m bench -s tests/bench/test_fleet_bench.py
 
 bench-overhead: $(VENV)/.dev  ## what trials of the demo cost besides training, evaluation and measurement; writes docs/results/overhead.*
 	$(PYTEST) -m bench -s tests/bench/test_overhead_bench.py

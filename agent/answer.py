@@ -32,7 +32,7 @@ from agent.request import Request, from_sweep
 from agent.server import require_server
 from agent.tasks.gradients import backward_of
 from agent.tasks.training import recalibrate, threads
-from agent.winner import choose, gain
+from agent.winner import choose, gain, published
 from objective.profile import Profile
 from objective.stats import mean_itself
 
@@ -125,7 +125,7 @@ class _Answer:
         """Where the winner's files are: in the project, or on this host if they may not leave it."""
         if self.request.upload == "metrics":
             return {"artifact": None, "files": str(bundle_folder(chosen.name))}
-        return {"artifact": f"{self.reader.project}/candidate-{chosen.name}:v0"}
+        return {"artifact": f"{self.reader.project}/{published(chosen)}"}
 
     def _judged(self, network: nn.Module, kept: Mapping[str, int]) -> Judged:
         """A network's test quality as it would ship: at another precision than f32 the deployed one is judged."""
@@ -160,7 +160,7 @@ class _Answer:
         """The trained network of a scored run, from its files."""
         folder = self.folder / run.name
         with self.watch.during("fetch"):
-            if not self.reader.fetch(f"candidate-{run.name}", folder):
+            if not self.reader.fetch(published(run), folder):
                 folder = bundle_folder(run.name)  # it was not to leave this host
             return bundle.read(folder, self.bench.baseline.network, self._example, self.bench.groups)
 

@@ -37,6 +37,14 @@ def choose(runs: Sequence[RunRecord], goal: Goal, dense_holdout: float) -> tuple
     return chosen, limit is None or holdout[chosen.name] <= limit
 
 
+def published(run: RunRecord) -> str:
+    """The artifact with a scored run's network, within its project.
+
+    The latest, which its score is of: an attempt that was killed before it was scored may have left another.
+    """
+    return f"candidate-{run.name}:latest"
+
+
 def _timed(run: RunRecord, alike: Sequence[RunRecord]) -> list[tuple[float, float | None]]:
     """On each device the mean latency ratio of runs of one candidate, and the dense network's milliseconds."""
 

@@ -24,7 +24,7 @@ LONGEST = "acceptance"
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the room whose tests take longest; the order within it and after it stays random."""
-    items.sort(key=lambda item: item.path.parent.name != LONGEST)
+    items.sort(key=lambda item: LONGEST not in item.path.parts)
 
 
 @pytest.fixture(autouse=True)

@@ -77,16 +77,23 @@ class Found:
 class Connection:
     """One kept HTTP/1.1 connection."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._host, self._port = plan.url.removeprefix("http://").rsplit(":", 1)
-        self._head = f"Host: {self._host}\r\nAuthorization: {plan.authorization}\r\nContent-Type: application/json\r\n"
+    def __init__(self, url: str, authorization: str) -> None:
+        self._host, self._port = url.removeprefix("http://").rsplit(":", 1)
+        self._head = f"Host: {self._host}\r\nAuthorization: {authorization}\r\nContent-Type: application/json\r\n"
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
     async def post(self, path: str, body: Any) -> tuple[Any, float]:
         """The JSON of the answer and how long it took in milliseconds. Raises `RuntimeError` for any status but 200."""
-        content = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\n{self._head}Content-Length: {len(content)}\r\n\r\n".encode()
+        told, took = await self._request("POST", path, json.dumps(body).encode())
+        return json.loads(told), took
+
+    async def put(self, url: str, content: bytes) -> None:
+        """Send a file to a signed address. Raises as `post` does."""
+        await self._request("PUT", "/" + url.split("/", 3)[3], content)
+
+    async def _request(self, method: str, path: str, content: bytes) -> tuple[bytes, float]:
+        head = f"{method} {path} HTTP/1.1\r\n{self._head}Content-Length: {len(content)}\r\n\r\n".encode()
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(self._host, int(self._port))
         assert self._reader is not None
@@ -98,7 +105,7 @@ class Connection:
         took = 1e3 * (time.perf_counter() - began)
         if not answer.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(f"{path}: {answer[:20]!r} {told[:300]!r}")
-        return json.loads(told), took
+        return told, took
 
     def close(self) -> None:
         if self._writer is not None:
@@ -143,7 +150,7 @@ class Load:
     async def _agent(self, number: int) -> None:
         plan, logs = self.plan, number < self.plan.logging
         await asyncio.sleep(BEAT_S * number / plan.agents)
-        wire, sweep = Connection(plan), plan.searched if logs else plan.held
+        wire, sweep = Connection(plan.url, plan.authorization), plan.searched if logs else plan.held
         names = {"entityName": plan.entity, "projectName": plan.project, "sweep": sweep, "host": f"host{number}"}
         agent = (await self._ask(wire, CREATE_AGENT, **names))[0]["createAgent"]["agent"]["id"]
         trial: asyncio.Task[None] | None = None
@@ -178,7 +185,8 @@ class Load:
 
     async def _trial(self, command: Mapping[str, Any], sweep: str, logs: bool) -> None:
         """A run from `wandb.init` to its end; one that does not log goes on for ever."""
-        plan, wire = self.plan, Connection(self.plan)
+        plan = self.plan
+        wire = Connection(plan.url, plan.authorization)
         name = command["run_id"]
         who = {"entity": plan.entity, "project": plan.project, "name": name}
         config = json.dumps({**command["args"], "_wandb": {"value": {"t": {"4": "3.11", "5": "0.31.0"}}}})

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from agent.failures import explain
 from agent.measure.benchmark import DENSE, LOADS, THROUGHPUT_S, Sitting
 from agent.measure.energy import Meter
 from agent.measure.exported import Exported, content_hash
@@ -189,7 +190,11 @@ class Elsewhere:
         limit = patience_minutes()
         until, told = time.monotonic() + 60 * limit, ""
         while True:
-            asked = self.queue.asked(request.key)
+            asked = self._seen(request.key, until)
+            if asked is None:
+                self.check()
+                time.sleep(LOOK_S)
+                continue
             standing = next((each for each in asked if each.stands), None)
             if standing and standing.answered:
                 return standing
@@ -203,6 +208,15 @@ class Elsewhere:
             if time.monotonic() > until:
                 raise _failed(_silent(request.device, state, limit, self.queue.path))
             time.sleep(LOOK_S)
+
+    def _seen(self, key: str, until: float) -> list[Asked] | None:
+        """All requests with that key; None where the server is not heard, which a trial that waits outlasts."""
+        try:
+            return self.queue.asked(key)
+        except Exception as error:
+            if explain(error, "measure").kind is not FailureKind.SERVER or time.monotonic() > until:
+                raise
+            return None
 
 
 def _protocol(

@@ -9,7 +9,7 @@ from agent.answer import evenly, wanted
 from agent.controls import Judged, Point, against_uniform, judge, line
 from agent.report import RunRecord
 from agent.tasks.task import Budget
-from agent.winner import choose, gain
+from agent.winner import choose, gain, published
 from objective.goal import Goal
 
 RANDOM = np.random.default_rng(0)
@@ -27,6 +27,11 @@ def test_the_fastest_within_the_limit_wins() -> None:
     """Where validation and holdout agree, the fastest candidate within the limit wins."""
     run, agrees = choose([_run("a", ratio=0.5), _run("b", ratio=0.3)], FASTEST, 0.925)
     assert (run.name, agrees) == ("b", True)
+
+
+def test_what_ships_is_what_was_scored() -> None:
+    """The latest version of a run's candidate: an attempt that was killed before its score may have left the first."""
+    assert published(_run("a")) == "candidate-a:latest"
 
 
 def test_a_winner_that_holdout_contradicts_is_passed_over() -> None:

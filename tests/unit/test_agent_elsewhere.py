@@ -99,6 +99,25 @@ def test_an_answer_that_was_lost_is_not_asked_for_twice(tmp_path: Path, networks
         there(empty).describe("board", RemoteRunner())
 
 
+def test_a_server_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that waits for its device does so while the server cannot be heard, up to the same limit."""
+    monkeypatch.setattr(elsewhere, "LOOK_S", 0.01)
+    away = [ConnectionError("away"), TimeoutError("busy")]
+
+    def reply(request: MeasurementRequest, number: int) -> Asked:
+        if away:
+            raise away.pop()
+        return queue.served(request, number)
+
+    queue = Queue(tmp_path, reply)
+    assert there(queue).describe("board", RemoteRunner()).device.name == "board"
+    assert not away and len(queue.requests) == 1
+    monkeypatch.setenv("PRUNEFLEET_DEVICE_MINUTES", "0.0001")
+    away += [ConnectionError("away")] * 1000
+    with pytest.raises(ConnectionError):
+        there(queue).describe("board", RemoteRunner(), fresh=True)
+
+
 @pytest.mark.parametrize(
     ("ending", "words"),
     [
