@@ -24,12 +24,13 @@ from agent.measure.stand_ins import judging
 from agent.place import Place, places_of
 from agent.request import Request
 from agent.tasks.baseline import Baseline, Progress, Store, obtain
+from agent.tasks.carried import provide
 from agent.tasks.registry import load_task
 from agent.tasks.task import Budget, Task, named_data
 from objective.errors import BadInput
 from objective.goal import Goal
-from objective.sweepfile import F32, SAME
-from objective.trial import Candidate, Device
+from objective.sweepfile import F32, SAME, code_sha256
+from objective.trial import Candidate, Device, Failure, FailureKind, TrialFailed
 
 Stage = Callable[[str], AbstractContextManager[None]]
 
@@ -120,11 +121,15 @@ def prepare(
     """The bench that `request` asks for; `during(stage)` is entered for each part.
 
     `check` and `fresh` are those of `places_of`. Raises `BadInput` where the request cannot be met on any host, or in
-    the stages "data" and "baseline" on this one, `TrialFailed` where it has not the device.
+    the stages "code", "data" and "baseline" on this one, `TrialFailed` where it has not the device.
     """
     torch.set_num_threads(trial_threads())
+    folder = None
+    if request.code:
+        with during("code"):
+            folder = provide(request.task, request.code, store)
     with during("task"):
-        task = load_task(request.task, request.options)
+        task = loaded(request, folder, at_fault=fresh)
     with during("device"):
         places = places_of(request, store, check, fresh)
     with during("data"):
@@ -140,6 +145,23 @@ def prepare(
     space = space_of(groups, [place.device for place in places], grid)
     recipe = (request.lr, request.distill, request.skip)
     return Bench(task, baseline, groups, space, request.goal, places, dense, plain, *recipe, against=request.against)
+
+
+def loaded(request: Request, folder: Path | None, at_fault: bool = False) -> Task:
+    """The task of a request, from the `folder` with the sweep's code where this host's own is not to be run.
+
+    Code that a sweep names was loaded where it was planned: unless the sweep itself is `at_fault`, a host that cannot
+    load it lacks something, and raises `TrialFailed`.
+    """
+    try:
+        task = load_task(request.task, request.options, folder)
+    except BadInput as error:
+        if at_fault or not request.code or error.field != "task":
+            raise
+        raise TrialFailed(Failure(FailureKind.DATA, "task", str(error))) from error
+    if request.code:
+        task.given_code = code_sha256(request.code)  # type: ignore[attr-defined]  # for its hash
+    return task
 
 
 def check_data(task: Task, wanted: str | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from agent.bench import Bench, export_dense, space_of, trial_threads
+from agent.bench import Bench, export_dense, loaded, space_of, trial_threads
 from agent.compress.groups import Group, find_groups
 from agent.compress.merge import MergedSpace
 from agent.measure.energy import find_meter
@@ -21,7 +21,9 @@ from agent.place import Place, measured_on
 from agent.request import Request, from_sweep
 from agent.server import base_url, require_server
 from agent.tasks.baseline import Baseline
-from agent.tasks.registry import load_task
+from agent.tasks.carried import folder_of, standing
+from agent.tasks.code import code_of
+from agent.tasks.registry import module_of
 from agent.tasks.task import SPLITS, Task, digest
 from agent.trial import Trial, run_trial
 from agent.watch import Watch
@@ -78,7 +80,7 @@ def check(sweep_file: Path) -> int:
     with checks.part("upload") as found:
         found += [UPLOADS[request.upload]]
     request = _here(checks, request)
-    task = _task(checks, request)
+    task = _task(checks, request, _code(checks, request))
     network = task.network()
     device, runner = _device(checks, request, config)
     groups, space = _groups(checks, task, network, config, device, request)
@@ -111,9 +113,25 @@ def _here(checks: Checks, request: Request) -> Request:
     return here if LOCAL in request.devices else replace(here, runner="openvino_cpu", energy=None)
 
 
-def _task(checks: Checks, request: Request) -> Task:
+def _code(checks: Checks, request: Request) -> Path | None:
+    """The folder with the sweep's code, where that is here and is not this host's own; nothing is fetched."""
+    own, folder = code_of(module_of(request.task)), None
+    if not own and not request.code:
+        return None
+    with checks.part("code") as found:
+        if request.code:
+            there = standing(request.task, request.code)
+            found += [there.told] if there.here else [there.told, "what is checked is this host's own"]
+            folder = folder_of(there)
+        elif own:
+            planned = "the sweep brings it to every host" if request.upload == "all" else "every host needs a copy"
+            found += [own.described(), planned]
+    return folder
+
+
+def _task(checks: Checks, request: Request, folder: Path | None) -> Task:
     with checks.part("task") as found:
-        task = load_task(request.task, request.options)
+        task = loaded(request, folder, at_fault=True)
         if request.goal.metric not in task.metrics:
             raise BadInput("objective.metric", request.goal.metric, f"{task.name} gives {', '.join(task.metrics)}")
         found += [task.name, f"metrics {', '.join(task.metrics)}"]

@@ -23,6 +23,9 @@ from agent.plan import Effort, make_profile, resolve
 from agent.request import Request, from_sweep
 from agent.server import require_server
 from agent.stop import Stop
+from agent.tasks.carried import SHOWN, keep, publish
+from agent.tasks.code import Code, code_of
+from agent.tasks.registry import module_of
 from agent.tasks.task import digest, named_data
 from agent.watch import Watch
 from objective.devices import LOCAL, device_names
@@ -50,16 +53,41 @@ def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, mixe
         names = device_names("--measure-on", measure_on.split(","))
         measure = config["parameters"].setdefault("measure", {"parameters": {}})
         measure["parameters"]["device"] = {"value": names[0] if len(names) == 1 else list(names)}
-    request = replace(from_sweep(config), data=None)  # what is planned with is what trials are held to
+    # What is planned with is what trials are held to.
+    own = code_of(module_of(from_sweep(config).task))
+    request = replace(from_sweep(config), code=own.sha256 if own else None, data=None)
     require_server()
+    for line in code_told(own, request.upload):
+        print(line, flush=True)
     with watching() as watch, _session(watch, f"plan {request.task}", request) as session:
         bench = _dense(request, session, watch)
         reference = _profiled(request, bench, session, watch, effort)
+        code = _code(own, request.upload, session)
     if out:
-        resolved = resolve(config, *reference, _energy(request, bench), named_data(bench.task))
+        resolved = resolve(config, *reference, _energy(request, bench), named_data(bench.task), code)
         replace_file(out, yaml.safe_dump(resolved, sort_keys=False).encode())
         print(f"Wrote {out}: start its sweep with `wandb sweep {out}`", flush=True)
     return 0
+
+
+def code_told(code: Code | None, upload: str) -> Iterator[str]:
+    """What becomes of the task's code, a line for each file, where it is the user's own."""
+    if code is None:
+        return
+    for name in sorted(code.files):
+        yield f"code {name}: {len(code.files[name])} bytes"
+    if upload == "all":
+        yield f"code {code.sha256[:SHOWN]} goes to the server: every host of the sweep runs it"
+    else:
+        yield f"code {code.sha256[:SHOWN]} stays here: every host needs a copy, or the sweep `upload: {{value: all}}`"
+
+
+def _code(code: Code | None, upload: str, session: report.Session) -> str | None:
+    """The code that was planned with, kept here and, where it may leave, in the project; how the sweep names it."""
+    if code is None:
+        return None
+    keep(code)
+    return publish(session, code) if upload == "all" else code.sha256
 
 
 def _energy(request: Request, bench: Bench) -> str | None:
@@ -70,7 +98,7 @@ def _energy(request: Request, bench: Bench) -> str | None:
 
 def baseline(sweep_file: Path) -> int:
     """Train or fetch the dense model alone, and log it as an artifact. Raises as `plan` does."""
-    request = replace(from_sweep(read_sweep_file(sweep_file)), data=None)
+    request = replace(from_sweep(read_sweep_file(sweep_file)), code=None, data=None)
     require_server()
     with watching() as watch, _session(watch, f"dense {request.task}", request) as session:
         bench = _dense(request, session, watch)

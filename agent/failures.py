@@ -8,6 +8,7 @@ from objective.trial import Failure, FailureKind, TrialFailed
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
 BLAMED = {
+    "code": FailureKind.DATA,
     "data": FailureKind.DATA,
     "baseline": FailureKind.DATA,
     "prune": FailureKind.INFEASIBLE,

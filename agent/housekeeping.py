@@ -11,6 +11,7 @@ MADE = {
     "targets": "the dense networks' soft targets",
     "dense": "dense networks and their exports",
     "profiles": "points of profiles",
+    "code": "code of tasks, of sweeps that carry it",
     "networks": "networks that were measured for other hosts",
     "bf16": "which arithmetic trains faster",
     "pace": "how fast dense networks were",

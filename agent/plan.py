@@ -298,13 +298,19 @@ def _curve(spec: GroupSpec, measured: Sequence[Kept], plan: _Plan) -> Curve:
 
 
 def resolve(
-    sweep: Mapping[str, Any], profile: Profile, reference: str, energy: str | None = None, data: str | None = None
+    sweep: Mapping[str, Any],
+    profile: Profile,
+    reference: str,
+    energy: str | None = None,
+    data: str | None = None,
+    code: str | None = None,
 ) -> dict[str, Any]:
     """The sweep file with its search space, profile artifact and dense model filled in; all else as the user wrote it.
 
     `reference`: the profile's artifact, such as "profile-fashion_mnist-cpu-f32:v0". A ratio block of the user's own
     stays as it is; raises `BadInput` where it names a group that the network has not. `energy`: the source that all
     trials are to read, unless the user has named one. `data`: the task's own word for it, which every host's must be.
+    `code`: what every host is to run, an artifact's name or a hash.
     Where the precision is searched, ratios are to f32, unless the user says otherwise.
     """
     resolved = copy.deepcopy(dict(sweep))
@@ -321,8 +327,9 @@ def resolve(
         measure = parameters.setdefault("measure", {"parameters": {}})["parameters"]
         for name, value in added.items():
             measure.setdefault(name, {"value": value})
-    parameters.pop("data", None)
-    own = {"data": {"value": data}} if data else {}
+    own = {name: {"value": value} for name, value in (("code", code), ("data", data)) if value}
+    for name in ("code", "data"):
+        parameters.pop(name, None)
     return resolved | {"parameters": parameters | _constants(profile, reference) | own}
 
 

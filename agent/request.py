@@ -18,6 +18,7 @@ from objective.sweepfile import (
     against,
     block,
     choices,
+    code_sha256,
     measured_by,
     options,
     upload_of,
@@ -33,7 +34,7 @@ class Request:
     """One trial as a sweep asks for it; `options` are the task's arguments.
 
     Of several `devices` the slowest counts. `baseline` is the dense model's SHA-256, `data` that of the data, `profile`
-    an artifact, where they are named.
+    an artifact, `code` an artifact or a SHA-256, where they are named.
     """
 
     task: str
@@ -45,6 +46,7 @@ class Request:
     skip: bool = True
     timeout_minutes: float | None = None
     upload: str = DEFAULT_UPLOAD
+    code: str | None = None
     data: str | None = None
     baseline: str | None = None
     profile: str | None = None
@@ -57,6 +59,8 @@ class Request:
     def __post_init__(self) -> None:
         if elsewhere := [each for each in device_names("measure.device", self.devices) if each != LOCAL]:
             self._check_elsewhere(elsewhere[0])
+        if self.code is not None:
+            code_sha256(self.code)
         against(self.against)
         measured_by(self.runner, self.threads, self.energy, self.candidate.precision)
         for name in ("lr", "timeout_minutes"):
@@ -101,6 +105,7 @@ def from_config(config: Mapping[str, Any]) -> Request:
         skip=recipe.get("skip", True),
         timeout_minutes=recipe.get("timeout_minutes"),
         upload=upload_of({"upload": {"value": given.get("upload", DEFAULT_UPLOAD)}}),
+        code=_named(given, "code"),
         data=_named(given, "data"),
         baseline=_named(given, "baseline"),
         profile=_named(given, "profile"),

@@ -113,6 +113,12 @@ VARIABLES = (
         "",
         "folder of data sets, looked into before anything is downloaded; options.root of a task is below it",
     ),
+    Variable(
+        "PRUNEFLEET_DATA_MAP", "", "FROM=TO, several with commas between: where this host has full paths of a sweep"
+    ),
+    Variable(
+        "PRUNEFLEET_NO_REMOTE_CODE", "", "1: this host runs no code that a sweep brings, only its own where it is equal"
+    ),
     Variable("PRUNEFLEET_CACHE", "~/.cache/prunefleet", "folder for data sets, dense models and unfinished profiles"),
     Variable(
         "PRUNEFLEET_MEASURE_COMMAND",

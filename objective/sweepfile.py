@@ -5,6 +5,7 @@ keys at its top. What stands below `parameters` is prunefleet's own and is descr
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,12 @@ OBJECTIVE = ("kind", "metric", "max_drop", "max_latency_ratio", "max_latency_ms"
 MEASURE = ("device", "precision", "against", "runner", "threads", "energy")
 RECIPE = ("epochs", "lr", "seed", "distill", "importance", "ranking", "skip", "timeout_minutes")
 BLOCKS: Mapping[str, tuple[str, ...]] = {"objective": OBJECTIVE, "measure": MEASURE, "recipe": RECIPE}
-SINGLE = ("task", "data", "profile", "baseline", "upload", "engine")
+SINGLE = ("task", "code", "data", "profile", "baseline", "upload", "engine")
+CODE = re.compile(r"([0-9a-f]{64})|code-([0-9a-f]{64}):v\d+")
 UPLOADS: Mapping[str, str] = {
     "metrics": "figures and configurations; networks stay on the host that made them",
     "bundles": "figures, configurations, the runs' console lines, the dense network and every scored one",
-    "all": "figures, configurations, the runs' console lines, the dense network, every scored one, the task's source",
+    "all": "figures, configurations, the runs' console lines, the dense network, every scored one, the task's code",
 }
 """What leaves the host, by the word in the sweep file."""
 DEFAULT_UPLOAD = "bundles"
@@ -142,6 +144,14 @@ def measured_by(runner: object, threads: object, energy: object = None, precisio
     if energy is not None and energy not in sources:
         remedy = f"write {' or '.join(sources)}" if sources else f"leave it out: nothing tells the energy of {runner}"
         raise BadInput("measure.energy", energy, remedy)
+
+
+def code_sha256(reference: str) -> str:
+    """The hash of the code that the constant `code` names; raises `BadInput` where it names none."""
+    found = CODE.fullmatch(reference)
+    if not found:
+        raise BadInput("code", reference, "leave it to `prunefleet plan`: code-<sha256>:v0, or the sha256 alone")
+    return str(found[1] or found[2])
 
 
 def upload_of(parameters: Mapping[str, Any]) -> str:

@@ -53,13 +53,25 @@ def _device(request: Request, reader: Reader) -> Iterator[Finding]:
 def _code_and_data(request: Request, runs: list[RunRecord]) -> Iterator[Finding]:
     """The task's code and data here, beside those that the sweep's runs were made with."""
     try:
-        from agent.tasks.registry import load_task
+        from agent.bench import loaded
+        from agent.tasks.carried import folder_of, standing
         from agent.tasks.task import data_hash, task_hash
     except ImportError as error:
         yield Finding("task", PROBLEM, f"{error}: no trial can run here", INSTALL)
         return
+    folder = None
+    if request.code:
+        try:
+            there = standing(request.task, request.code)
+        except BadInput as error:
+            yield Finding("sweep's code", PROBLEM, f"{error.field}: got {error.got!r}", error.remedy)
+            return
+        yield Finding("sweep's code", OK, there.told)
+        if not there.here:
+            return  # nothing is fetched to look at it
+        folder = folder_of(there)
     try:
-        task = load_task(request.task, request.options)
+        task = loaded(request, folder)
         own = {"task_hash": task_hash(task), "data_hash": data_hash(task)}
     except Exception as error:  # whatever a task of the user's raises is what a trial would fail of
         yield Finding(

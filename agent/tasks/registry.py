@@ -2,8 +2,9 @@
 
 import importlib
 import inspect
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,21 @@ READY = {
     "image_folder": "agent.tasks.image_folder:ImageFolder",
     "elpv": "agent.tasks.elpv:ELPV",
 }
+DATA_MAP = "PRUNEFLEET_DATA_MAP"
 REQUIRED = ("network", "example_input", "fit", "evaluate", "calibration")
 
 
-def load_task(name: object, options: Mapping[str, Any] | None = None) -> Task:
+def module_of(name: object) -> str:
+    """The module that a task's name in a sweep file leads to; "" for what is no name."""
+    return READY.get(name, name).partition(":")[0] if isinstance(name, str) else ""
+
+
+def load_task(name: object, options: Mapping[str, Any] | None = None, folder: Path | None = None) -> Task:
     """The task named in a sweep file, made with its `options`; modules are also looked for in the working directory.
 
-    Raises `BadInput` for a name of another form, a module or class that cannot be loaded, an option that the class does
-    not take, or a class that lacks a member of `Task`.
+    With the `folder` of a sweep's code they are looked for there instead, before any other place. Raises `BadInput` for
+    a name of another form, a module or class that cannot be loaded, an option that the class does not take, or a class
+    that lacks a member of `Task`.
     """
     remedy = f"name one of {', '.join(READY)}, or package.module:Class"
     if not isinstance(name, str):
@@ -32,7 +40,7 @@ def load_task(name: object, options: Mapping[str, Any] | None = None) -> Task:
     module, colon, attribute = READY.get(name, name).partition(":")
     if not colon or not module or not attribute:
         raise BadInput("task", name, remedy)
-    task = _make(name, _found(name, module, attribute), dict(options or {}))
+    task = _make(name, _found(name, module, attribute, folder), dict(options or {}))
     missing = [member for member in REQUIRED if not callable(getattr(task, member, None))]
     missing += [member for member in ("name", "metrics") if not getattr(task, member, None)]
     if missing:
@@ -41,14 +49,18 @@ def load_task(name: object, options: Mapping[str, Any] | None = None) -> Task:
     return task
 
 
-def _found(name: str, module: str, attribute: str) -> Callable[..., Task]:
+def _found(name: str, module: str, attribute: str, folder: Path | None) -> Callable[..., Task]:
     here = str(Path.cwd())
-    if here not in sys.path:
+    if folder:
+        _prefer(folder, here)
+    elif here not in sys.path:
         sys.path.append(here)
     try:
         found: Callable[..., Task] = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         remedy = f"no module {error.name!r} here: start in its folder or set PYTHONPATH"
+        if folder:
+            remedy = f"no module {error.name!r} here: install it, or have CODE_FILES name what the sweep did not bring"
         raise BadInput("task", name, remedy) from error
     except AttributeError as error:
         raise BadInput("task", name, str(error)) from error
@@ -57,11 +69,29 @@ def _found(name: str, module: str, attribute: str) -> Callable[..., Task]:
     return found
 
 
+def _prefer(folder: Path, here: str) -> None:
+    """Have modules found in `folder` first, and in the working directory no more: the two are not to be mixed.
+
+    What was loaded before under a name of the folder's is forgotten.
+    """
+    sys.path[:] = [str(folder), *(each for each in sys.path if each not in ("", here, str(folder)))]
+    names = {path.relative_to(folder).parts[0].removesuffix(".py") for path in folder.rglob("*.py")}
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in names and not _below(folder, module):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+def _below(folder: Path, module: object) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and Path(file).is_relative_to(folder)
+
+
 def _make(name: str, kind: Callable[..., Task], options: dict[str, Any]) -> Task:
     """The task with its options; they stay with it, for its hash."""
     _fitting(name, kind, options)
     try:
-        task = kind(**options)
+        task = kind(**mapped(options))
         if options:
             task.given_options = options  # type: ignore[attr-defined]  # an optional member
     except ModuleNotFoundError as error:
@@ -69,6 +99,29 @@ def _make(name: str, kind: Callable[..., Task], options: dict[str, Any]) -> Task
     except (AttributeError, ImportError, TypeError) as error:
         raise BadInput("task", name, f"it does not load: {type(error).__name__}: {error}") from error
     return task
+
+
+def mapped(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the full paths among them as this host has them, by PRUNEFLEET_DATA_MAP.
+
+    Raises `BadInput` where that is not `FROM=TO`, or several with commas between.
+    """
+    pairs = []
+    for pair in filter(None, os.environ.get(DATA_MAP, "").split(",")):
+        there, sign, here = (part.strip() for part in pair.partition("="))
+        if not sign or not Path(there).is_absolute() or not Path(here).is_absolute():
+            raise BadInput(DATA_MAP, pair, "write FROM=TO with two full paths, or several with commas between")
+        pairs.append((Path(there), Path(here)))
+    pairs.sort(key=lambda pair: -len(pair[0].parts))  # the longest that fits counts
+    return {name: _moved(value, pairs) for name, value in options.items()}
+
+
+def _moved(value: Any, pairs: Sequence[tuple[Path, Path]]) -> Any:
+    if isinstance(value, str) and value.startswith("/"):
+        for there, here in pairs:
+            if Path(value).is_relative_to(there):
+                return str(here / Path(value).relative_to(there))
+    return value
 
 
 def _fitting(name: str, kind: Callable[..., Task], options: Mapping[str, Any]) -> None:

@@ -105,7 +105,8 @@ def value_of(task: Task, metric: str) -> Value:
 def task_hash(task: Task) -> str:
     """Hash of the task's code and options: its own word, else of the source of its classes and of the network's shapes.
 
-    Raises `BadInput` for a class without a source file, such as one typed into a notebook.
+    Where the sweep names the task's code, that is in it too. Raises `BadInput` for a class without a source file, such
+    as one typed into a notebook.
     """
     options: Mapping[str, object] = getattr(task, "given_options", {})
     return digest(_code_hash(task), repr(sorted(options.items()))) if options else _code_hash(task)
@@ -123,7 +124,8 @@ def _code_hash(task: Task) -> str:
     try:
         with _reading:
             sources = [inspect.getsource(kind) for kind in classes]
-        return digest(*sources, repr(shapes))
+        code: str | None = getattr(task, "given_code", None)
+        return digest(*sources, repr(shapes), *([code] if code else []))
     except (OSError, TypeError) as error:
         raise BadInput("task", type(task).__name__, "put its class into a file, or give it task_hash()") from error
 

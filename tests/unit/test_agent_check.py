@@ -1,5 +1,6 @@
 """`prunefleet check`: one line per part of a sweep that is well, and one line for the first that is not."""
 
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import yaml
 
 from agent import check as module
 from agent.__main__ import main
+from agent.tasks.code import code_of
 from objective.errors import BadInput
 
 SWEEP: dict[str, Any] = {
@@ -75,9 +77,40 @@ def test_a_good_sweep_passes_every_part(sweep: Any, tmp_path: Path, capsys: pyte
     assert sweep() == 0
     lines = capsys.readouterr().out.splitlines()
     parts = [line.split()[1].rstrip(":") for line in lines[:-1]]
-    assert parts == ["file", "upload", "task", "data", "device", "groups", "server", "trial"]
+    assert parts == ["file", "upload", "code", "task", "data", "device", "groups", "server", "trial"]
     assert lines[-1].endswith("all is well")
     assert {path.name for path in (tmp_path / "cache").glob("*")} <= {"bf16"}
+
+
+@pytest.mark.parametrize(
+    ("upload", "code", "words"),
+    [
+        ("all", None, "support_tiny_task.py (2.1 KiB), the sweep brings it to every host"),
+        ("bundles", None, "every host needs a copy"),
+        ("all", "own", "here is the sweep's"),
+        ("all", f"code-{'a' * 64}:v0", "would be fetched and run here, what is checked is this host's own"),
+    ],
+)
+def test_what_becomes_of_the_code_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    upload: str,
+    code: str | None,
+    words: str,
+) -> None:
+    """Before a plan what a sweep would bring, after it what this host would run; nothing is fetched."""
+    monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path))
+    own = code_of("support_tiny_task")
+    assert own is not None
+    named = {"code": {"value": f"code-{own.sha256}:v0" if code == "own" else code}} if code else {}
+    parameters = SWEEP["parameters"] | {"upload": {"value": upload}} | named
+    request = module.from_sweep(SWEEP | {"parameters": parameters})
+    assert module._code(module.Checks(module.Watch()), request) is None
+    told = capsys.readouterr().out
+    assert told.startswith("ok  code: ") and re.sub(r"\d+\.\d KiB", "2.1 KiB", words) in re.sub(
+        r"\d+\.\d KiB", "2.1 KiB", told
+    )
 
 
 ADDED = "for which `prunefleet plan` and `up` add measure.against"

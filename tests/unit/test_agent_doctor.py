@@ -15,6 +15,7 @@ from agent.__main__ import main
 from agent.health import devices, server, sweep
 from agent.health import host as module
 from agent.health.finding import LEVELS, OK, PROBLEM, WARNING, Finding, graded
+from agent.tasks.code import code_of
 from objective.errors import BadInput
 
 CPU = "sys/devices/system/cpu/cpu0"
@@ -219,6 +220,40 @@ def test_a_sweep_that_this_host_cannot_serve_is_a_problem(
     monkeypatch.setattr(sweep, "Reader", type("Other", (Runs,), {"config": config}))
     problems = [str(each) for each in sweep.sweep("me/lab/s") if each.level == PROBLEM]
     assert len(problems) == 1 and words in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("refuse", "level", "words"),
+    [
+        ("", OK, "the sweep's, aaaaaaaaaaaa, would be fetched and run here"),
+        ("1", PROBLEM, "bring the sweep's, aaaaaaaaaaaa, to this host"),
+    ],
+)
+def test_what_becomes_of_a_sweeps_code_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuse: str, level: str, words: str
+) -> None:
+    """Whether it would be fetched or is refused; nothing is fetched to look at it, and other code is not looked at."""
+    monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path))
+    monkeypatch.setenv("PRUNEFLEET_NO_REMOTE_CODE", refuse)
+    carried = {"code": {"value": f"code-{'a' * 64}:v0"}}
+    config = Runs.config | {"parameters": Runs.config["parameters"] | carried}  # type: ignore[operator]
+    monkeypatch.setattr(sweep, "Reader", type("Other", (Runs,), {"config": config}))
+    found = {each.name: each for each in sweep.sweep("me/lab/s")}
+    assert found["sweep's code"].level == level and words in str(found["sweep's code"])
+    assert not {"code", "data", "task"} & set(found) and not list(tmp_path.iterdir())
+
+
+def test_code_that_is_here_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This host's own copy is the sweep's: its task is loaded, and held against the runs'."""
+    monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path))
+    own = code_of("support_tiny_task")
+    assert own is not None
+    named = {"code": {"value": own.sha256}}
+    config = Runs.config | {"parameters": Runs.config["parameters"] | named}  # type: ignore[operator]
+    monkeypatch.setattr(sweep, "Reader", type("Other", (Runs,), {"config": config}))
+    found = {each.name: each for each in sweep.sweep("me/lab/s")}
+    assert found["sweep's code"].level == OK and "here is the sweep's" in found["sweep's code"].found
+    assert {"code", "data"} <= set(found)
 
 
 def test_a_devices_queue_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:

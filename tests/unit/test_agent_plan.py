@@ -16,7 +16,7 @@ from support_wait import wait_for
 from torch import nn
 
 from agent import plan
-from agent.commands import described
+from agent.commands import code_told, described
 from agent.compress.groups import survey
 from agent.compress.merge import merge
 from agent.journal import Journal
@@ -25,6 +25,7 @@ from agent.measure.choice import runner_at
 from agent.measure.device import fingerprint
 from agent.place import Place
 from agent.plan import Effort, make_profile, network_hash, points, resolve
+from agent.tasks.code import Code
 from agent.tasks.task import Budget
 from objective.errors import BadInput
 from objective.goal import Goal
@@ -226,9 +227,10 @@ def test_the_sweep_file_gets_its_space_and_keeps_the_rest(profile: Profile) -> N
     """Ratios on the grid, the profile's artifact, the dense model's hash; every key of the user's as it was."""
     sweep = {"name": "mine", "run_cap": 7, "parameters": {"task": {"value": "x"}, "recipe": {"parameters": {}}}}
     before = copy.deepcopy(sweep)
-    assert resolve(sweep, profile, "p:v0", data="d")["parameters"]["data"] == {"value": "d"}
-    named = {"parameters": {**sweep["parameters"], "data": {"value": "of another plan"}}}
-    assert "data" not in resolve(named, profile, "p:v0")["parameters"]
+    for key in ("code", "data"):
+        assert resolve(sweep, profile, "p:v0", **{key: "d"})["parameters"][key] == {"value": "d"}
+        named = {"parameters": {**sweep["parameters"], key: {"value": "of another plan"}}}
+        assert key not in resolve(named, profile, "p:v0")["parameters"]
     resolved = resolve(sweep, profile, "profile-x:v0")
     assert sweep == before
     assert resolved["parameters"].pop("ratio") == {
@@ -237,6 +239,15 @@ def test_the_sweep_file_gets_its_space_and_keeps_the_rest(profile: Profile) -> N
     assert resolved["parameters"].pop("profile") == {"value": "profile-x:v0"}
     assert resolved["parameters"].pop("baseline") == {"value": "0" * 64}
     assert resolved == before
+
+
+@pytest.mark.parametrize(("upload", "words"), [("all", "goes to the server"), ("bundles", "stays here: every host")])
+def test_what_is_sent_of_a_tasks_code_is_told_before(upload: str, words: str) -> None:
+    """A line for each file, and whether they leave; nothing for a task of the package's own."""
+    code = Code({"b.py": b"x", "a/c.py": b""})
+    *files, last = code_told(code, upload)
+    assert files == ["code a/c.py: 0 bytes", "code b.py: 1 bytes"] and f"{code.sha256[:12]} {words}" in last
+    assert list(code_told(None, upload)) == []
 
 
 def test_a_ratio_block_of_ones_own_is_checked_and_kept(profile: Profile) -> None:

@@ -167,6 +167,39 @@ def test_a_wrong_option_is_one_line(options: dict[str, Any], words: str) -> None
     assert words in str(told.value)
 
 
+class Rooted(TinyTask):
+    def __init__(self, root: str, size: int = 1, other: str = "") -> None:
+        self.root, self.size, self.other = root, size, other
+
+
+@pytest.mark.parametrize(
+    ("root", "here"),
+    [
+        ("/data/lab/parts", "/mnt/nas/parts"),
+        ("/data/lab", "/mnt/nas"),
+        ("/data/lab/big/x", "/big/x"),
+        ("/data/labels", "/data/labels"),
+        ("data/lab", "data/lab"),
+    ],
+)
+def test_full_paths_are_mapped_on_a_host(monkeypatch: pytest.MonkeyPatch, root: str, here: str) -> None:
+    """By whole folders, the longest that fits; the task's hash is that of what the sweep file says."""
+    options = {"root": root, "size": 2, "other": "x"}
+    before = task_hash(load_task("test_agent_request:Rooted", options))
+    monkeypatch.setenv("PRUNEFLEET_DATA_MAP", "/data/lab=/mnt/nas, /data/lab/big=/big")
+    task: Any = load_task("test_agent_request:Rooted", options)
+    assert (task.root, task.size, task.other) == (here, 2, "x") and task_hash(task) == before
+
+
+@pytest.mark.parametrize("given", ["/data/lab", "data=/mnt", "/data="])
+def test_a_map_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    """The variable, what was got, and its form."""
+    monkeypatch.setenv("PRUNEFLEET_DATA_MAP", f"/a=/b,{given}")
+    with pytest.raises(BadInput) as told:
+        load_task("test_agent_request:Rooted", {"root": "/data"})
+    assert str(told.value).startswith(f"PRUNEFLEET_DATA_MAP: got '{given}'; write FROM=TO")
+
+
 def test_a_task_is_loaded_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A module in the working directory is found as one on the path is."""
     assert isinstance(load_task("support_tiny_task:TinyTask"), TinyTask)

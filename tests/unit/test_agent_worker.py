@@ -20,6 +20,7 @@ from agent.measure.samples import FILE as SAMPLES
 from agent.measure.samples import read_samples
 from agent.report import Session
 from agent.stop import Stop
+from agent.tasks.code import code_of
 from objective import outcomes
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, Measurement, Score, Skipped, TrialFailed
@@ -252,6 +253,17 @@ def test_a_host_with_other_data_takes_no_trial(run: Any, monkeypatch: pytest.Mon
     assert told.said[0].message.startswith(
         "data: got 'aaaaaaaaaaaa'; bring the sweep's data here, bbbbbbbbbbbb, or plan"
     )
+
+
+def test_a_host_that_may_not_run_the_sweeps_code_takes_no_trial(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own copy is used where it is the same; else it is this host's failure, told in one line."""
+    monkeypatch.setenv("PRUNEFLEET_NO_REMOTE_CODE", "1")
+    own = code_of("support_tiny_task")
+    assert own is not None and run(CONFIG | {"code": f"code-{own.sha256}:v0"})[1] == 0
+    told, code = run(CONFIG | {"code": f"code-{'b' * 64}:v0"})
+    assert (code, told.finished, told.said[0].stage) == (1, (1, True), "code")
+    assert told.said[0].kind is FailureKind.DATA
+    assert "bring the sweep's, bbbbbbbbbbbb, to this host" in told.said[0].message
 
 
 def test_a_host_without_the_device_hands_the_run_back(
