@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from infra.dashboard.text import number, percent, plain, points, score
 from infra.dashboard.trials import ANSWERED, Question, Trial, expectations, question, share_kept, trials, widths
 from infra.dashboard.views_answer import Line, answer
+from infra.dashboard.views_hosts import HostSpeed, host_speeds
 from infra.hub.advice import Advice
 from infra.hub.rows import AgentRow, RunRow, SweepRow
 from objective.pareto import front
@@ -82,6 +83,7 @@ class SweepView:
     dense: Trial | None = None
     columns: tuple[str, ...] = ()
     agents: tuple[AgentView, ...] = ()
+    speeds: tuple[HostSpeed, ...] = ()
     charts: Mapping[str, Chart] = field(default_factory=dict)
     answer: tuple[Line, ...] = ()
     recommended: Trial | None = None
@@ -138,6 +140,7 @@ def sweep_view(
         dense=next((one for one in asked_trials if one.ms is not None and one.kind == "dense"), None),
         columns=() if asked.prunes else parameter_columns(asked_trials[-SHOWN:]),
         agents=agent_views(agents, runs, asked_trials, head.live),
+        speeds=host_speeds(runs),
         charts=charts(asked_trials, asked),
         answer=answer(runs, controls, asked),
         recommended=next((one for one in asked_trials if one.name == advice.trial), None),
