@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from agent.health.devices import devices
 from agent.health.finding import OK, PROBLEM, Finding
 from agent.health.host import host
+from agent.health.reference import reference
 from agent.health.server import server
 from agent.health.sweep import sweep as sweep_findings
 
@@ -31,6 +32,7 @@ def findings(sweep: str | None) -> Iterator[Finding]:
     """The host first, then what runs networks on it, then the server and the sweep there."""
     yield from host()
     yield from devices()
+    yield from reference()
     reached = False
     for finding in server():
         reached = reached or (finding.name, finding.level) == ("server", OK)

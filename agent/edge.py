@@ -5,10 +5,13 @@ ends well, so that the agent goes on with the next; what this host did to it han
 """
 
 import os
+import platform
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +21,9 @@ from agent.failures import explain
 from agent.stop import Stop
 from agent.vocabulary import stages
 from agent.watch import Watch
+from agent.watchdog import Watchdog
 from objective import outcomes
-from objective.devices import ANSWER, DUPLICATE, KEY, REQUEST, MeasurementAnswer, MeasurementRequest
+from objective.devices import ANSWER, AVOID, DUPLICATE, KEY, REQUEST, SAMPLES, MeasurementAnswer, MeasurementRequest
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, TrialFailed
 
@@ -30,7 +34,13 @@ if TYPE_CHECKING:
 ANSWERED, HANDED_BACK = 0, 1
 FOLDER = "networks"
 TOLD = (FailureKind.DEVICE, FailureKind.DATA)
+SHARE = 0.5
+"""Of a trial's patience, what one board may take: the rest is another one's."""
 INSTALL = "install what a measuring host needs: pip install 'prunefleet[measure]'"
+
+
+class LeftToAnother(Exception):
+    """This host measured these networks before and was noisy: another board of the kind shall."""
 
 
 def main() -> int:
@@ -49,6 +59,11 @@ def main() -> int:
         print(f"{watch.stage}: {error}", file=sys.stderr)
         session.refused(error, watch.stage)
         code = ANSWERED
+    except LeftToAnother as error:
+        print(error)
+        session.failed(Failure(FailureKind.DEVICE, watch.stage, str(error)), watch.seconds)
+        session.finish(HANDED_BACK, again=True)
+        return ANSWERED  # this host did nothing wrong: its agent gives up on a queue where runs fail
     except Exception as error:
         code = _failed(session, watch, stop, error)
     session.finish(code, again=code == HANDED_BACK)
@@ -75,25 +90,61 @@ def _serve(session: report.Session, watch: Watch) -> None:
         request = MeasurementRequest.read(config.get(REQUEST))
     with watch.during("imports"):
         from agent.measure import remote
-        from agent.measure.samples import FILE as SAMPLES
+        from agent.measure.reference import told
+        from agent.measure.samples import FILE
     queue = remote.Queue(session.project, session.sweep or "")
     if twin := _elder(queue, str(config.get(KEY)), session.name):
         print(f"run {twin} has this very request")
         session.summarise({DUPLICATE: twin})
         return
-    with tempfile.TemporaryDirectory() as folder:
-        samples = Path(folder) / SAMPLES
+    _leave(config.get(AVOID), session)
+    found: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as folder, limited(session, watch):
+        samples = Path(folder) / FILE
         answer = measured(request, lambda sha256: fetched(sha256, queue.fetch, Path(folder)), samples, watch)
         session.note({"device": answer.device.to_json(), "host": answer.device.host})
+        with watch.during("reference"):
+            found |= told(next(iter(_runners(request).values())))
         with watch.during("publish"):
             if samples.exists():
-                session.publish(remote.samples_name(session.name), "samples", [samples], {KEY: config.get(KEY)})
+                name, about = remote.samples_name(session.name), {KEY: config.get(KEY)}
+                found[SAMPLES] = session.publish(name, "samples", [samples], about)
     for place, latency in enumerate(answer.latencies):
         print(f"network {place}: latency ratio {latency.ratio:.3f}, {latency.p10_ms:.3f} ms")
-    session.summarise({ANSWER: answer.to_json(), **stages(watch.seconds)})
+    session.answered({ANSWER: answer.to_json(), **found, **stages(watch.seconds)})
     outcomes.note(session.name)
     if (networks := cache_folder() / FOLDER).is_dir():
         trim(networks, limit_bytes())
+
+
+def _leave(avoid: object, session: report.Session) -> None:
+    """Raise `LeftToAnother` where this host is to be avoided, once: a run that comes back has no other host."""
+    host = platform.node()
+    if isinstance(avoid, list) and host in avoid and not session.told().get("failure_kind"):
+        raise LeftToAnother(f"{host} measured these networks before and was noisy: left to another board for once")
+
+
+@contextmanager
+def limited(session: report.Session, watch: Watch) -> Iterator[None]:
+    """Hand back a run that hangs, with its process, while whoever asked has the patience for another board."""
+    from agent.measure.elsewhere import VARIABLE, patience_minutes
+
+    minutes = SHARE * patience_minutes()
+
+    def bark() -> None:
+        why = f"{platform.node()} was not done within {minutes:g} min, half of {VARIABLE}: it hangs, or is kept busy"
+        failure = Failure(FailureKind.TIMEOUT, watch.stage, why)
+        print(f"{failure.stage}: {failure.kind.value}: {failure.message}", file=sys.stderr)
+        session.failed(failure, watch.seconds)
+        outcomes.note(session.name, failure)
+        session.finish(HANDED_BACK, again=True)
+
+    dog = Watchdog(time.monotonic() + 60 * minutes, bark)
+    dog.start()
+    try:
+        yield
+    finally:
+        dog.call_off()
 
 
 def _elder(queue: "Queue", key: str, name: str) -> str | None:

@@ -117,11 +117,15 @@ class Session:
 
     def _cleared(self, keys: Sequence[str]) -> dict[str, None]:
         """What an earlier attempt of this run said and this one does not."""
-        return {key: None for key in keys if key in self._told()}
+        return {key: None for key in keys if key in self.told()}
 
-    def _told(self) -> dict[str, Any]:
+    def told(self) -> dict[str, Any]:
         """The summary so far: that of an earlier attempt, where the run is tried again."""
         return dict(self._run.summary)
+
+    def answered(self, values: Mapping[str, Any]) -> None:
+        """Add what a request comes to, and take back what an earlier attempt failed of."""
+        self.summarise({**values, **self._cleared(FAILURE_KEYS)})
 
     def failed(self, failure: Failure, seconds: Mapping[str, float]) -> None:
         """Report a failure; a candidate's is an answer and has an outcome, a host's has none and is tried again."""

@@ -96,6 +96,8 @@ def _result(session: report.Session, watch: Watch) -> "Trial | Skipped":
     bench = prepare(request, session, watch.during, lambda share, text: watch.rung({"dense_done": share}), watch.check)
     with watch.during("groups"):
         session.note(told(bench) | {"kept": bench.space.kept(request.candidate.ratios)})
+    with watch.during("reference"):
+        session.summarise(own_speed(bench))
     with limited(request.timeout_minutes, session, watch), own_folder() as folder:
         stages = remembered(bench, request.candidate)
         result = run_trial(request.candidate, bench, folder, watch, stages)
@@ -165,6 +167,14 @@ def _own_version() -> dict[str, str]:
         return {"prunefleet": metadata.version("prunefleet")}
     except metadata.PackageNotFoundError:  # run from its sources
         return {}
+
+
+def own_speed(bench: "Bench") -> dict[str, object]:
+    """How fast the reference network is on this host, where it measures itself."""
+    from agent.measure.reference import told
+
+    here = next((place.runner for place in bench.places if place.elsewhere is None), None)
+    return told(here) if here else {}
 
 
 def noticed(bench: "Bench", stages: "Stages") -> dict[str, object]:

@@ -134,6 +134,11 @@ VARIABLES = (
         "how long a trial waits for an answer of a device elsewhere; then it ends as that device's failure",
     ),
     Variable(
+        "PRUNEFLEET_HOT_CELSIUS",
+        "",
+        "from which temperature of its processor on a host starts no trial, in place of what its sensors say",
+    ),
+    Variable(
         "PRUNEFLEET_FORK", "1", "0: each trial loads torch itself instead of being forked off a process that has it"
     ),
     Variable("PRUNEFLEET_DEBUG", "", "set to anything: a failed trial shows its traceback"),

@@ -22,8 +22,12 @@ from objective.trial import Device, Latency
 VERSION = 1
 LOCAL = "local"
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
-REQUEST, KEY, ANSWER, DUPLICATE = "request", "key", "answer", "duplicate_of"
-"""The names of a request and its hash in a run's configuration, of an answer and of a reference in its summary."""
+REQUEST, KEY, AVOID = "request", "key", "avoid"
+"""The names in a run's configuration: a request, its hash, and hosts that leave it to another board of the kind."""
+ANSWER, DUPLICATE, SAMPLES = "answer", "duplicate_of", "samples"
+"""The names in its summary: an answer, the run that has it instead, and the version of the samples that go with it."""
+REFERENCE, DRIFTED = "reference", 0.10
+"""The name of a host's own speed in a run's summary, and from which change on, either way, the host has drifted."""
 HARDWARE = ("kind", "cpu", "accelerator")
 REMOTE_RUNNERS = ("openvino_cpu", "openvino_gpu", "openvino_npu", "command")
 """Runners that need a network's files alone: a device elsewhere is sent no torch network."""

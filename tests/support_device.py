@@ -15,8 +15,17 @@ from agent.measure.export import export
 ROOT = Path(__file__).parents[1]
 SHAPE = (1, 1, 8, 8)
 BLOCKED = ("torch", "torchvision", "torch_pruning", "nncf")
+HOST, CLOCK = "TEST_HOST", "TEST_CLOCK_HOURS"
+"""Variables by which an edge host's processes take another name for their host's, and another time for now."""
 NO_TORCH = f"""
-import sys
+import os, platform, socket, sys, time
+
+if hours := float(os.environ.get({CLOCK!r}, 0)):
+    right, right_ns = time.time, time.time_ns
+    time.time = lambda: right() + 3600 * hours
+    time.time_ns = lambda: right_ns() + int(3600e9 * hours)
+if host := os.environ.get({HOST!r}):
+    socket.gethostname = platform.node = lambda: host
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
@@ -41,9 +50,13 @@ try:
         there = Elsewhere(queue_of(session.project, device), session)
         said = there.describe(device, RemoteRunner())
         half, dense = (sized(folder / f"{name}.xml", "f32", (1, 1, 8, 8)) for name in ("half", "dense"))
-        sitting = there({"half": half}, dense, runner=RemoteRunner(), device=said.device, **more)
+        seeds = more.pop("seeds", [0])
+        hosts = []
+        for seed in seeds:
+            sitting = there({"half": half}, dense, runner=RemoteRunner(), device=said.device, seed=seed, **more)
+            hosts.append(sitting.latencies["half"].device.host)
         samples = {name: len(slots) for name, slots in sitting.slots.items()}
-        print(json.dumps({"latency": sitting.latencies["half"].to_json(), "samples": samples}))
+        print(json.dumps({"latency": sitting.latencies["half"].to_json(), "samples": samples, "hosts": hosts}))
 except TrialFailed as error:
     print(json.dumps({"failed": error.failure.to_json()}))
 """
@@ -64,14 +77,14 @@ class Devices:
         line = self.hub.run(sys.executable, "-m", "infra.cli", "device", "add", name, **self.env)
         return line.split()[-1]
 
-    def agent(self, sweep: str, **env: str) -> "subprocess.Popen[str]":
-        """The edge host's `wandb agent`, in a Python that cannot import torch."""
-        blocked = {
-            **self.env,
-            "PYTHONPATH": path(self.hub.folder, ROOT),
-            "PRUNEFLEET_CACHE": str(self.hub.folder / "c"),
-        }
-        return self.hub.popen(sys.executable, "-m", "wandb", "agent", sweep, **blocked, **env)
+    def agent(self, sweep: str, host: str = "", **env: str) -> "subprocess.Popen[str]":
+        """The edge host's `wandb agent`, in a Python that cannot import torch; a `host` has all that is its own."""
+        own = self.hub.folder / host
+        blocked = {**self.env, "PYTHONPATH": path(self.hub.folder, ROOT), "PRUNEFLEET_CACHE": str(own / "c")}
+        if host:
+            (own / "tmp").mkdir(parents=True, exist_ok=True)
+            blocked |= {HOST: host, "WANDB_HOST": host, "WANDB_DIR": str(own), "TMPDIR": str(own / "tmp")}
+        return self.hub.popen(sys.executable, "-m", "wandb", "agent", sweep, **{**blocked, **env})
 
     def asking(self, device: str, minutes: float = 2, **more: Any) -> "subprocess.Popen[str]":
         """A process that has two networks measured there."""

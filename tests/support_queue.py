@@ -1,7 +1,7 @@
 """A device elsewhere whose queue is in this process: what is asked of it is measured at once, on this host."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent.edge import measured
@@ -21,6 +21,7 @@ class Queue:
     def __init__(self, folder: Path, reply: Reply | None = None) -> None:
         self.folder, self.reply = folder, reply or self.served
         self.requests: list[MeasurementRequest] = []
+        self.avoided: list[list[str]] = []
         self.looks, self.lose = 0, 0
 
     def asked(self, key: str) -> list[Asked]:
@@ -31,8 +32,9 @@ class Queue:
         found = [self.reply(each, number) for number, each in reversed(list(enumerate(self.requests)))]
         return [each for each in found if each.answered]
 
-    def enqueue(self, request: MeasurementRequest) -> str:
+    def enqueue(self, request: MeasurementRequest, avoid: Sequence[str] = ()) -> str:
         self.requests.append(request)
+        self.avoided.append(list(avoid))
         if self.lose:
             self.lose -= 1
             raise ConnectionError("the answer was lost")
@@ -55,7 +57,7 @@ class Queue:
             document.write_text(json.dumps(answer.to_json()))
         return Asked(f"run{number}", "finished", {"answer": json.loads(document.read_text())})
 
-    def samples(self, run: str, folder: Path) -> Path:
+    def samples(self, run: str, folder: Path, version: str = "v0") -> Path:
         return self.folder / f"samples{run.removeprefix('run')}.json.gz"
 
 

@@ -23,7 +23,7 @@ from agent.measure.runners import Runner
 from agent.measure.samples import read_samples
 from agent.measure.stand_ins import RemoteRunner
 from objective import checks
-from objective.devices import ANSWER, MeasurementAnswer, MeasurementProtocol, MeasurementRequest, NetworkFile
+from objective.devices import ANSWER, SAMPLES, MeasurementAnswer, MeasurementProtocol, MeasurementRequest, NetworkFile
 from objective.errors import BadInput
 from objective.trial import Device, Failure, FailureKind, TrialFailed
 
@@ -66,6 +66,8 @@ class Elsewhere:
     note: Callable[[str], None] = lambda text: print(text, flush=True)
     said: MeasurementAnswer | None = None
     _sent: set[str] = field(default_factory=set)
+    _measured: dict[tuple[NetworkFile, ...], set[str]] = field(default_factory=dict)
+    """The hosts that measured some networks for this process: these are asked for again where a host was noisy."""
 
     def describe(self, name: str, runner: RemoteRunner, fresh: bool = False) -> MeasurementAnswer:
         """What the device is: as it said last, else, or with `fresh`, as it says now. Raises `TrialFailed`."""
@@ -78,12 +80,21 @@ class Elsewhere:
 
     def _said_last(self, kind: str) -> MeasurementAnswer | None:
         """The newest answer of a device of that kind that this version can read."""
+        return next((answer for answer in self._said() if answer.device.kind == kind), None)
+
+    def _said(self) -> Iterator[MeasurementAnswer]:
+        """The last answers that this version can read, newest first."""
         for each in self.queue.said():
             with suppress(BadInput):
-                answer = MeasurementAnswer.read(each.summary[ANSWER])
-                if answer.device.kind == kind:
-                    return answer
-        return None
+                yield MeasurementAnswer.read(each.summary[ANSWER])
+
+    def _avoided(self, request: MeasurementRequest) -> Sequence[str]:
+        """The hosts that measured the same networks before, where another one has answered lately.
+
+        Only asked of networks that are measured again, which they are where a host was noisy.
+        """
+        before = self._measured.get(request.networks, set())
+        return sorted(before) if before and any(each.device.host not in before for each in self._said()) else ()
 
     def __call__(
         self,
@@ -148,22 +159,25 @@ class Elsewhere:
         self._sent |= set(models)
 
     def _sitting(self, names: list[str], request: MeasurementRequest, models: Mapping[str, Exported]) -> Sitting:
-        answer, run = self._answer(request, models)
+        answer, run, version = self._answer(request, models)
+        self._measured.setdefault(request.networks, set()).add(answer.device.host)
         if len(answer.latencies) != len(names):
             raise _failed(f"{request.device} measured {len(answer.latencies)} of {len(names)} networks in run {run}")
         with tempfile.TemporaryDirectory() as folder, _blaming(request.device):
-            raw = read_samples(self.queue.samples(run, Path(folder)))
+            raw = read_samples(self.queue.samples(run, Path(folder), version))
             own = {name: place_name(place) for place, name in enumerate(names)}
             slots, calls = ({name: kind[key] for name, key in own.items()} for kind in (raw.slots, raw.calls))
         return Sitting(dict(zip(names, answer.latencies, strict=True)), slots, calls, raw.loads)
 
-    def _answer(self, request: MeasurementRequest, models: Mapping[str, Exported]) -> tuple[MeasurementAnswer, str]:
-        """The answer to a request and the run that gave it."""
+    def _answer(
+        self, request: MeasurementRequest, models: Mapping[str, Exported]
+    ) -> tuple[MeasurementAnswer, str, str]:
+        """The answer to a request, the run that gave it, and the version of its samples."""
         entry = self._wait(request, self._ask(request, models))
         with _blaming(request.device):
             answer = MeasurementAnswer.read(entry.summary[ANSWER])
             request.refuse_other(answer.device)
-        return answer, entry.name
+        return answer, entry.name, str(entry.summary.get(SAMPLES, "v0"))
 
     def _ask(self, request: MeasurementRequest, models: Mapping[str, Exported]) -> str:
         """Enqueue a request with its networks unless it was before; returns its run, "" where that is another's.
@@ -174,7 +188,7 @@ class Elsewhere:
             return ""
         self._send(models)
         try:
-            return self.queue.enqueue(request)
+            return self.queue.enqueue(request, self._avoided(request))
         except BadInput:
             raise
         except Exception:

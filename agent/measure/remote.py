@@ -13,7 +13,7 @@ from agent.cache import replace_file
 from agent.measure.exported import content_hash
 from agent.measure.samples import FILE as SAMPLES
 from agent.report import plain
-from objective.devices import ANSWER, KEY, REQUEST, MeasurementRequest, device_of
+from objective.devices import ANSWER, AVOID, KEY, REQUEST, MeasurementRequest, device_of
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, TrialFailed
 
@@ -65,9 +65,13 @@ class Queue:
         runs = self._api.runs(self.project, filters={"sweep": self.name, **filters}, order=order, per_page=most)
         return (_asked(run) for run in runs[:most])
 
-    def enqueue(self, request: MeasurementRequest) -> str:
-        """Put a request at the end of the queue; returns its run's name. Raises `BadInput` where servers have none."""
+    def enqueue(self, request: MeasurementRequest, avoid: Sequence[str] = ()) -> str:
+        """Put a request at the end of the queue; returns its run's name. Raises `BadInput` where servers have none.
+
+        The hosts to `avoid` leave it to another board, if there is one.
+        """
         config = {REQUEST: {"value": request.to_json()}, KEY: {"value": request.key}}
+        config |= {AVOID: {"value": list(avoid)}} if avoid else {}
         networks = f"{len(request.networks)} networks" if request.networks else "which device"
         try:
             sweep = self._api.sweep(self.path)  # type: ignore[no-untyped-call]
@@ -94,9 +98,9 @@ class Queue:
                 replace_file(folder / f"{sha256}{part.suffix}", part.read_bytes())
         return folder / f"{sha256}.xml"
 
-    def samples(self, run: str, folder: Path) -> Path:
-        """The file of raw samples that a finished request left, in `folder`."""
-        self._api.artifact(f"{self.project}/{samples_name(run)}:v0").download(root=str(folder))
+    def samples(self, run: str, folder: Path, version: str = "v0") -> Path:
+        """The file of raw samples that a finished request left, in `folder`; a later attempt leaves another version."""
+        self._api.artifact(f"{self.project}/{samples_name(run)}:{version}").download(root=str(folder))
         return folder / SAMPLES
 
 

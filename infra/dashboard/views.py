@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from infra.dashboard.text import number, percent, plain, points, score
 from infra.dashboard.trials import ANSWERED, Question, Trial, expectations, question, share_kept, trials, widths
 from infra.dashboard.views_answer import Line, answer
+from infra.dashboard.views_hosts import HostSpeed, host_speeds
 from infra.hub.advice import Advice
 from infra.hub.roster import roster, skew
 from infra.hub.rows import AgentRow, RunRow, SweepRow
@@ -85,6 +86,7 @@ class SweepView:
     agents: tuple[AgentView, ...] = ()
     held_hosts: tuple[str, ...] = ()
     skew: str = ""
+    speeds: tuple[HostSpeed, ...] = ()
     charts: Mapping[str, Chart] = field(default_factory=dict)
     answer: tuple[Line, ...] = ()
     recommended: Trial | None = None
@@ -144,6 +146,7 @@ def sweep_view(
         agents=agent_views(agents, runs, asked_trials, head.live),
         held_hosts=tuple(held_hosts),
         skew=skew(runs),
+        speeds=host_speeds(runs),
         charts=charts(asked_trials, asked),
         answer=answer(runs, controls, asked),
         recommended=next((one for one in asked_trials if one.name == advice.trial), None),

@@ -150,6 +150,18 @@ def _parent(pid: int) -> int | None:
     return None
 
 
+def runs_of(agent: int) -> set[int]:
+    """Process ids of the runs that a `wandb agent` has started and that are still there."""
+    return {pid for pid in session_members(agent) if _parent(pid) == agent and _runs(pid)}
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is told which run it is for; the agent's own ones are not."""
+    with contextlib.suppress(OSError):
+        return b"\0WANDB_RUN_ID=" in b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+    return False
+
+
 def session_members(session: int) -> list[int]:
     """Process ids that belong to `session`, zombies left out; read from /proc (see proc(5), stat)."""
     found = []

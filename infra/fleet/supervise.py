@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from infra.fleet.breaker import Allowed, Breaker
-from infra.fleet.process import Child, Impatience, keep_short, stop_all
+from infra.fleet.pauses import Pauses
+from infra.fleet.process import Child, Impatience, keep_short, runs_of, stop_all
 from objective.outcomes import read
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
@@ -33,6 +34,8 @@ class Agent:
         self.child: Child | None = None
         self.earlier: list[Child] = []
         self.starts = 0
+        self._drained: Child | None = None
+        self._awaited: set[int] | None = None
 
     def tend(self, now: float, allowed: Allowed = Allowed.ALL) -> None:
         """Start the process if there is none, its pause is over and it may run; called often, returns at once."""
@@ -47,9 +50,26 @@ class Agent:
             self.starts += 1
 
     def drain(self) -> None:
-        """Ask the process to end: its trial hands its run back. Returns at once."""
-        if self.child is not None and self.child.ended() is None:
+        """Ask the process to end, once: its trial hands its run back. Returns at once."""
+        if self.child is not None and self.child is not self._drained and self.child.ended() is None:
+            self._drained = self.child
             self.child.signal(signal.SIGTERM)
+
+    def leave(self) -> None:
+        """Let the runs under way come to their end, then ask the process to end; called often, returns at once.
+
+        A run that begins before the process hears that is handed back.
+        """
+        if self.child is None or self.child.ended() is not None:
+            return
+        runs = runs_of(self.child.pid)
+        self._awaited = runs if self._awaited is None else self._awaited & runs
+        if not self._awaited:
+            self.drain()
+
+    def stay(self) -> None:
+        """Go on after all, where the process was not asked to end yet."""
+        self._awaited = None
 
     def _note_end(self, now: float) -> None:
         assert self.child is not None
@@ -58,19 +78,23 @@ class Agent:
         self._not_before, self._pause = now + self._pause, min(2 * self._pause, LONGEST_PAUSE)
         # An agent that was killed leaves its trial running: that one may end, unless all is stopped before.
         self.earlier = [child for child in (*self.earlier, self.child) if child.members()]
-        self.child = None
+        self.child = self._awaited = None
 
 
 class Supervisor:
-    """The agents of this machine; where `outcomes` names the file of how their trials end, an ill host pauses."""
+    """The agents of this machine; where `outcomes` names the file of how their trials end, an ill host pauses.
+
+    So does one with a full disk or a hot processor, as `pauses` finds it.
+    """
 
     def __init__(
         self,
         agents: Sequence[Agent],
         outcomes: Path | None = None,
         say: Callable[[str], None] = lambda text: None,
+        pauses: Pauses | None = None,
     ) -> None:
-        self.agents, self.breaker = agents, Breaker()
+        self.agents, self.breaker, self.pauses = agents, Breaker(), pauses or Pauses(())
         self._outcomes, self._say = outcomes, say
         self._read = outcomes.stat().st_size if outcomes and outcomes.exists() else 0
 
@@ -78,8 +102,14 @@ class Supervisor:
         """Restart what ended too early, as far as the host is well; called often."""
         now = time.monotonic()
         self._learn(now)
-        allowed = self.breaker.allowed(now)
+        if told := self.pauses.look(now):
+            self._say(told)
+        allowed = Allowed.NONE if self.pauses.reasons else self.breaker.allowed(now)
         for place, agent in enumerate(self.agents):
+            if self.pauses.reasons:
+                agent.leave()
+            else:
+                agent.stay()
             agent.tend(now, Allowed.NONE if place and allowed is Allowed.ONE else allowed)
 
     def _learn(self, now: float) -> None:
@@ -91,6 +121,11 @@ class Supervisor:
             if self.breaker.allowed(now) is Allowed.NONE:
                 for agent in self.agents:
                     agent.drain()
+
+    def paused(self) -> str:
+        """What to add to a line about the trials: why none begins here, in a few words."""
+        why = " and ".join({"disk": "its disk is full", "heat": "it is too hot"}[each] for each in self.pauses.reasons)
+        return f"; this host pauses: {why}" if why else ""
 
     def busy(self) -> bool:
         """Whether an agent process still runs."""

@@ -15,6 +15,7 @@ import yaml
 
 from infra.fleet.hosts import join_lines, reachable_from_elsewhere, sign_in_link
 from infra.fleet.hubprocess import HubProcess
+from infra.fleet.pauses import Pauses
 from infra.fleet.process import Impatience
 from infra.fleet.progress import Screen
 from infra.fleet.state import State, hold
@@ -22,6 +23,7 @@ from infra.fleet.steps import run_step
 from infra.fleet.summary import answer_text, document, trials_table
 from infra.fleet.supervise import Agent, Supervisor
 from infra.remote import SweepView, create_sweep, default_entity, download, read_sweep
+from infra.settings import cache_folder
 from objective.errors import BadInput
 from objective.outcomes import VARIABLE as OUTCOMES
 from objective.sweepfile import UPLOADS, read_sweep_file, upload_of
@@ -229,7 +231,7 @@ def _trials(fleet: Fleet, sweep: str) -> SweepView:
     cwd, outcomes = fleet.options.sweep_file.resolve().parent, data / "outcomes.jsonl"
     env, count = {**fleet.environment(), OUTCOMES: str(outcomes)}, range(1, fleet.options.agents + 1)
     agents = [Agent(n, sweep, env, data / "agents", cwd) for n in count]
-    fleet.supervisor = Supervisor(agents, outcomes, fleet.screen.say)
+    fleet.supervisor = Supervisor(agents, outcomes, fleet.screen.say, Pauses((data, cache_folder())))
     watch = Watch(sweep)
     watch.start()
     try:
@@ -240,7 +242,7 @@ def _trials(fleet: Fleet, sweep: str) -> SweepView:
             if not (watch.view and watch.view.ended):
                 fleet.supervisor.tend()
             if watch.view:
-                fleet.screen.show("trials", standing(watch.view))
+                fleet.screen.show("trials", standing(watch.view) + fleet.supervisor.paused())
             time.sleep(TICK)
     finally:
         watch.end()

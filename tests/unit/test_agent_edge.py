@@ -1,5 +1,6 @@
 """`prunefleet measure` on an edge host: how its run ends, whatever is asked of it; and which place a sweep names."""
 
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,12 @@ class Session:
     def summarise(self, values: dict[str, Any]) -> None:
         self.summary |= values
 
+    def answered(self, values: dict[str, Any]) -> None:
+        self.summary = {key: each for key, each in self.summary.items() if not key.startswith("failure")} | values
+
+    def told(self) -> dict[str, Any]:
+        return dict(self.summary)
+
     def refused(self, error: BadInput, stage: str) -> None:
         self.summary |= {"failure_kind": "bad_input", "failure_message": str(error)}
 
@@ -51,12 +58,20 @@ class Session:
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Session]]:
+def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Session]]:
     """Runs the command for a configuration; `before` are requests with its key that are older than it."""
     monkeypatch.setattr(Stop, "listen", lambda self: self)
+    monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path))
 
-    def run(config: dict[str, Any] = CONFIG, before: tuple[Asked, ...] = (), stop: str | None = None) -> Session:
+    def run(
+        config: dict[str, Any] = CONFIG,
+        before: tuple[Asked, ...] = (),
+        stop: str | None = None,
+        told: dict[str, Any] | None = None,
+        code: int | None = None,
+    ) -> Session:
         session = Session(config)
+        session.summary |= told or {}
 
         class Queue:
             def __init__(self, project: str, name: str) -> None: ...
@@ -70,7 +85,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Session]]:
 
         monkeypatch.setattr(report, "start", start)
         monkeypatch.setattr(remote, "Queue", Queue)
-        assert edge.main() == (session.ended or (None,))[0]
+        assert edge.main() == ((session.ended or (None,))[0] if code is None else code)
         return session
 
     yield run
@@ -147,6 +162,16 @@ def test_a_request_that_another_run_has_is_not_measured(
     session = serve(before=(before,))
     assert session.ended == (0, False)
     assert session.summary.get("duplicate_of") == twin and ("answer" in session.summary) == (twin is None)
+
+
+def test_a_board_that_was_noisy_leaves_a_request_to_another_once(serve: Callable[..., Session]) -> None:
+    """The run goes back to the queue and its agent goes on; when it comes back, or at another host, it is measured."""
+    mine, other = CONFIG | {"avoid": [platform.node()]}, CONFIG | {"avoid": ["elsewhere"]}
+    left = serve(mine, code=0)
+    assert left.ended == (1, True) and "left to another board" in left.summary["failure_message"]
+    back = serve(mine, told=left.summary)
+    assert back.ended == (0, False) and "answer" in back.summary and "failure_message" not in back.summary
+    assert "answer" in serve(other).summary
 
 
 class Store:

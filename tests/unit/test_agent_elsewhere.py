@@ -57,6 +57,23 @@ def test_a_sitting_elsewhere_is_as_one_here(tmp_path: Path, networks: tuple[Expo
     assert len(queue.requests) == 3
 
 
+def test_networks_that_are_measured_again_go_to_another_board(
+    tmp_path: Path, networks: tuple[Exported, Exported]
+) -> None:
+    """If one has answered on the queue lately; a board that is alone measures them again itself."""
+    queue = Queue(tmp_path)
+    alone = there(queue)
+    for seed in (0, 1):
+        host = ask(alone, networks, seed=seed).latencies["half"].device.host
+    assert queue.avoided == [[], [], []]
+    other = json.loads((tmp_path / "answer0.json").read_text())
+    other["device"]["host"] = "another"
+    (tmp_path / "answer0.json").write_text(json.dumps(other))
+    ask(alone, networks, seed=2)
+    ask(there(queue), networks, seed=3)
+    assert queue.avoided[3:] == [[host], []]
+
+
 def test_a_trial_and_a_plan_are_timed_elsewhere(tmp_path: Path) -> None:
     """Pruned and trained here, on the channel grid of the device that measured; samples come with the trial."""
     queue = Queue(tmp_path)
@@ -94,7 +111,7 @@ def test_an_answer_that_was_lost_is_not_asked_for_twice(tmp_path: Path, networks
     assert ask(there(queue), networks).latencies["half"].ratio < 0.9
     assert len(queue.requests) == 2
     empty = Queue(tmp_path)
-    empty.enqueue = lambda request: (_ for _ in ()).throw(ConnectionError("away"))  # type: ignore[method-assign]
+    empty.enqueue = lambda request, avoid=(): (_ for _ in ()).throw(ConnectionError("away"))  # type: ignore[method-assign]
     with pytest.raises(ConnectionError):
         there(empty).describe("board", RemoteRunner())
 
