@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.settings import BY_NAME, whole
+from infra.settings import BY_NAME, NO_REMOTE_CODE, whole
 from objective.errors import BadInput
 
 BAD_INPUT = 2
@@ -74,6 +74,8 @@ def _device(args: argparse.Namespace) -> int:
 def _join(args: argparse.Namespace) -> int:
     from infra.fleet.join import UNWELL, Unwell, join
 
+    if args.no_remote_code:
+        os.environ[NO_REMOTE_CODE] = "1"  # kept with what else its agents need
     try:
         return join(args.url, args.sweep, args.name, args.token)
     except Unwell as error:
@@ -248,7 +250,7 @@ COMMANDS = (
     Command(
         "join",
         "make this host work for a sweep: check it, keep its key, and keep its agents running, also after a reboot",
-        ("token", "name"),
+        ("token", "name", "no_remote_code"),
         _join,
         words=("url", "sweep"),
     ),

@@ -133,7 +133,8 @@ def agents_of(path: str) -> dict[str, Any]:
 def _agents(sweep: Any) -> list[dict[str, Any]]:
     """The agents that a server names; where it names none, the hosts that the sweep's runs tell of."""
     try:
-        return [_agent(**{key: getattr(agent, key, None) for key in _TOLD}) for agent in sweep.agents()]
+        found: list[list[Any]] = [[getattr(agent, key, None) for key in _TOLD] for agent in sweep.agents()]
+        return [_agent(*told) for told in found]
     except CommError:
         runs = [(str(host), run.state) for run in sweep.runs if (host := run.config.get("host"))]
     live = {host for host, state in runs if state in LIVE}

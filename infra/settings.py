@@ -59,6 +59,7 @@ SETTINGS = (
         "join token, `-`: from standard input; in the variable it is safer, for everybody on a host sees arguments",
         "PRUNEFLEET_JOIN_TOKEN",
     ),
+    Setting("no_remote_code", False, "run no code that a sweep brings, only this host's own where it is equal"),
     Setting("name", None, "what the sweep is called on this host; its id if not given"),
     Setting("answer", "demo.json", "file for the answer as JSON"),
     Setting(
@@ -101,6 +102,7 @@ class Variable:
     help: str
 
 
+NO_REMOTE_CODE = "PRUNEFLEET_NO_REMOTE_CODE"
 VARIABLES = (
     Variable(
         "WANDB_BASE_URL",
@@ -116,9 +118,7 @@ VARIABLES = (
     Variable(
         "PRUNEFLEET_DATA_MAP", "", "FROM=TO, several with commas between: where this host has full paths of a sweep"
     ),
-    Variable(
-        "PRUNEFLEET_NO_REMOTE_CODE", "", "1: this host runs no code that a sweep brings, only its own where it is equal"
-    ),
+    Variable(NO_REMOTE_CODE, "", "1: this host runs no code that a sweep brings, only its own where it is equal"),
     Variable("PRUNEFLEET_CACHE", "~/.cache/prunefleet", "folder for data sets, dense models and unfinished profiles"),
     Variable(
         "PRUNEFLEET_MEASURE_COMMAND",

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from infra.fleet import keyfile
 from infra.fleet.keyfile import ROLE, Joined, state_folder
+from infra.fleet.pauses import Pauses
 from infra.fleet.process import Impatience
 from infra.fleet.supervise import Agent, Supervisor
+from infra.settings import cache_folder
 from objective.errors import BadInput
 from objective.outcomes import VARIABLE as OUTCOMES
 
@@ -35,7 +37,9 @@ def keep(word: str) -> int:
     sweep, name, given = _what(word)
     folder = state_folder(name)
     with held(name):
-        supervisor = Supervisor(_agents(sweep, folder, {**os.environ, **given}), folder / "outcomes.jsonl", _say)
+        environment = {**os.environ, **given}
+        agents, pauses = _agents(sweep, folder, environment), Pauses((folder, cache_folder(environment)))
+        supervisor = Supervisor(agents, folder / "outcomes.jsonl", _say, pauses)
         _say(f"Keeping {len(supervisor.agents)} agent(s) of {sweep}; logs in {folder}; Ctrl-C or SIGTERM ends them")
         try:
             while not impatient.asked():
