@@ -133,26 +133,25 @@ def agents_of(path: str) -> dict[str, Any]:
 def _agents(sweep: Any) -> list[dict[str, Any]]:
     """The agents that a server names; where it names none, the hosts that the sweep's runs tell of."""
     try:
-        found: list[list[Any]] = [[getattr(agent, key, None) for key in _TOLD] for agent in sweep.agents()]
-        return [_agent(*told) for told in found]
+        return [_agent(*(getattr(agent, key, None) for key in _TOLD)) for agent in sweep.agents()]
     except CommError:
         runs = [(str(host), run.state) for run in sweep.runs if (host := run.config.get("host"))]
     live = {host for host, state in runs if state in LIVE}
     ended = Counter(host for host, state in runs if state not in LIVE)
     hosts = sorted({host for host, _ in runs})
-    return [_agent(host, host, "running" if host in live else "idle", totalRuns=ended[host]) for host in hosts]
+    return [_agent(host, host, "running" if host in live else "idle", ended=ended[host]) for host in hosts]
 
 
 _TOLD = ("name", "host", "state", "createdAt", "heartbeatAt", "totalRuns")
 
 
 def _agent(
-    name: str,
-    host: str,
+    name: str | None,
+    host: str | None,
     state: str | None,
-    createdAt: str | None = None,  # noqa: N803
-    heartbeatAt: str | None = None,  # noqa: N803
-    totalRuns: int | None = None,  # noqa: N803
+    since: str | None = None,
+    heard: str | None = None,
+    ended: int | None = None,
 ) -> dict[str, Any]:
     return {
         "name": name,
@@ -161,10 +160,10 @@ def _agent(
         "state": (state or "").lower(),
         "hold": "",
         "run": None,
-        "since": createdAt,
-        "heard": heartbeatAt,
+        "since": since,
+        "heard": heard,
         "heard_s": None,
-        "ended": totalRuns,
+        "ended": ended,
         "failed": None,
         "versions": {},
         "actions": [],

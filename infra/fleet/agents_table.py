@@ -14,7 +14,8 @@ from infra.fleet.agents import NEEDS_HUB, day, present
 from infra.fleet.progress import LOG_WIDTH
 
 NARROW = 90  # columns; below it the least telling ones are left out
-HEADS = ("agent", "host", "state", "run", "heard", "ended", "failed")
+HEADS = ("agent", "host", "state", "run", "heard")
+FIGURES = ("ended", "failed")
 WHOLE = ("agent", "state", "run", "since")
 PACKAGES = ("prunefleet", "openvino", "torch")
 
@@ -40,10 +41,10 @@ def _table(console: Console, sweep: Mapping[str, Any]) -> None:
     agents = present(sweep)
     unlike = [name for name in PACKAGES if _differ(agents, name)]
     more = ["since", *unlike, *(["device"] if _differ(agents, "device") else [])]
-    heads = [*HEADS, *(more if console.width >= NARROW else ())]
+    heads = [*HEADS, *FIGURES, *more] if console.width >= NARROW else list(HEADS)
     table = Table(title=f"Agents of {sweep['sweep']}, {sweep['state'].lower()}", title_justify="left", box=SIMPLE)
     for name in heads:
-        table.add_column(name, no_wrap=name in WHOLE, justify="right" if name in ("ended", "failed") else "left")
+        table.add_column(name, no_wrap=name in WHOLE, overflow="fold", justify="right" if name in FIGURES else "left")
     for agent in agents:
         table.add_row(*(Text(_cell(agent, name)) for name in heads))
     if agents:

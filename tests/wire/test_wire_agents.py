@@ -96,7 +96,7 @@ class Fleet:
             agent = self.agent(at)
             if agent["run"] is None:
                 seen.add(agent["heard"])
-            return len(seen) > 3  # the first beat may still have listed a run
+            return len(seen) > 2  # the first beat may still have listed a run
 
         wait_for(heard, 60)
 
