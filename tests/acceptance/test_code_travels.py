@@ -21,7 +21,7 @@ program: prunefleet
 command: ["${{env}}", prunefleet, trial]
 method: random
 metric: {{name: score, goal: maximize}}
-run_cap: 3
+run_cap: 2
 parameters:
   task: {{value: "{NAME}"}}
   upload: {{value: all}}
@@ -118,11 +118,6 @@ def test_a_host_with_an_empty_folder_runs_the_sweeps_code_or_refuses_it(lab: Lab
     assert (run["summary"]["failure_kind"], run["summary"]["failure_stage"]) == ("data", "code"), run
     assert run["summary"]["failure_message"].startswith(line) and "NO_REMOTE_CODE is set" in run["said"]
     assert "outcome" not in run["summary"] and not list(lab.cache("strict").rglob("*.zip"))
-    # The very same host with a copy of its own takes the trial that is left.
-    lab.users_folder("strict")
-    run = lab.trial("strict", sweep, PRUNEFLEET_NO_REMOTE_CODE="1")
-    assert run["summary"].get("outcome") in ("scored", "skipped"), run
-    assert not list(lab.cache("strict").rglob("*.zip"))
 
 
 def test_one_fork_server_runs_two_codes_of_one_name(lab: Lab, tmp_path: Path) -> None:
@@ -130,16 +125,16 @@ def test_one_fork_server_runs_two_codes_of_one_name(lab: Lab, tmp_path: Path) ->
     names = []
     for answer in (1, 2):
         lab.users_folder("author", answer)
-        names.append(lab.on("author", "-c", PUBLISH).split()[-1])
+        names.append(lab.on("author", "-c", PUBLISH, WANDB_SILENT="true").split()[-1])
     assert len(set(names)) == 2
     (tmp_path / "agent").mkdir()
     with FakeAgent(tmp_path / "agent", lab.hub.env(**lab.env("other"))) as agent:
         servers = set()
-        for number, turn in enumerate((0, 1)):
+        for turn in (0, 1):
             config = agent.folder / "config.yaml"
             config.write_text(CONFIG.replace("CODE", names[turn]))
-            before = len(agent.output()) if number else 0
-            started = agent.start(f"run{number}", WANDB_SWEEP_PARAM_PATH=str(config))
+            before = len(agent.output()) if turn else 0
+            started = agent.start(f"run{turn}", WANDB_SWEEP_PARAM_PATH=str(config))
             assert agent.wait(started) == 0, agent.output()[-3000:]
             said = agent.output()[before:]
             assert f"answer {turn + 1}" in said and f"answer {2 - turn}" not in said
