@@ -41,6 +41,10 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace) -> int:
+    if args.poll:
+        from agent.poll import poll
+
+        return poll(args.poll)
     from agent.edge import main as measure
 
     return measure()
@@ -83,9 +87,10 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="prunefleet", description="Make and measure candidates on this host.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("trial", help="run the trial that `wandb agent` gave this process").set_defaults(run=_trial)
-    commands.add_parser("measure", help="answer the request that `wandb agent` gave this process").set_defaults(
-        run=_measure
-    )
+    measure = commands.add_parser("measure", help="answer the request that `wandb agent` gave this process")
+    text = "answer what is asked of this device, where the server enqueues no runs"
+    measure.add_argument("--poll", metavar="NAME", help=text)
+    measure.set_defaults(run=_measure)
     for name, run, text in (
         ("plan", _plan, "train the dense model, measure each layer group, write the search space"),
         ("baseline", _baseline, "train or fetch the dense model alone"),

@@ -51,9 +51,17 @@ def main() -> int:
     except TrialFailed as error:
         print(error, file=sys.stderr)
         return HANDED_BACK
+    return answer(session, stop, None)
+
+
+def answer(session: report.Session, stop: Stop, queue: "Queue | None") -> int:
+    """Answer the request in the configuration of an open run, and end the run; returns the exit code.
+
+    `queue` is where the request came from; None for the run's own sweep.
+    """
     watch = Watch(stop=stop.reason)
     try:
-        _serve(session, watch)
+        _serve(session, watch, queue)
         code = ANSWERED
     except BadInput as error:
         print(f"{watch.stage}: {error}", file=sys.stderr)
@@ -84,7 +92,7 @@ def _failed(session: report.Session, watch: Watch, stop: Stop, error: Exception)
     return ANSWERED if failure.kind in TOLD or stop.by_server.is_set() else HANDED_BACK
 
 
-def _serve(session: report.Session, watch: Watch) -> None:
+def _serve(session: report.Session, watch: Watch, queue: "Queue | None") -> None:
     with watch.during("request"):
         config = session.config
         request = MeasurementRequest.read(config.get(REQUEST))
@@ -92,7 +100,7 @@ def _serve(session: report.Session, watch: Watch) -> None:
         from agent.measure import remote
         from agent.measure.reference import told
         from agent.measure.samples import FILE
-    queue = remote.Queue(session.project, session.sweep or "")
+    queue = queue or remote.Queue(session.project, session.sweep or "")
     if twin := _elder(queue, str(config.get(KEY)), session.name):
         print(f"run {twin} has this very request")
         session.summarise({DUPLICATE: twin})

@@ -102,8 +102,8 @@ def measured_on(request: Request) -> tuple[Device, Runner]:
 
 
 def _elsewhere(name: str, request: Request, store: Store | None, check: Callable[[], None], fresh: bool) -> Place:
-    from agent.measure.elsewhere import Elsewhere, Publisher
-    from agent.measure.remote import queue_of
+    from agent.measure.elsewhere import Elsewhere
+    from agent.measure.remote import Publisher, queue_of
 
     opened: object = store
     if not isinstance(opened, Publisher):

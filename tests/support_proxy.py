@@ -2,7 +2,7 @@
 
 import http.client
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -11,11 +11,14 @@ SKIPPED = {"connection", "transfer-encoding", "content-length", "host"}
 
 
 @contextmanager
-def proxied(target: str, prefix: str, *, strips: bool, says: Mapping[str, str] | None = None) -> Iterator[str]:
+def proxied(
+    target: str, prefix: str, *, strips: bool, says: Mapping[str, str] | None = None, without: Sequence[str] = ()
+) -> Iterator[str]:
     """Serve `target` under `prefix` on a free port of 127.0.0.1; yields the address to use.
 
     `strips`: the prefix is taken off before a request is passed on. `says`: headers added to each. Requests outside
-    the prefix get 502, so an address that forgot the prefix is found out.
+    the prefix get 502, so an address that forgot the prefix is found out. `without`: words that make a request 400 and
+    that no answer has, as from a server that does not know them.
     """
     to = urlsplit(target)
 
@@ -30,12 +33,19 @@ def proxied(target: str, prefix: str, *, strips: bool, says: Mapping[str, str] |
                 return
             path = (self.path.removeprefix(prefix) or "/") if strips else self.path
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if any(word.encode() in body for word in without):
+                self.send_response(400)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             headers = {key: value for key, value in self.headers.items() if key.lower() not in SKIPPED}
             headers["Host"] = self.headers["Host"]
             behind = http.client.HTTPConnection(to.hostname or "", to.port, timeout=30)
             behind.request(self.command, path, body, {**headers, **(says or {})})
             answer = behind.getresponse()
             content = answer.read()
+            for word in without:
+                content = content.replace(word.encode(), b"x" * len(word))
             self.send_response(answer.status)
             for key, value in answer.getheaders():
                 if key.lower() not in SKIPPED:

@@ -16,7 +16,7 @@ Reply = Callable[[MeasurementRequest, int], Asked]
 class Queue:
     """A device's queue whose runs end as `reply` says, which a request and a count of looks is given."""
 
-    project, name, path = "e/p", "s", "e/p/s"
+    project, name, path, how = "e/p", "s", "e/p/s", "wandb agent e/p/s"
 
     def __init__(self, folder: Path, reply: Reply | None = None) -> None:
         self.folder, self.reply = folder, reply or self.served
@@ -32,7 +32,7 @@ class Queue:
         found = [self.reply(each, number) for number, each in reversed(list(enumerate(self.requests)))]
         return [each for each in found if each.answered]
 
-    def enqueue(self, request: MeasurementRequest, avoid: Sequence[str] = ()) -> str:
+    def enqueue(self, request: MeasurementRequest, publisher: object, avoid: Sequence[str] = ()) -> str:
         self.requests.append(request)
         self.avoided.append(list(avoid))
         if self.lose:

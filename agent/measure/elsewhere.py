@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from agent.failures import explain
 from agent.measure.benchmark import DENSE, LOADS, THROUGHPUT_S, Sitting
 from agent.measure.energy import Meter
 from agent.measure.exported import Exported, content_hash
-from agent.measure.remote import NETWORKS, Asked, Queue
+from agent.measure.remote import NETWORKS, Asked, Publisher, Queue
 from agent.measure.runners import Runner
 from agent.measure.samples import read_samples
 from agent.measure.stand_ins import RemoteRunner
@@ -30,18 +29,6 @@ from objective.trial import Device, Failure, FailureKind, TrialFailed
 VARIABLE = "PRUNEFLEET_DEVICE_MINUTES"
 PATIENCE_MINUTES = 10.0
 LOOK_S = 1.0
-
-
-@runtime_checkable
-class Publisher(Protocol):
-    """An open run, which artifacts are logged by."""
-
-    @property
-    def project(self) -> str:
-        """entity/project of the run."""
-
-    def offer(self, name: str, kind: str, versions: Mapping[str, Mapping[str, Path]]) -> None:
-        """Log a version of artifact `name` for each alias, of files by their name in it."""
 
 
 def patience_minutes() -> float:
@@ -188,7 +175,7 @@ class Elsewhere:
             return ""
         self._send(models)
         try:
-            return self.queue.enqueue(request, self._avoided(request))
+            return self.queue.enqueue(request, self.publisher, self._avoided(request))
         except BadInput:
             raise
         except Exception:
@@ -220,7 +207,7 @@ class Elsewhere:
                 self.note(f"{request.device}: {_DOING.get(state, state)} ({self.queue.path}, {own or 'asked before'})")
             self.check()
             if time.monotonic() > until:
-                raise _failed(_silent(request.device, state, limit, self.queue.path))
+                raise _failed(_silent(request.device, state, limit, self.queue.how))
             time.sleep(LOOK_S)
 
     def _seen(self, key: str, until: float) -> list[Asked] | None:
@@ -273,10 +260,10 @@ def _what_it_said(device: str, asked: Sequence[Asked]) -> str:
     return f"{device} gave no answer: run {asked[-1].name} is {asked[-1].state}; look at its log"
 
 
-def _silent(device: str, state: str, limit: float, path: str) -> str:
+def _silent(device: str, state: str, limit: float, how: str) -> str:
     taken = "its agent is still at it" if state in ("running", "preempting") else "no agent has taken the request"
     silent = f"{device} has not answered within {limit:g} min ({VARIABLE}), {taken}"
-    return f"{silent}: start `wandb agent {path}` there, or look at its log; the request stays in the queue"
+    return f"{silent}: start `{how}` there, or look at its log; the request stays in the queue"
 
 
 def _failed(message: str) -> TrialFailed:

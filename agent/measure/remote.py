@@ -1,10 +1,12 @@
 """A device's queue on the sweep server: where measuring elsewhere meets wandb. Nothing here needs torch."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import wandb
 from wandb.errors import CommError, UnsupportedError
@@ -44,12 +46,25 @@ class Asked:
         return self.state in OPEN or self.answered
 
 
+@runtime_checkable
+class Publisher(Protocol):
+    """An open run, which artifacts are logged by."""
+
+    @property
+    def project(self) -> str:
+        """entity/project of the run."""
+
+    def offer(self, name: str, kind: str, versions: Mapping[str, Mapping[str, Path]]) -> None:
+        """Log a version of artifact `name` for each alias, of files by their name in it."""
+
+
 class Queue:
-    """The device sweep `name` of a project, entity/project."""
+    """The device sweep `name` of a project, entity/project; `how` is what its host runs."""
 
     def __init__(self, project: str, name: str) -> None:
         self.project, self.name = project, name
         self.path = f"{project}/{name}"
+        self.how = f"wandb agent {self.path}"
         self._api = wandb.Api(timeout=TIMEOUT_S)
 
     def asked(self, key: str) -> list[Asked]:
@@ -62,13 +77,17 @@ class Queue:
 
     def _runs(self, filters: Mapping[str, str], order: str, most: int) -> Iterator[Asked]:
         self._api.flush()  # type: ignore[no-untyped-call]  # the client remembers lists
-        runs = self._api.runs(self.project, filters={"sweep": self.name, **filters}, order=order, per_page=most)
+        runs = self._api.runs(self.project, filters={**self._own(), **filters}, order=order, per_page=most)
         return (_asked(run) for run in runs[:most])
 
-    def enqueue(self, request: MeasurementRequest, avoid: Sequence[str] = ()) -> str:
+    def _own(self) -> dict[str, str]:
+        """What the runs of the queue have in common."""
+        return {"sweep": self.name}
+
+    def enqueue(self, request: MeasurementRequest, publisher: Publisher, avoid: Sequence[str] = ()) -> str:
         """Put a request at the end of the queue; returns its run's name. Raises `BadInput` where servers have none.
 
-        The hosts to `avoid` leave it to another board, if there is one.
+        The hosts to `avoid` leave it to another board, if there is one. `publisher` is not needed here.
         """
         config = {REQUEST: {"value": request.to_json()}, KEY: {"value": request.key}}
         config |= {AVOID: {"value": list(avoid)}} if avoid else {}
@@ -104,9 +123,16 @@ class Queue:
         return folder / SAMPLES
 
 
+@cache
 def can_enqueue() -> bool:
-    """Whether the server can enqueue runs: what the client asks it before it does so."""
+    """Whether the server can enqueue runs: what the client asks it before it does so. Asked once."""
     return bool(wandb.Api(timeout=TIMEOUT_S)._service_api.feature_enabled("SWEEPS_LOCAL_SCHEDULER"))
+
+
+def own_project() -> str:
+    """entity/project of this user: WANDB_ENTITY or the server's word, WANDB_PROJECT or `prunefleet`."""
+    entity = os.environ.get("WANDB_ENTITY") or wandb.Api(timeout=TIMEOUT_S).default_entity
+    return f"{entity}/{os.environ.get('WANDB_PROJECT') or 'prunefleet'}"
 
 
 def samples_name(run: str) -> str:
@@ -115,10 +141,17 @@ def samples_name(run: str) -> str:
 
 
 def queue_of(project: str, device: str) -> Queue:
-    """The queue of a device. Raises `BadInput` for one that the project has not, with those that it has."""
+    """The queue of a device, or its requests where the server enqueues no runs.
+
+    Raises `BadInput` for a device that the project has not, with those that it has.
+    """
     known = devices(project)
-    if device in known:
+    if device in known and can_enqueue():
         return Queue(project, known[device])
+    if device in known:
+        from agent.measure.polled import Polled
+
+        return Polled(project, device)
     there = f"write local or one of {', '.join(sorted(known))}" if known else "write local: there is no other yet"
     raise BadInput("measure.device", device, f"{there}; `prunefleet device add {device}` makes it known in {project}")
 

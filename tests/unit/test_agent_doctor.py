@@ -265,8 +265,8 @@ def test_a_devices_queue_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_sweep_is_not_looked_at_where_its_server_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line says so, whether no server is named or none answers; the sweep itself is then not asked for."""
-    monkeypatch.setattr(command, "host", lambda: iter([]))
-    monkeypatch.setattr(command, "devices", lambda: iter([]))
+    for part in ("host", "devices", "reference"):
+        monkeypatch.setattr(command, part, lambda: iter([]))
     for name in server.NAMED:
         monkeypatch.delenv(name, raising=False)
     unnamed = list(command.findings("me/lab/s"))

@@ -111,7 +111,7 @@ def test_an_answer_that_was_lost_is_not_asked_for_twice(tmp_path: Path, networks
     assert ask(there(queue), networks).latencies["half"].ratio < 0.9
     assert len(queue.requests) == 2
     empty = Queue(tmp_path)
-    empty.enqueue = lambda request, avoid=(): (_ for _ in ()).throw(ConnectionError("away"))  # type: ignore[method-assign]
+    empty.enqueue = lambda request, publisher, avoid=(): (_ for _ in ()).throw(ConnectionError("away"))  # type: ignore[method-assign]
     with pytest.raises(ConnectionError):
         there(empty).describe("board", RemoteRunner())
 
