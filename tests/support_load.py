@@ -93,6 +93,18 @@ class Connection:
         await self._request("PUT", "/" + url.split("/", 3)[3], content)
 
     async def _request(self, method: str, path: str, content: bytes) -> tuple[bytes, float]:
+        """As the client does, ask again on a new connection where a kept one was closed for being idle."""
+        kept = self._writer is not None
+        try:
+            return await self._exchange(method, path, content)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            if not kept:
+                raise
+            self.close()
+            self._writer = None
+            return await self._exchange(method, path, content)
+
+    async def _exchange(self, method: str, path: str, content: bytes) -> tuple[bytes, float]:
         head = f"{method} {path} HTTP/1.1\r\n{self._head}Content-Length: {len(content)}\r\n\r\n".encode()
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(self._host, int(self._port))
