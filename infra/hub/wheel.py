@@ -40,14 +40,19 @@ class Wheel:
 @cache
 def wheel() -> Wheel:
     """The wheel, made when it is first asked for. Raises `Missing` where prunefleet is not installed as a package."""
-    try:
-        installed = metadata.distribution(NAME)
-    except metadata.PackageNotFoundError as error:
-        raise Missing("wheel: this hub runs from plain files; install prunefleet there with pip") from error
+    installed = _installed()
     version = installed.version.replace("-", "_")
     files = dict(_code()) | dict(_described(installed, f"{NAME}-{version}.dist-info"))
     content = _packed(files, f"{NAME}-{version}.dist-info/RECORD")
     return Wheel(f"{NAME}-{version}-py3-none-any.whl", content, hashlib.sha256(content).hexdigest())
+
+
+def _installed() -> metadata.Distribution:
+    """The installation as pip describes it. What a build leaves in a clone, `….egg-info`, comes first in that folder."""
+    for found in metadata.distributions(name=NAME):
+        if any(file.match("*.dist-info/METADATA") for file in found.files or ()):
+            return found
+    raise Missing("wheel: this hub runs from plain files; install prunefleet there with pip")
 
 
 def _code() -> Iterator[tuple[str, bytes]]:

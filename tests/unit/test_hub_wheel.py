@@ -82,6 +82,21 @@ def test_pip_installs_it_from_the_hub(url: str, tmp_path: Path, hub: Hub) -> Non
     assert Path(where).is_relative_to(tmp_path) and again == digest
 
 
+def test_what_a_build_left_in_a_clone_does_not_describe_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that is started in a folder with `prunefleet.egg-info` still gives the installation's whole wheel."""
+    left = tmp_path / "prunefleet.egg-info"
+    left.mkdir()
+    (left / "PKG-INFO").write_text("Metadata-Version: 2.4\nName: prunefleet\nVersion: 0.0.1\n")
+    (left / "SOURCES.txt").write_text("setup.cfg\nprunefleet.egg-info/PKG-INFO\n")
+    usual = wheel.wheel().sha256
+    monkeypatch.syspath_prepend(tmp_path)
+    wheel.wheel.cache_clear()
+    try:
+        assert wheel.wheel().sha256 == usual
+    finally:
+        wheel.wheel.cache_clear()
+
+
 def test_no_other_file_is_served_there(url: str) -> None:
     """The one name is answered, with the bytes of that hash; every other is not there, in one line."""
     made = wheel.wheel()
