@@ -48,7 +48,7 @@ def wheel() -> Wheel:
 
 
 def _installed() -> metadata.Distribution:
-    """The installation as pip describes it. What a build leaves in a clone, `….egg-info`, comes first in that folder."""
+    """The installation as pip describes it; what a build leaves in a clone, `….egg-info`, comes first there."""
     for found in metadata.distributions(name=NAME):
         if any(file.match("*.dist-info/METADATA") for file in found.files or ()):
             return found

@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+from support_page import blocks, commands
 
+from agent.__main__ import parser as agent_parser
 from infra.cli import AGENT_COMMANDS, COMMANDS, HUB_COMMANDS, Command
+from infra.cli import parser as infra_parser
 from infra.settings import BY_NAME, SETTINGS, VARIABLES
 from objective.sweepfile import BLOCKS, SINGLE
 
@@ -65,6 +68,26 @@ def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link and picture of a page exists in the tree."""
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_to_paste_are_understood(page: Path) -> None:
+    """Every `prunefleet` command in a code block of a page exists, with the words and options that it is given."""
+    for block in blocks(page.read_text()):
+        for words in (words for line in block.lines for words in commands(line)):
+            known = agent_parser() if words and words[0] in AGENT_COMMANDS else infra_parser()
+            try:
+                known.parse_args(words)
+            except SystemExit:
+                pytest.fail(f"{page.name}: prunefleet {' '.join(words)}")
+
+
+def test_the_fleet_page_has_a_machine_for_every_block() -> None:
+    """docs/fleet.md says where each of its lines is pasted, and is two pages at most."""
+    text = _docs("fleet.md")
+    assert len(text.splitlines()) <= 160
+    machines = {block.machine for block in blocks(text)}
+    assert machines == {"train1", "train2", "edge1", "edge2", "edge3"}
 
 
 def test_readme_is_short_and_starts_with_a_command() -> None:
