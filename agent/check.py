@@ -15,7 +15,7 @@ from agent.bench import Bench, export_dense, loaded, space_of, trial_threads
 from agent.compress.groups import Group, find_groups
 from agent.compress.merge import MergedSpace
 from agent.measure.energy import find_meter
-from agent.measure.remote import queue_of
+from agent.measure.queues import queue_of
 from agent.measure.runners import Runner
 from agent.place import Place, measured_on
 from agent.request import Request, from_sweep

@@ -103,7 +103,8 @@ def measured_on(request: Request) -> tuple[Device, Runner]:
 
 def _elsewhere(name: str, request: Request, store: Store | None, check: Callable[[], None], fresh: bool) -> Place:
     from agent.measure.elsewhere import Elsewhere
-    from agent.measure.remote import Publisher, queue_of
+    from agent.measure.queues import queue_of
+    from agent.measure.remote import Publisher
 
     opened: object = store
     if not isinstance(opened, Publisher):

@@ -27,7 +27,8 @@ def poll(device: str) -> int:
     there, and two ways at once would measure twice.
     """
     from agent.measure.polled import Polled
-    from agent.measure.remote import own_project, queue_of
+    from agent.measure.queues import queue_of
+    from agent.measure.remote import own_project
 
     require_server()
     queue = queue_of(own_project(), device_name("--poll", device))

@@ -40,7 +40,7 @@ from pathlib import Path
 from agent import report
 from agent.measure.elsewhere import Elsewhere
 from agent.measure.exported import sized
-from agent.measure.remote import queue_of
+from agent.measure.queues import queue_of
 from agent.measure.stand_ins import RemoteRunner
 from agent.stop import Stop
 from objective.trial import TrialFailed

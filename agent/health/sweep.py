@@ -35,7 +35,7 @@ def sweep(path: str) -> Iterator[Finding]:
 
 def _device(request: Request, reader: Reader) -> Iterator[Finding]:
     """Whether what the sweep measures with is here, or known to the project."""
-    from agent.measure.remote import queue_of
+    from agent.measure.queues import queue_of
     from agent.place import measured_on
 
     for name in request.devices:

@@ -140,22 +140,6 @@ def samples_name(run: str) -> str:
     return f"samples-{run}"
 
 
-def queue_of(project: str, device: str) -> Queue:
-    """The queue of a device, or its requests where the server enqueues no runs.
-
-    Raises `BadInput` for a device that the project has not, with those that it has.
-    """
-    known = devices(project)
-    if device in known and can_enqueue():
-        return Queue(project, known[device])
-    if device in known:
-        from agent.measure.polled import Polled
-
-        return Polled(project, device)
-    there = f"write local or one of {', '.join(sorted(known))}" if known else "write local: there is no other yet"
-    raise BadInput("measure.device", device, f"{there}; `prunefleet device add {device}` makes it known in {project}")
-
-
 def devices(project: str) -> dict[str, str]:
     """Sweeps of the project's devices by name of the device; of several that take requests, the newest."""
     entity, _, name = project.partition("/")

@@ -14,8 +14,10 @@ ENDPOINTS: Mapping[str, str] = {
     "GET /download/{token}/{name}": "The bytes of a file, or a part; the address is signed and ends after an hour",
     "GET /artifactsV2/{place}": "One file of a version, by its MD5, with the key",
     "POST /sdk/otel/v1/{kind}": "The client's telemetry (metrics, logs, traces): taken and thrown away",
-    "GET /{entity}/{project}/sweeps/{name}/agents.json": "Ours, no part of W&B's protocol: a sweep's agents, for `prunefleet agents`",
-    "POST /{entity}/{project}/sweeps/{name}/agents.json": "Ours: pause, resume, drain or stop an agent, or all of a host",
+    "GET /{entity}/{project}/sweeps/{name}/agents.json": "Ours, no part of W&B's protocol: a sweep's agents, for "
+    "`prunefleet agents`",
+    "POST /{entity}/{project}/sweeps/{name}/agents.json": "Ours: pause, resume, drain or stop an agent, or all of "
+    "a host",
     "POST /join/tokens": "Ours: a token that lets one host join a sweep, for who has a person's key",
     "POST /join": "Ours: a token for a host's key, once",
     "POST /leave": "Ours: a host gives its key up",
