@@ -51,18 +51,20 @@ def happen(connection: Connection, run: RunRow, event: RunEvent, now: float, **c
 def end(connection: Connection, run: RunRow, exit_code: int | None, now: float, *, host_is_blamed: bool) -> RunState:
     """The run's process ended with `exit_code`, or vanished (None)."""
     stopped = run.stop_requested_at is not None
-    # What was stopped for its agent's sake has not failed, however often that happens to it.
-    retries = 0 if store_rows.is_being_stopped(connection, run.id) else run.retries
+    # What was stopped for its agent's sake has not failed, however often that happens to it: it is nobody's any more.
+    spared = store_rows.is_being_stopped(connection, run.id)
+    retries = 0 if spared else run.retries
     event = ending(run.state, exit_code, stop_requested=stopped, host_is_blamed=host_is_blamed, retries=retries)
-    return happen(connection, run, event, now, exit_code=exit_code)
+    freed = {"agent_id": None} if spared and event is RunEvent.REQUEUED else {}
+    return happen(connection, run, event, now, exit_code=exit_code, **freed)
 
 
 def issue(connection: Connection, run: RunRow, agent_id: int, now: float) -> None:
-    """Give a queued run to an agent; one that had an agent before counts a retry, unless that was told to stop."""
+    """Give a queued run to an agent; one that an agent has failed, or lost, counts a retry."""
     if run.unissued:
         update(connection, "run", run.id, agent_id=agent_id, issued_at=now)
     else:
-        spared = {"retries": run.retries} if store_rows.is_being_stopped(connection, run.id) else {}
+        spared = {"retries": run.retries} if run.agent is None else {}
         happen(connection, run, RunEvent.ISSUED, now, agent_id=agent_id, **spared)
 
 

@@ -260,7 +260,7 @@ def follower(connection: Connection, agent_id: int) -> AgentRow | None:
 
 
 def is_being_stopped(connection: Connection, run_id: int) -> bool:
-    """Whether the agent that holds a run, or held it last, was told to stop."""
+    """Whether the agent that holds a run was told to stop."""
     sql = "SELECT hold FROM agent WHERE id = (SELECT agent_id FROM run WHERE id = :run_id)"
     return bool(scalar(connection, sql, run_id=run_id) == Hold.STOP)
 

@@ -1,17 +1,25 @@
 """What people ask of agents: pause, drain, stop, resume; of one, of its place, and of a host."""
 
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support_hub import SWEEP, Clock, first_user, local_hub, make_agent, make_sweep
 
 from infra.hub.errors import Conflict, Invalid, Missing
+from infra.hub.holds import ACTIONS
 from infra.hub.rows import Hold, RunRow, RunState, SweepRow, SweepState
 from infra.hub.runs import RunChange, StreamPost
 from infra.hub.service import Hub
 from infra.hub.states import MAX_RETRIES
 
+CAP = 12
+HOSTS = ("host", "other")
+MOVES = ["beat"] * 6 + ["end"] * 2 + ["come", "pause", "drain", "stop", "resume", "resume"]
 OWN_SWEEP = SWEEP.replace("train.py", "prunefleet")
 EXIT = {"type": "exit"}
 
@@ -246,3 +254,79 @@ def test_a_wrong_name_or_action_is_told_with_what_there_is(hub: Hub, clock: Cloc
     assert hub.heartbeat(agent, set()) == EXIT
     with pytest.raises(Conflict, match=f"agent: {name} has left the sweep; name one that is there, or its host host"):
         ask(hub, sweep, "pause", agent)
+
+
+class Play:
+    """Honest agents on two hosts, and somebody who asks them for this and that."""
+
+    def __init__(self, hub: Hub, clock: Clock) -> None:
+        self.hub, self.clock = hub, clock
+        self.sweep = make_sweep(hub, f"{OWN_SWEEP}run_cap: {CAP}\n")
+        self.agents = [come(hub, self.sweep, clock, host) for host in HOSTS]
+        self.at_work: dict[int, str] = {}
+
+    def move(self, what: str, at: int) -> None:
+        """One thing happens to one agent, or for the last number to all of a host."""
+        if what == "come":
+            self.agents += [come(self.hub, self.sweep, self.clock, HOSTS[at % 2])] if len(self.agents) < 4 else []
+        elif what == "beat" and self.agents:
+            self.beat(self.agents[at % len(self.agents)])
+        elif what == "end" and self.at_work:
+            self.end(sorted(self.at_work)[at % len(self.at_work)])
+        elif what in ACTIONS:
+            known = self.hub.sweep_agents(self.sweep.id)
+            with suppress(Conflict):  # it has left
+                target = HOSTS[at % 2] if at > 5 else known[at % len(known)].name
+                self.hub.hold_agents(self.sweep.id, what, target)
+
+    def beat(self, agent: int) -> None:
+        self.clock.pass_by(5)
+        run = self.at_work.get(agent)
+        command = self.hub.heartbeat(agent, {run} if run else set())
+        held = self.hub.agent_by_id(agent).hold
+        if command is None:
+            return
+        if command["type"] == "stop":
+            assert held is Hold.STOP and command["run_id"] == run
+            hand_back(self.hub, self.sweep, self.at_work.pop(agent))
+        elif command == EXIT:
+            assert run is None
+            self.agents.remove(agent)
+        else:
+            assert not held, "a held agent was given a run"
+            assert command["run_id"] not in self.at_work.values(), "a run was given twice"
+            assert run is None, "a busy agent was given a run"
+            name = self.at_work[agent] = command["run_id"]
+            self.hub.begin_run(first_user(self.hub), RunChange(project="demo", name=name, sweep=self.sweep.name))
+            self.hub.stream("local", "demo", name, StreamPost())
+
+    def end(self, agent: int) -> None:
+        self.hub.stream("local", "demo", self.at_work.pop(agent), StreamPost(complete=True))
+
+    def go_on_to_the_end(self) -> None:
+        for host in HOSTS:
+            self.hub.hold_agents(self.sweep.id, "resume", host)
+        for _ in range(20 * CAP):
+            if not self.agents and not self.at_work:
+                self.agents.append(come(self.hub, self.sweep, self.clock))
+            for agent in list(self.agents):
+                self.beat(agent)
+            for agent in list(self.at_work):
+                self.end(agent)
+            if self.hub.sweep_by_id(self.sweep.id).state is SweepState.FINISHED:
+                return
+        raise AssertionError("the sweep never ends")
+
+
+@given(moves=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 7)), min_size=10, max_size=60))
+@settings(max_examples=25, deadline=None)
+def test_whatever_is_asked_no_run_is_lost_or_given_to_who_is_held(moves: list[tuple[str, int]]) -> None:
+    """In any order of wishes and heartbeats no held agent is given a run, and in the end each has finished, once."""
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder, local_hub(Path(folder), clock) as hub:
+        play = Play(hub, clock)
+        for what, at in moves:
+            play.move(what, at)
+        play.go_on_to_the_end()
+        ended = hub.sweep_runs(play.sweep.id)
+        assert [(run.state, run.retries) for run in ended] == [(RunState.FINISHED, 0)] * CAP

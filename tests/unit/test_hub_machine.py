@@ -22,15 +22,10 @@ from infra.hub.store_lines import Stream
 from infra.hub.sweeps import SweepChange
 
 CAP = 4
-USER = (
-    ["enqueue"] * 3
-    + ["stop a run"] * 2
-    + ["hold"] * 4
-    + ["PAUSED", "RUNNING", "RUNNING", "FINISHED", "CANCELED", "delete"]
-)
-HOLDS = ["pause", "drain", "stop", "resume", "resume"]
+USER = ["enqueue"] * 3 + ["stop a run"] * 2 + ["PAUSED", "RUNNING", "RUNNING", "FINISHED", "CANCELED", "delete"]
+HOLDS = ["pause"] * 2 + ["drain", "stop"] + ["resume"] * 3
 PROCESS = ["start", "finish", "fail", "preempt", "vanish", "speak"]
-MIX = {"heartbeats": 4, "process": 4, "metrics": 2, "user": 1, "agent": 1}
+MIX = {"heartbeats": 4, "process": 4, "metrics": 2, "user": 1, "hold": 1, "agent": 1}
 EARLY = "early_terminate: {type: hyperband, min_iter: 1, strict: true}\n"
 BEAT = 5.0  # seconds between heartbeats
 
@@ -85,6 +80,8 @@ class SweepMachine(RuleBasedStateMachine):
                 self.metrics_arrive(chance.choice([1.0, 2.0]))
             elif what == "user" and not self.deleted:
                 self.user(chance.choice(USER), chance.randrange(CAP))
+            elif what == "hold" and not self.deleted:
+                self.hold(chance.choice(HOLDS), chance.randrange(CAP))
             elif what == "agent" and len(self.agents) < 3 and not self.deleted:
                 self.agent_comes(chance.random() < 0.3)
             self.the_cap_holds()
@@ -99,8 +96,6 @@ class SweepMachine(RuleBasedStateMachine):
             runs = self.hub.sweep_runs(self.sweep.id)
             if runs:
                 self.hub.stop_run(runs[at % len(runs)].id)
-        elif what == "hold":
-            self.hold(at)
         elif what == "delete":
             self.hub.delete_sweep(self.sweep.id)
             self.deleted = self.moved = True
@@ -108,10 +103,11 @@ class SweepMachine(RuleBasedStateMachine):
         else:
             self.move(what)
 
-    def hold(self, at: int) -> None:
-        """Of one agent, whether it is still there or not, or of their host."""
+    @rule(action=st.sampled_from(HOLDS), at=st.integers(0, CAP - 1))
+    @precondition(lambda self: not self.deleted)
+    def hold(self, action: str, at: int) -> None:
+        """One agent, whether it is still there or not, or their host."""
         known = self.hub.sweep_agents(self.sweep.id)
-        action = HOLDS[(at + len(self.hub.sweep_runs(self.sweep.id)) + len(known)) % len(HOLDS)]
         target = "host" if at == 0 else known[at % len(known)].name
         with suppress(Conflict):
             self.hub.hold_agents(self.sweep.id, action, target)
