@@ -1,7 +1,6 @@
 """What an administrator may do about people and their keys, and the command for it."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,6 @@ from infra.hub.admin import Admin
 from infra.hub.errors import Conflict, Invalid, Missing
 from infra.hub.runs import RunChange
 from infra.hub.service import Hub
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def hub(tmp_path: Path, clock: Clock) -> Iterator[Hub]:
-    with local_hub(tmp_path / "hub", clock) as hub:
-        yield hub
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What agents are told, heartbeat by heartbeat: claims, retries, losses, stops, and the end of a sweep."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,6 @@ from infra.hub.service import Hub
 from infra.hub.sweeps import SweepChange
 
 OWN_SWEEP = SWEEP.replace("train.py", "prunefleet")
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def hub(tmp_path: Path, clock: Clock) -> Iterator[Hub]:
-    with local_hub(tmp_path, clock) as hub:
-        yield hub
 
 
 def start(hub: Hub, sweep: SweepRow, name: str) -> None:

@@ -1,7 +1,6 @@
 """Users, keys and signed tokens."""
 
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,6 @@ from support_hub import Clock, local_hub
 from infra.hub.auth import Auth, load_secret, write_private
 from infra.hub.errors import Conflict, Invalid, Missing, StartupError
 from infra.hub.service import Hub
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def hub(tmp_path: Path, clock: Clock) -> Iterator[Hub]:
-    with local_hub(tmp_path, clock) as hub:
-        yield hub
 
 
 def test_the_first_key_is_told_once(hub: Hub) -> None:

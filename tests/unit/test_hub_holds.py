@@ -1,7 +1,6 @@
 """What people ask of agents: pause, drain, stop, resume; of one, of its place, and of a host."""
 
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,17 +21,6 @@ HOSTS = ("host", "other")
 MOVES = ["beat"] * 6 + ["end"] * 2 + ["come", "pause", "drain", "stop", "resume", "resume"]
 OWN_SWEEP = SWEEP.replace("train.py", "prunefleet")
 EXIT = {"type": "exit"}
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def hub(tmp_path: Path, clock: Clock) -> Iterator[Hub]:
-    with local_hub(tmp_path, clock) as hub:
-        yield hub
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import html
 import json
 import re
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,17 +22,6 @@ from infra.hub.sweeps import SweepChange
 from objective.devices import queue
 
 UNKNOWN, USED, EXPIRED = "does not know it", "was used before", "has expired"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def hub(tmp_path: Path, clock: Clock) -> Iterator[Hub]:
-    with local_hub(tmp_path / "hub", clock) as hub:
-        yield hub
 
 
 def key_id(hub: Hub, key: str) -> str:

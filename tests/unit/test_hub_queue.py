@@ -1,11 +1,9 @@
 """Runs that somebody else chooses (enqueued, or a local controller's), prior runs, and runs stopped early."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from support_hub import SWEEP, Clock, Suggestions, local_hub, make_agent, make_sweep
+from support_hub import SWEEP, Clock, Suggestions, make_agent, make_sweep
 from support_runs import claimed, finish, found, start
 
 from infra.controller.base import Exhausted
@@ -21,17 +19,6 @@ QUEUE = "method: custom\nparameters: {}\n"
 LOCAL = SWEEP + "controller: {type: local}\n"
 SCHEDULED = SWEEP + "scheduler: {engine: optuna}\n"
 EXIT = {"type": "exit"}
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def hub(tmp_path: Path, clock: Clock) -> Iterator[Hub]:
-    with local_hub(tmp_path, clock) as hub:
-        yield hub
 
 
 def state(hub: Hub, sweep: SweepRow) -> SweepState:

@@ -1,12 +1,11 @@
 """Early termination on the hub: which runs are asked to stop, how they end, and what is refused."""
 
 import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from support_hub import SWEEP, Clock, local_hub, make_agent, make_sweep
+from support_hub import SWEEP, Clock, make_agent, make_sweep
 from support_runs import claimed, finish, found, log, start
 
 from infra.hub.errors import Invalid
@@ -19,17 +18,6 @@ from infra.hub.sweep_config import warnings
 
 QUEUE = "method: custom\nparameters: {}\n"
 EARLY = SWEEP + "early_terminate: {type: hyperband, min_iter: 2}\n"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def hub(tmp_path: Path, clock: Clock) -> Iterator[Hub]:
-    with local_hub(tmp_path, clock) as hub:
-        yield hub
 
 
 def race(hub: Hub, sweep: SweepRow, values: dict[str, Sequence[object]]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +19,6 @@ from infra.hub.service import Hub
 from infra.hub.store import Store
 from infra.hub.store_lines import Stream
 from infra.hub.sweeps import SweepChange
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def hub(tmp_path: Path, clock: Clock) -> Iterator[Hub]:
-    with local_hub(tmp_path / "hub", clock) as hub:
-        yield hub
 
 
 @pytest.fixture
