@@ -52,6 +52,9 @@ def join(url: str, sweep: str, name: str | None, token: str | None) -> int:
 def invite(sweep: str, minutes: int) -> list[str]:
     """The line that another host is joined with, and what to know of it. Raises `BadInput`."""
     url = hubcalls.address(os.environ.get("WANDB_BASE_URL") or hubcalls.CLOUD)
+    if url == hubcalls.CLOUD:
+        remedy = "set it to your hub's address; on wandb.ai `prunefleet join` takes an API key, no token"
+        raise BadInput("WANDB_BASE_URL", url, remedy)
     key = hubcalls.key_for(url)
     if not key:
         raise BadInput("WANDB_API_KEY", "", f"set it to your key on {url}")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from infra.fleet import hubcalls, keep, keyfile, service
+from infra.fleet.join import invite
 from infra.fleet.keyfile import GIVEN, TOKEN, Joined
 from objective.errors import BadInput
 
@@ -190,3 +191,11 @@ def test_a_key_is_not_led_elsewhere(elsewhere: str) -> None:
         hubcalls.invite(elsewhere, "k" * 40, "e/p/s", 15)
     with pytest.raises(hubcalls.Away):
         hubcalls.give_up("http://127.0.0.1:9", "k" * 40)
+
+
+def test_only_a_hub_invites(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a hub's address one line says where it goes, and what takes a token's place on wandb.ai."""
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    with pytest.raises(BadInput, match=r"WANDB_BASE_URL: got 'https://api.wandb.ai'; set it to your hub's address"):
+        invite("me/lab/s1", 15)
