@@ -14,6 +14,7 @@ from agent.cache import cache_folder, new_folder, only_one
 from agent.compress.groups import Group, find_groups, specs
 from agent.compress.merge import MergedSpace, merge
 from agent.compress.quantise import quantise
+from agent.measure.benchmark import TIME_LIMIT_S
 from agent.measure.deployed import Deployed
 from agent.measure.device import common_step
 from agent.measure.export import check_parity, export
@@ -53,7 +54,7 @@ class Bench:
     lr: float | None = None
     distill: bool = False
     skip: bool = True
-    seconds_to_measure: float = 3.0
+    seconds_to_measure: float = TIME_LIMIT_S
     against: str = SAME
 
     @property

@@ -15,10 +15,11 @@ import yaml
 from wandb.errors import AuthenticationError, CommError, UsageError
 
 from agent.failures import explain
-from agent.server import base_url, masked
+from agent.server import base_url, is_away, masked
 from agent.stop import Stop
 from agent.vocabulary import FAILURE_KEYS, SCORE_KEYS, latencies_words, stages, summary
 from objective.errors import BadInput
+from objective.patience import be_patient
 from objective.sweepfile import DEFAULT_UPLOAD
 from objective.trial import Failure, FailureKind, Measurement, Outcome, Score, Skipped, TrialFailed
 
@@ -179,6 +180,7 @@ def start(stop: Stop, job_type: str | None = None, upload: str | None = None, **
 
     Raises `BadInput` for a key that the server refuses, `TrialFailed` where it does not answer or the disk is full.
     """
+    be_patient(os.environ)
     settings = wandb.Settings(stop_fn=stop.by_server.set)
     _keep_back(settings, upload or _asked_upload())
     if not {"WANDB_SILENT", "WANDB_QUIET"} & set(os.environ):
@@ -186,14 +188,19 @@ def start(stop: Stop, job_type: str | None = None, upload: str | None = None, **
     try:
         run = wandb.init(job_type=job_type, resume="allow", settings=settings, **options)
     except (AuthenticationError, UsageError) as error:
+        if is_away():  # the client takes its silence for a refusal
+            raise TrialFailed(_unheard(error)) from error
         key = masked(os.environ.get("WANDB_API_KEY", ""))
         raise BadInput("WANDB_API_KEY", key, f"set the key of a user of {base_url()}: {_brief(error)}") from error
     except CommError as error:
-        message = f"{base_url()} does not answer: {_brief(error)}"
-        raise TrialFailed(Failure(FailureKind.SERVER, "start", message)) from error
+        raise TrialFailed(_unheard(error)) from error
     except OSError as error:
         raise TrialFailed(explain(error, "start")) from error
     return Session(run)
+
+
+def _unheard(error: Exception) -> Failure:
+    return Failure(FailureKind.SERVER, "start", f"{base_url()} does not answer: {_brief(error)}")
 
 
 def _keep_back(settings: wandb.Settings, upload: str) -> None:

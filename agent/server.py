@@ -31,6 +31,15 @@ def require_server() -> str:
     return str(viewer["username"])
 
 
+def is_away() -> bool:
+    """Whether no W&B server answers at the address now."""
+    try:
+        require_server()
+    except BadInput as error:
+        return error.field == "WANDB_BASE_URL"
+    return False
+
+
 def masked(key: str) -> str:
     """The end of a key, enough to recognise it by."""
     return f"…{key[-4:]}" if len(key) > 8 else key

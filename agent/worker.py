@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import os
 import platform
 import shutil
@@ -98,9 +99,10 @@ def _result(session: report.Session, watch: Watch) -> "Trial | Skipped":
         session.note(told(bench) | {"kept": bench.space.kept(request.candidate.ratios)})
     with watch.during("reference"):
         session.summarise(own_speed(bench))
-    with limited(request.timeout_minutes, session, watch), own_folder() as folder:
-        stages = remembered(bench, request.candidate)
-        result = run_trial(request.candidate, bench, folder, watch, stages)
+    with own_folder() as folder:
+        with limited(request.timeout_minutes, session, watch):
+            stages = remembered(bench, request.candidate)
+            result = run_trial(request.candidate, bench, folder, watch, stages)
         session.summarise(noticed(bench, stages))
         if isinstance(result, Failure):
             raise TrialFailed(result)
@@ -124,7 +126,10 @@ def own_folder() -> Iterator[Path]:
 
 @contextmanager
 def limited(minutes: float | None, session: report.Session, watch: Watch) -> Iterator[None]:
-    """Give the block so many minutes; one that hangs is ended with its process, and the run handed back."""
+    """Give the block so many minutes; one that hangs is ended with its process, and the run handed back.
+
+    What comes after it has all the time: a server that is away for an hour must not cost what is found.
+    """
     if minutes is None:
         yield
         return
@@ -143,6 +148,7 @@ def limited(minutes: float | None, session: report.Session, watch: Watch) -> Ite
         yield
     finally:
         dog.call_off()
+        watch.deadline = math.inf
 
 
 def told(bench: "Bench") -> dict[str, object]:

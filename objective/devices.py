@@ -98,9 +98,9 @@ class MeasurementProtocol(Plain):
 
     runner: str = "openvino_cpu"
     threads: int = 1
-    time_limit_s: float = 3.0
+    time_limit_s: float = 4.0
     throughput_s: float = 0.2
-    loads: int = 4
+    loads: int = 8
     seed: int = 0
     energy: str | None = None
 

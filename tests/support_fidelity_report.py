@@ -90,7 +90,7 @@ def _benchmark_app(found: dict[str, Any]) -> str:
 Medians of single calls at 128 × 128, random weights, about {found["seconds"]} s of calls each. In a turn three
 processes run, one at a time for a moment each, so that all see the host alike; the difference is the median over
 the turns of that within each, with its 95 % interval (bar: 3 %). Here and there the network is loaded once and called
-again and again. A trial has networks take turns and loads each four times: the last column is what that adds to the
+again and again. A trial has networks take turns and loads each eight times: the last column is what that adds to the
 milliseconds here.
 
 | network | turns | here, ms | benchmark_app, ms | difference | in turns |

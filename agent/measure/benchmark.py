@@ -27,8 +27,9 @@ from objective.trial import Device, Latency
 Model = Exported | Callable[[], object]
 
 CANDIDATE = "candidate"
-LOADS = 4
-MAX_ROUNDS = 1200  # of slots of 4 ms: what a noisy host may take, three time limits, ends a pair before
+LOADS = 8
+TIME_LIMIT_S = 4.0
+MAX_ROUNDS = 1600  # of slots of 4 ms: what a noisy host may take, three time limits, ends a pair before
 LOADING_S = 2.0  # spent on loading again
 THROUGHPUT_S = 0.2
 
@@ -67,7 +68,7 @@ class Sit(Protocol):
         runner: Runner,
         device: Device,
         runners: Mapping[str, Runner] | None = None,
-        time_limit_s: float = 3.0,
+        time_limit_s: float = TIME_LIMIT_S,
         seed: int = 0,
         throughput_s: float = THROUGHPUT_S,
         loads: int = LOADS,
@@ -83,7 +84,7 @@ def compare(
     runner: Runner,
     device: Device,
     precision: str | None = None,
-    time_limit_s: float = 3.0,
+    time_limit_s: float = TIME_LIMIT_S,
     target: float = 0.01,
     seed: int = 0,
     min_rounds: int | None = None,
@@ -114,7 +115,7 @@ def compare_many(
     device: Device,
     precision: str | None = None,
     runners: Mapping[str, Runner] | None = None,
-    time_limit_s: float = 3.0,
+    time_limit_s: float = TIME_LIMIT_S,
     target: float = 0.01,
     seed: int = 0,
     min_rounds: int | None = None,
@@ -127,7 +128,7 @@ def compare_many(
 
     `precision` is checked against the runner's. `runners` gives single candidates another runner, such as one at the
     device's default precision. Rounds go on until every ratio's interval is within ±`target` of it (looked at from
-    `min_rounds` on, 200 for a pair), or `time_limit_s` seconds are over, three times that while the host is noisy.
+    `min_rounds` on, 400 for a pair), or `time_limit_s` seconds are over, three times that while the host is noisy.
     `throughput_s` 0 leaves the throughput out (0). Each network is loaded `loads` times, fewer where that would take
     long. `meter` reads energy in a run of its own. Raises `BadInput` for a candidate named "dense" or another precision
     than the runner's, and `TrialFailed` with kind DEVICE where the device refuses a network.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.failures import explain
-from agent.measure.benchmark import DENSE, LOADS, THROUGHPUT_S, Sitting
+from agent.measure.benchmark import DENSE, LOADS, THROUGHPUT_S, TIME_LIMIT_S, Sitting
 from agent.measure.energy import Meter
 from agent.measure.exported import Exported, content_hash
 from agent.measure.remote import NETWORKS, Asked, Publisher, Queue
@@ -91,7 +91,7 @@ class Elsewhere:
         runner: Runner,
         device: Device,
         runners: Mapping[str, Runner] | None = None,
-        time_limit_s: float = 3.0,
+        time_limit_s: float = TIME_LIMIT_S,
         seed: int = 0,
         throughput_s: float = THROUGHPUT_S,
         loads: int = LOADS,
@@ -110,7 +110,7 @@ class Elsewhere:
         runner: Runner,
         device: Device,
         runners: Mapping[str, Runner] | None = None,
-        time_limit_s: float = 3.0,
+        time_limit_s: float = TIME_LIMIT_S,
         seed: int = 0,
         throughput_s: float = THROUGHPUT_S,
         loads: int = LOADS,

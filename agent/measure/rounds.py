@@ -34,20 +34,22 @@ DRIFT_LIMIT, LOOSE = 0.10, 0.05  # noisy beyond: the dense model's drift, the ra
 class Pace:
     """How many rounds there are at least, from which on a tight interval ends them, and how often it is looked at.
 
-    They end from `settled` on, later where few networks share the sitting: after `slots` slots of all together.
+    They end from `settled` on, later where few networks share the sitting, after `slots` slots of all together, and
+    after `turns` rounds of each load.
     """
 
     fewest: int
     settled: int
     slots: int
+    turns: int
     between_checks: int
 
-    def ends_from(self, networks: int) -> int:
+    def ends_from(self, networks: int, loads: int) -> int:
         """From which round on a tight interval ends them."""
-        return max(self.settled, self.slots // networks)
+        return max(self.settled, self.slots // networks, self.turns * loads)
 
 
-IN_PROCESS, BY_PROGRAM = Pace(16, 40, 400, 20), Pace(4, 8, 0, 4)
+IN_PROCESS, BY_PROGRAM = Pace(16, 40, 400, 50, 40), Pace(4, 8, 0, 4, 4)
 
 
 class Rounds:
@@ -70,7 +72,7 @@ class Rounds:
         What is noisy then gets more time, `PATIENCE` times the limit in all.
         """
         pace = BY_PROGRAM if any(isinstance(each[0], Sampler) for each in self.sessions.values()) else IN_PROCESS
-        settled = min_rounds or pace.ends_from(len(self.sessions))
+        settled = min_rounds or pace.ends_from(len(self.sessions), self.loads)
         began = time.perf_counter()
         with _no_garbage_collection():
             for done in range(1, max_rounds // self.loads * self.loads + 1):

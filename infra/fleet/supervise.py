@@ -10,6 +10,7 @@ from infra.fleet.breaker import Allowed, Breaker
 from infra.fleet.pauses import Pauses
 from infra.fleet.process import Child, Impatience, keep_short, runs_of, stop_all
 from objective.outcomes import read
+from objective.patience import be_patient
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 HEALTHY_AFTER = 120.0  # seconds after which an end counts as the first one again
@@ -30,6 +31,7 @@ class Agent:
         self._sweep, self._folder, self._cwd = sweep, folder, cwd
         # One folder per agent: two agents in one would mix their runs' local files.
         self._env = {**env, "WANDB_DIR": str(folder / self.name)}
+        be_patient(self._env)
         self._pause, self._not_before = FIRST_PAUSE, 0.0
         self.child: Child | None = None
         self.earlier: list[Child] = []

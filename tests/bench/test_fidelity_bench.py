@@ -112,7 +112,7 @@ def test_medians_agree_with_benchmark_app(tmp_path: Path) -> None:
     """On three networks, moment by moment in turns: medians are within 3 % of what OpenVINO's own tool tells.
 
     The tool loads a network once, in a process of its own, and calls it without a pause: so does what is held against
-    it. How the same network fares loaded four times in turns, as in a trial, stands beside.
+    it. How the same network fares loaded eight times in turns, as in a trial, stands beside.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for name in NETWORKS:

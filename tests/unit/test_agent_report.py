@@ -147,6 +147,7 @@ def test_a_run_that_is_handed_back_is_marked_first() -> None:
     ("error", "kind"),
     [
         (report.CommError("no route"), FailureKind.SERVER),
+        (report.AuthenticationError("no answer taken for a refusal"), FailureKind.SERVER),
         (OSError(errno.ENOSPC, "No space left on device"), FailureKind.DISK_FULL),
     ],
 )
@@ -154,6 +155,8 @@ def test_a_run_that_cannot_be_opened_is_the_hosts_failure(
     monkeypatch: pytest.MonkeyPatch, error: Exception, kind: FailureKind
 ) -> None:
     """No server, or no room for the run's files."""
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setattr(report.wandb, "init", lambda **_: (_ for _ in ()).throw(error))
     with pytest.raises(TrialFailed) as told:
         report.start(Stop())
@@ -180,6 +183,7 @@ def test_the_client_keeps_back_what_may_not_leave(
 def test_a_refused_key_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line shows the end of the key alone."""
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setattr(report, "is_away", lambda: False)
     refused = report.AuthenticationError("permission denied")
     monkeypatch.setattr(report.wandb, "init", lambda **_: (_ for _ in ()).throw(refused))
     with pytest.raises(BadInput, match="WANDB_API_KEY: got '…kkkk'"):

@@ -137,14 +137,13 @@ folder = Path(sys.argv[1])
 own = subprocess.Popen(["sleep", "60"])
 run = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"],
     stdin=os.open(folder / "go-on", os.O_RDONLY), env={**os.environ, "WANDB_RUN_ID": "r"}, process_group=0)
-def end(*_):
-    (folder / "ended").write_text(str(run.poll()))
-    own.kill()
-    sys.exit(0)
-signal.signal(signal.SIGTERM, end)
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
 (folder / "began").touch()
-run.wait()
-time.sleep(60)
+while not asked:
+    time.sleep(0.02)
+(folder / "ended").write_text(str(run.poll()))
+own.kill()
 """
 
 
