@@ -67,6 +67,7 @@ def _device(args: argparse.Namespace) -> int:
         lines = devices.listed(args.project)
     else:
         lines = [devices.add(_word(args, "NAME", ("list", "add")), args.project)]
+        print(devices.how_to_start(lines[0]), file=sys.stderr)
     print("\n".join(lines) or f"{args.project} has no device yet: prunefleet device add NAME")
     return 0
 

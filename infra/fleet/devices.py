@@ -28,6 +28,11 @@ def agent_line(path: str) -> str:
     return f"wandb agent --forward-signals {path}"
 
 
+def how_to_start(line: str) -> str:
+    """What to say above that line: it is for a host that has all it needs, and a hub helps one that has not."""
+    return f"A host that has nothing yet: prunefleet invite {line.split()[-1]}; one with prunefleet[measure] and a key:"
+
+
 def _entity() -> str:
     if not os.environ.get("WANDB_API_KEY"):
         raise BadInput("WANDB_API_KEY", "", "set it, and WANDB_BASE_URL, to your key and the address of the server")

@@ -15,7 +15,7 @@ from infra.fleet import keyfile
 from infra.fleet.keyfile import ROLE, Joined, state_folder
 from infra.fleet.pauses import Pauses
 from infra.fleet.process import Impatience
-from infra.fleet.supervise import Agent, Supervisor
+from infra.fleet.supervise import LONGEST_PAUSE, Agent, Supervisor
 from infra.settings import cache_folder
 from objective.errors import BadInput
 from objective.outcomes import VARIABLE as OUTCOMES
@@ -42,8 +42,12 @@ def keep(word: str) -> int:
         supervisor = Supervisor(agents, folder / "outcomes.jsonl", _say, pauses)
         _say(f"Keeping {len(supervisor.agents)} agent(s) of {sweep}; logs in {folder}; Ctrl-C or SIGTERM ends them")
         try:
+            idle = False
             while not impatient.asked():
                 supervisor.tend()
+                if supervisor.idle() and not idle:
+                    _say(f"Nothing to do now: {sweep} is over or paused; asked again every {LONGEST_PAUSE:.0f} s")
+                idle = supervisor.idle()
                 time.sleep(TICK)
         finally:
             if supervisor.busy():

@@ -36,6 +36,8 @@ class Agent:
         self.child: Child | None = None
         self.earlier: list[Child] = []
         self.starts = 0
+        self.sent_home = False
+        """Whether the last process ended well before long: the server told it that there is nothing to do."""
         self._drained: Child | None = None
         self._awaited: set[int] | None = None
 
@@ -75,8 +77,10 @@ class Agent:
 
     def _note_end(self, now: float) -> None:
         assert self.child is not None
-        if now - self.child.started > HEALTHY_AFTER:
+        healthy = now - self.child.started > HEALTHY_AFTER
+        if healthy:
             self._pause = FIRST_PAUSE
+        self.sent_home = not healthy and self.child.ended() == 0 and self.child is not self._drained
         self._not_before, self._pause = now + self._pause, min(2 * self._pause, LONGEST_PAUSE)
         # An agent that was killed leaves its trial running: that one may end, unless all is stopped before.
         self.earlier = [child for child in (*self.earlier, self.child) if child.members()]
@@ -113,6 +117,10 @@ class Supervisor:
             else:
                 agent.stay()
             agent.tend(now, Allowed.NONE if place and allowed is Allowed.ONE else allowed)
+
+    def idle(self) -> bool:
+        """Whether the server had nothing to do for any agent when it was last asked."""
+        return not self.pauses.reasons and all(agent.sent_home for agent in self.agents)
 
     def _learn(self, now: float) -> None:
         if self._outcomes is None:

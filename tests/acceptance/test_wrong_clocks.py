@@ -1,7 +1,6 @@
 """Hosts whose clocks are hours off, beside a real hub: work comes to its end, and the page's times are the server's."""
 
 import json
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,19 +9,9 @@ from typing import Any
 import pytest
 from support_device import CLOCK, Devices, path
 from support_hub import HubProcess
+from support_tiny_sweep import tiny_sweep
 
 TESTS = Path(__file__).parents[1]
-TRIAL = """
-program: prunefleet
-command: ["${env}", %r, "-m", "agent", trial]
-method: grid
-metric: {name: score, goal: maximize}
-parameters:
-  task: {value: "support_tiny_task:TinyTask"}
-  objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.5}}}
-  recipe: {parameters: {epochs: {value: 0.5}}}
-  ratio: {parameters: {conv1: {values: [0.0, 0.5]}}}
-"""
 
 
 @pytest.fixture
@@ -53,7 +42,7 @@ def test_a_trial_host_with_a_wrong_clock_scores(devices: Devices, hours: float) 
     hub = devices.hub
     (hub.folder / "clock").mkdir()
     (hub.folder / "clock" / "sitecustomize.py").write_text(_ONLY_THE_CLOCK)
-    (hub.folder / "sweep.yaml").write_text(TRIAL % sys.executable)
+    (hub.folder / "sweep.yaml").write_text(tiny_sweep("[0.0, 0.5]"))
     made = hub.wandb("sweep", "--project", "lab", "sweep.yaml")
     sweep = "local/lab/" + made.split("wandb agent local/lab/")[1].split()[0]
     own = {CLOCK: str(hours), "PYTHONPATH": path(hub.folder / "clock", TESTS.parent, TESTS), "OMP_NUM_THREADS": "1"}

@@ -103,6 +103,30 @@ outcomes.note("r")
 """
 
 
+def test_a_host_is_idle_while_its_server_sends_its_agents_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that ends well at once was told so; one that failed, or worked for long, was not."""
+    now, program = 1000.0, "pass"
+    monkeypatch.setattr(supervise, "agent_command", lambda *_: [sys.executable, "-c", program])
+    monkeypatch.setattr(supervise.time, "monotonic", lambda: now)
+    supervisor = Supervisor([Agent(1, "e/p/s", dict(os.environ), tmp_path, tmp_path)])
+
+    def run_one(seconds: float) -> bool:
+        nonlocal now
+        now += supervise.LONGEST_PAUSE
+        supervisor.tend()
+        wait_for(lambda: not supervisor.busy(), 30)
+        now += seconds
+        supervisor.tend()
+        return supervisor.idle()
+
+    assert not supervisor.idle()
+    assert run_one(1) and run_one(1)
+    assert not run_one(supervise.HEALTHY_AFTER + 1)
+    assert run_one(1)
+    program = "raise SystemExit(1)"
+    assert not run_one(1)
+
+
 def test_an_ill_hosts_agents_end_and_a_single_one_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three failures end both agents; after the pause one of them runs one trial, whose answer brings both back."""
 

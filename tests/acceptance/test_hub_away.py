@@ -1,0 +1,75 @@
+"""A server that is away for longer than the wandb client would wait by itself: what a trial found is delivered."""
+
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from support_device import Devices, path
+from support_hub import HubProcess
+from support_tiny_sweep import tiny_sweep
+from support_wait import wait_for
+
+TESTS = Path(__file__).parents[1]
+AN_HOUR = 5 + 59
+"""Times that a client tries in an hour, waiting 2, 4, 8, 16, 32 and then 60 s in between."""
+WAITS = ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_hour_without_the_hub_loses_nothing(tmp_path: Path) -> None:
+    """Kept agents go on trying for as many times as an hour has, then deliver: each trial is scored, in one attempt.
+
+    An hour counts in the client's own attempts, for its waits between them are made short.
+    """
+    with HubProcess(tmp_path / "hub") as hub:
+        (hub.folder / "sweep.yaml").write_text(tiny_sweep("[0.25, 0.5]"))
+        made = hub.wandb("sweep", "--project", "lab", "sweep.yaml")
+        sweep = "local/lab/" + made.split("wandb agent local/lab/")[1].split()[0]
+        short = {f"WANDB__{name}_RETRY_WAIT_{end}_SECONDS": "1" for name in WAITS for end in ("MIN", "MAX")}
+        own = {"PYTHONPATH": path(TESTS.parent, TESTS), "OMP_NUM_THREADS": "1", "TINY_SECONDS": "3"}
+        own["PRUNEFLEET_CACHE"] = str(hub.folder / "pruned")
+        hub.popen(sys.executable, str(TESTS / "support_storm_keep.py"), str(hub.folder), sweep, **short, **own)
+        runs = Devices(hub).runs
+        wait_for(lambda: any("kept" in run["config"] for run in runs(sweep)), 120)
+        hub.stop()
+        with silent(hub.url) as asked:
+            wait_for(lambda: min(asked["/graphql"], asked["/file_stream"]) > AN_HOUR, 300, every=1)
+        hub.restart()
+        wait_for(lambda: [run["state"] for run in runs(sweep)] == ["finished", "finished"], 120)
+        assert [run["summary"]["outcome"] for run in runs(sweep)] == ["scored", "scored"]
+        log = (hub.folder / "agent-1.log").read_text()
+        assert log.count("Agent starting run with config") == 2, log
+
+
+@contextmanager
+def silent(url: str) -> Iterator[Counter[str]]:
+    """A server in the hub's place that is unavailable to everybody; yields how often it was asked, by end of path."""
+    asked: Counter[str] = Counter()
+
+    class Unavailable(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            asked["/" + self.path.rsplit("/", 1)[1]] += 1
+            self.send_error(503)
+
+        do_PUT = do_GET = do_POST  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Tests read the agents' logs, not this one's."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", urlsplit(url).port or 0), Unavailable)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
