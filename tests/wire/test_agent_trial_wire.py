@@ -114,7 +114,7 @@ def test_trials_without_a_plan_are_scored_or_diverge(lab: Lab) -> None:
 def test_a_trial_that_cannot_beat_the_best_ends_as_skipped(lab: Lab) -> None:
     """The second trial hears of the first one's score, is slower, and ends untrained; it counts towards run_cap."""
     sweep = lab.make(LATENCY_FIRST % sys.executable)
-    agent = lab.agent(sweep)
+    agent = lab.agent(sweep, TINY_SIDE="32")
     output, _ = agent.communicate(timeout=300)
     assert agent.returncode == 0, output
     first, second = sorted(lab.runs(sweep), key=lambda run: -run["config"]["ratio"]["conv2"])
