@@ -96,7 +96,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def test_trials_without_a_plan_are_scored_or_diverge(lab: Lab) -> None:
     """The first trial of a sweep without a plan trains the dense network; answers end well, in the documented words."""
     sweep = lab.sweep(0.05, 1e30)
-    agent = lab.agent(sweep)
+    agent = lab.agent(sweep, TINY_SIDE="32")
     output, _ = agent.communicate(timeout=150)
     assert agent.returncode == 0, output
     good, bad = sorted(lab.runs(sweep), key=lambda run: run["config"]["recipe"]["lr"])
