@@ -59,6 +59,7 @@ class Lab:
             "PRUNEFLEET_CACHE": str(hub.folder / "pruned"),
             "OMP_NUM_THREADS": "1",
             "WANDB_PROJECT": "lab",
+            "TINY_SIDE": "32",
         }
 
     def sweep(self, *rates: float) -> str:
@@ -96,7 +97,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def test_trials_without_a_plan_are_scored_or_diverge(lab: Lab) -> None:
     """The first trial of a sweep without a plan trains the dense network; answers end well, in the documented words."""
     sweep = lab.sweep(0.05, 1e30)
-    agent = lab.agent(sweep, TINY_SIDE="32")
+    agent = lab.agent(sweep)
     output, _ = agent.communicate(timeout=150)
     assert agent.returncode == 0, output
     good, bad = sorted(lab.runs(sweep), key=lambda run: run["config"]["recipe"]["lr"])
@@ -114,7 +115,7 @@ def test_trials_without_a_plan_are_scored_or_diverge(lab: Lab) -> None:
 def test_a_trial_that_cannot_beat_the_best_ends_as_skipped(lab: Lab) -> None:
     """The second trial hears of the first one's score, is slower, and ends untrained; it counts towards run_cap."""
     sweep = lab.make(LATENCY_FIRST % sys.executable)
-    agent = lab.agent(sweep, TINY_SIDE="32")
+    agent = lab.agent(sweep)
     output, _ = agent.communicate(timeout=300)
     assert agent.returncode == 0, output
     first, second = sorted(lab.runs(sweep), key=lambda run: -run["config"]["ratio"]["conv2"])
