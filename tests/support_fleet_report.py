@@ -53,14 +53,15 @@ def _agents(known: dict[str, Any]) -> str:
 Every agent beats every {BEAT_S:.0f} s and does {trials} trials of a `{plan["method"]}` sweep that sleep
 {min(own):.1f} to {max(own):.1f} s each, {np.mean(own):.1f} on average, on the hub's real wire: what the client sends
 for an agent, a run, its files and an artifact, {plan["bytes"] / 1e3:.0f} kB of files a trial. n is the number of
-trials. *Of linear*: trials per hour beside so many times those of one agent; *of the most*: beside agents that no
-server keeps waiting, since what ends between two beats is replaced at the next.
+trials. *Of linear*: trials per hour beside so many times those of one agent (bar: 95 % to 64 agents); *of the
+most*: beside agents that no server keeps waiting, since what ends between two beats is replaced at the next.
 
 | agents | n | trials per hour | of linear | of the most | given at once | hub, of a core | controller | load |
 |---|---|---|---|---|---|---|---|---|
 {_lines(_throughput(steps, trials))}
 
-Heartbeats and posts in milliseconds, as the load's process saw them; it woke up late itself by the last column (p99).
+Heartbeats (bar: a p99 of 100, none of 1000) and posts in milliseconds, as the load's process saw them;
+it woke up late itself by the last column (p99).
 
 | agents | heartbeats | p50 | p95 | p99 | longest | file_stream | p50 | p95 | p99 | longest | late |
 |---|---|---|---|---|---|---|---|---|---|---|---|
@@ -86,7 +87,8 @@ train, three that only measure, two of these of one kind. While they worked ({fo
 {found["gave_up"]}.
 
 - Trials a minute: {found["calm_per_minute"]:.2f} without faults ({found["calm"]} trials),
-  {found["storm_per_minute"]:.2f} in the storm, which is {throughput(found):.0%}.
+  {found["storm_per_minute"]:.2f} in the storm, which is {throughput(found):.0%}
+  (bar: {0.9 * found["hosts_alive"]:.0%}, nine tenths of the time left).
 - Of the hosts' time {found["hosts_alive"]:.0%} was left to work in, and {found["hosts_usable"]:.0%} to work in
   together: a trial needs its own host, the hub and one host of each device.
 

@@ -42,12 +42,12 @@ def keep(word: str) -> int:
         supervisor = Supervisor(agents, folder / "outcomes.jsonl", _say, pauses)
         _say(f"Keeping {len(supervisor.agents)} agent(s) of {sweep}; logs in {folder}; Ctrl-C or SIGTERM ends them")
         try:
-            idle = False
+            told = False
             while not impatient.asked():
                 supervisor.tend()
-                if supervisor.idle() and not idle:
+                if (idle := supervisor.idle()) and not told:
                     _say(f"Nothing to do now: {sweep} is over or paused; asked again every {LONGEST_PAUSE:.0f} s")
-                idle = supervisor.idle()
+                told = idle
                 time.sleep(TICK)
         finally:
             if supervisor.busy():

@@ -21,6 +21,7 @@ from agent.measure.samples import read_samples
 from agent.report import Session
 from agent.stop import Stop
 from agent.tasks.code import code_of
+from agent.watch import Watch
 from objective import outcomes
 from objective.errors import BadInput
 from objective.trial import Failure, FailureKind, Measurement, Score, Skipped, TrialFailed
@@ -366,3 +367,12 @@ def test_the_tiny_task_is_small() -> None:
     """The task of the tests is what a user would write: at most 40 lines."""
     lines = Path(support_tiny_task.__file__).read_text().splitlines()
     assert len([line for line in lines if line.strip()]) <= 40
+
+
+def test_what_is_published_has_all_the_time() -> None:
+    """The time limit is the trial's own: once it is measured, a server that is away costs nothing of it."""
+    watch = Watch()
+    with worker.limited(1e-9, cast(Session, Told(CONFIG)), watch), pytest.raises(TrialFailed, match="timeout_minutes"):
+        watch.check()
+    with watch.during("publish"):
+        watch.check()
