@@ -1,17 +1,23 @@
 """`make bench-search`: searches on instances of the synthetic pruning bench, side by side, remembered one by one.
 
 The bench is a folder of its own (`SEARCHBENCH`), whose `bench.run` plays one search on one instance; its docstring and
-`problem.py` tell the family of problems. What is done stays in the results, so a run that was ended goes on.
+`problem.py` tell the family of problems, and whose `judge.py` says who is better. What is done stays in the results,
+so a run that was ended goes on.
 """
 
+import contextlib
+import io
 import json
 import os
+import runpy
 import sys
 from collections.abc import Iterator
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
 from support_side_by_side import side_by_side
 
@@ -91,3 +97,30 @@ def missing(cell: Cell, known: dict[str, Any], salt: str, count: int) -> Iterato
 def load(path: Path) -> dict[str, Any]:
     """The results so far."""
     return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def judged(cell: Cell, known: dict[str, Any], salt: str, count: int) -> dict[str, Any]:
+    """What the bench's own judge.py says of the first player's games and the base's: its one line.
+
+    The program runs as it is; the games that it asks for are those that were played, not played once more.
+    """
+
+    def played(player: str, dim: int, budget: int, pending: int, seed: int, objective: str, given: str) -> Any:
+        asked = Cell(dim, objective, pending, budget=budget)
+        assert given == salt
+        return known[asked.key(player, seed)]
+
+    games = ModuleType("bench")
+    games.run = played  # type: ignore[attr-defined]
+    bars = {"max-ratio": cell.ratio, "max-bound": cell.bound if cell.wins else "inf", "min-wins": cell.wins}
+    what = {"n": count, "dim": cell.dim, "budget": cell.budget, "q": cell.pending, "obj": cell.objective, "salt": salt}
+    options = [text for name, value in (what | bars).items() for text in (f"--{name}", str(value))]
+    argv = ["judge.py", "--plugin", cell.players[0], "--base", BASE, *options]
+    said = io.StringIO()
+    with contextlib.ExitStack() as around:
+        around.enter_context(mock.patch.dict(sys.modules, bench=games))
+        around.enter_context(mock.patch.object(sys, "argv", argv))
+        around.enter_context(contextlib.redirect_stdout(said))
+        around.enter_context(contextlib.suppress(SystemExit))
+        runpy.run_path(str(folder() / "judge.py"), run_name="__main__")
+    return dict(json.loads(said.getvalue()))

@@ -81,7 +81,28 @@ def page(known: dict[str, Any]) -> str:
     """The page for what is known so far."""
     parts = [HEAD.format(budget=next(iter(CELLS.values())).budget)]
     parts += [_table(name, cell, known) for name, cell in CELLS.items() if games(cell, known, BASE)]
-    return "\n".join([*parts, _scale(known.get("scale", {}))])
+    return "\n".join([*parts, _judge(known.get("judge", {})), _scale(known.get("scale", {}))])
+
+
+def _judge(known: dict[str, Any]) -> str:
+    """What judge.py says."""
+    if not known:
+        return ""
+    rows = [
+        f"| {name} | {said['n']} | {said['ratio']:.2f} | {said['bound95']:.2f} | {said['wins']} "
+        f"| {said['slowest_ask_s']:.1f} | {said['latency_calls']} | {'passes' if said['pass'] else 'fails'} |"
+        for name, said in known.items()
+    ]
+    return f"""\
+## The judge
+
+What the problems' own `judge.py` says of the first search of each table and W&B's engine, by these games: the ratio of
+regrets and its bound, instances won, the slowest suggestion, and untrained latencies asked for (400 allowed).
+
+| problems | n | ratio | bound | wins | slowest s | latencies | verdict |
+|---|---|---|---|---|---|---|---|
+{chr(10).join(rows)}
+"""
 
 
 def _scale(known: dict[str, Any]) -> str:
