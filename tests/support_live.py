@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from support_table import RESULTS, Table
 
 from agent.cache import cache_folder
+from agent.plan import Effort
 from infra.controller.ask_tell import AskTell
 from objective.goal import Goal
 from objective.profile import Profile
@@ -23,13 +24,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is compared: each method's search with each of `seeds` has so many `trials`, a sitting so many seconds."""
+    """What is compared: each method's search with each of `seeds` has so many `trials`, a sitting so many seconds.
+
+    `mixed` candidates are timed before the first trial, as many as `prunefleet plan` times.
+    """
 
     network: str
     folder: Callable[[], Path]
     seeds: tuple[int, ...] = (0, 1, 2)
     trials: int = 40
     sitting_s: float = 3.0
+    mixed: int = Effort().mixed
 
     @property
     def table(self) -> Table:
@@ -39,7 +44,7 @@ class Setting:
 
 SETTINGS = {
     "resnet20": Setting("resnet20", lambda: RESULTS),
-    "tiny": Setting("tiny", lambda: cache_folder() / WORK, seeds=(0, 1), trials=4, sitting_s=0.2),
+    "tiny": Setting("tiny", lambda: cache_folder() / WORK, seeds=(0, 1), trials=4, sitting_s=0.2, mixed=4),
 }
 
 

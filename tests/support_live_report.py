@@ -118,10 +118,11 @@ def _about(head: Mapping[str, Any], setting: Setting) -> str:
 - **Trials.** Each is pruned, timed untrained against the dense network under the host's lock (sittings of
   {head["sitting_s"]:g} s, again while the host is not as it usually is), recalibrated, fine-tuned and judged, on
   {head["device"]["cpu"]}, {head["device"]["cores"]} cores.
-- **Searches.** {NAMES[OURS]} with a profile, whose latencies (each group alone, untrained) were measured on this host
-  before; {NAMES[WANDB]}, version 0.2, and random draws, of the same sweep file but for the method; aligned uniform
-  networks from wide to narrow, then again with other seeds of fine-tuning. A search sees validation and latency alone,
-  and is asked when its trial before has ended. What {NAMES[OURS]} knows beforehand cost it no trial here.
+- **Searches.** {NAMES[OURS]} with a profile, whose latencies (each group alone, and mixed candidates as many as
+  `prunefleet plan` takes, all untrained) were measured on this host before; {NAMES[WANDB]}, version 0.2, and random
+  draws, of the same sweep file but for the method; aligned uniform networks from wide to narrow, then again with other
+  seeds of fine-tuning. A search sees validation and latency alone, and is asked when its trial before has ended. What
+  {NAMES[OURS]} knows beforehand cost it no trial here.
 - **No trial is skipped.** Leaving out training where the latency alone shows that a trial cannot win is part of ours,
   and would be open to {NAMES[WANDB]} as well: all methods run without.
 - **Order.** Seed by seed, and in a seed one trial of each method in turn: whatever drifts on the host hits all alike.

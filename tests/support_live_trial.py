@@ -79,7 +79,7 @@ def start(setting: Setting) -> None:
     table, bench = setting.table, bench_of(setting.network)
     begin(setting.network)  # raises where the network is another than the table's
     if not table.rows(HEAD):
-        profile = host_profile(setting.network)
+        profile = host_profile(setting.network, setting.mixed)
         assert profile.groups == bench.space.groups, "searches name groups: merged ones have other names"
         table.replace(PROFILE, [{"row": PROFILE, "profile": profile.to_json()}])
         table.append(_head(setting, bench))
@@ -115,12 +115,15 @@ def _head(setting: Setting, bench: Bench) -> Row:
     }
 
 
-def host_profile(network: str) -> Profile:
-    """The table's profile with this host's latencies: each group pruned alone, timed once and kept in the cache."""
-    bench, effort = bench_of(network), support_table.SETTINGS[network].effort
+def host_profile(network: str, mixed: int) -> Profile:
+    """The table's profile with this host's latencies, timed once and kept in the cache.
+
+    Those of each group pruned alone, and of so many `mixed` candidates, as `prunefleet plan` draws them.
+    """
+    bench, effort = bench_of(network), replace(support_table.SETTINGS[network].effort, mixed=mixed)
     profile = Profile.from_json(table_of(network).rows(TABLE_PROFILE)[0]["profile"])
-    wanted = [(group, kept) for group, kept in points(bench.space.searched, effort) if group]
-    named = {f"{group}={kept[group]}": kept for group, kept in wanted}
+    wanted = points(bench.space.searched, effort)
+    named = {f"{group}={kept[group]}" if group else f"mixed {at}": kept for at, (group, kept) in enumerate(wanted)}
     about = (str(sorted(bench.devices[0].to_json().items())), bench.baseline.sha256, str(effort), str(list(named)))
     found: dict[str, Any] = {}
     with Journal(cache_folder() / WORK / f"latency-{digest(*about)[:16]}.jsonl") as known:
@@ -132,7 +135,7 @@ def host_profile(network: str) -> Profile:
                 say(f"{network}: {min(first + TOGETHER, len(names))} of {len(names)} networks timed for the profile")
             found |= {name: float(known[part[0]][name]["ratio"]) for name in part}
     curves = tuple(_timed(curve, found) for curve in profile.curves)
-    timed = tuple((kept, found[f"{group}={kept[group]}"]) for group, kept in wanted)
+    timed = tuple((kept, found[name]) for name, kept in named.items())
     device = f"{bench.devices[0].kind} ({bench.devices[0].cpu})"
     profile = replace(profile, curves=curves, latencies=timed, device=device, fingerprint=bench.devices[0])
     return replace(profile, warm=warm_points(profile, bench.goal))

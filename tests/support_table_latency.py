@@ -11,8 +11,8 @@ from infra.controller.models import Latency
 from objective.profile import Profile
 
 Rows = Sequence[Mapping[str, Any]]
-TOLD = (0, 20, 40, 80)
-"""Trials that a sweep has at its beginning, early, and when it ends."""
+TOLD = (0, 20, 80, 250)
+"""Candidates besides the single groups; `prunefleet plan` measures the last number of them before the first trial."""
 DRAWS = 20
 ALONE = "="  # in the name of a network of which one group is pruned
 
@@ -56,7 +56,7 @@ def told_of(profile: Profile, timed: Rows) -> str:
     """A section of the page; nothing while too few networks are timed."""
     candidates = [row for row in timed if ALONE not in row["name"]]
     noise = repeatability(timed)
-    if len(candidates) < 2 * max(TOLD) or not noise > 0:
+    if len(candidates) < 1.5 * max(TOLD) or not noise > 0:
         return ""
     lines = []
     for told in TOLD:
@@ -66,10 +66,11 @@ def told_of(profile: Profile, timed: Rows) -> str:
     rows = "\n".join(lines)
     return f"""\
 **The controller's latency model**, told the single groups and some of the candidates, foretells the other candidates
-({len(candidates)} in all, {DRAWS} draws). One measurement repeats another within {noise:.1%} (standard deviation, part
+({len(candidates)} in all, {DRAWS} draws); `prunefleet plan` measures {max(TOLD)} of them before the first trial. One
+measurement repeats another within {noise:.1%} (standard deviation, part
 of the errors here). The bar is an error of 1.5 times that.
 
-| trials told | error, root mean square | times repeatability | 90 % intervals that hold |
+| candidates told | error, root mean square | times repeatability | 90 % intervals that hold |
 |---|---|---|---|
 {rows}
 """

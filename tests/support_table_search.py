@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from support_side_by_side import side_by_side
-from support_table_players import BEYOND, PLAYERS, Player, beyond, gain, player
+from support_table_latency import ALONE, as_measured
+from support_table_players import BEYOND, OURS, PLAYERS, Player, beyond, gain, player
 from support_table_surrogate import VALIDATION, Facts, Floats, Surrogate, accuracy_of, fitted, judged_on
 
 from agent.cache import replace_file
+from agent.plan import Effort, points
 from objective.goal import Goal, Kind
+from objective.profile import Profile
 
 Kept = tuple[int, ...]
 RATIO = "latency"
@@ -91,7 +94,8 @@ def play(facts: Facts, game: Game) -> dict[str, Any]:
     Noise and durations depend on the seed and a trial's number alone: all players have the same luck.
     """
     surrogate, goal = fitted(facts, game.family), GOALS[game.goal]
-    search = player(game.player, facts.space, facts.profile, goal, game.seed)
+    profile = planned(facts, surrogate, game.seed) if game.player == OURS else facts.profile
+    search = player(game.player, facts.space, profile, goal, game.seed)
     queue: list[tuple[float, int, str, list[int]]] = []
     names: list[str] = []
     kept: list[list[int]] = []
@@ -137,6 +141,23 @@ def play(facts: Facts, game: Game) -> dict[str, Any]:
         "picks": {how: _pick(surrogate, kept[place], seen[place], goal) for how, place in picks.items()},
         "ask_s": [round(float(np.mean(asks)), 3), round(max(asks), 3)],
     }
+
+
+def planned(facts: Facts, surrogate: Surrogate, seed: int) -> Profile:
+    """The profile with the latencies that `prunefleet plan` would measure on the surrogate's device, noise included.
+
+    Those are of single groups and of mixed candidates, none of them trained; what the metric loses is the table's own.
+    """
+    wanted = points(facts.space, Effort())
+    ratios = surrogate([[kept[spec.name] for spec in facts.space.groups] for _, kept in wanted])[:, 2]
+    ratios = ratios * np.exp(facts.noise[RATIO] * np.random.default_rng([seed, 3]).normal(size=len(ratios)))
+    timed = [
+        {"name": f"{group}{ALONE}{kept[group]}", "ratio": float(ratio)}
+        for (group, kept), ratio in zip(wanted, ratios, strict=True)
+        if group
+    ]
+    mixed = [(kept, float(ratio)) for (group, kept), ratio in zip(wanted, ratios, strict=True) if not group]
+    return replace(as_measured(facts.profile, timed), latencies=tuple(mixed))
 
 
 def _recommended(search: Player, names: Sequence[str], true: Sequence[float], told: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from support_table import Table
+from support_table_latency import as_measured, repeatability
 from support_table_passes import AGAIN, HEAD, LATENCY, PROFILE, TRIAL, joined
 from support_table_report import drops, seed_sd
 
@@ -36,13 +37,17 @@ DIRECTION = {VALIDATION: -1, HOLDOUT: -1, RATIO: 1}
 FOLDS = 8
 TREES = 200
 SEED = 20240607
-VERSION = 1
+VERSION = 2
 """Of the models: games that were played on others are not gone on with."""
+
+
+BLOCKS = (16, 32)
+"""Channels that a processor computes together: latencies are fitted to shares in whole blocks too."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What one target is fitted to: kept shares [n, groups], values [n], and which candidate each row is of [n]."""
+    """What one target is fitted to: kept shares [n, columns], values [n], and which candidate each row is of [n]."""
 
     shares: Floats
     values: Floats
@@ -63,10 +68,9 @@ class Facts:
     counts: Mapping[str, int]
     digest: str
 
-    def shares(self, kept: Sequence[Sequence[int]] | NDArray[Any]) -> Floats:
-        """Kept channels [n, groups] as shares of the widths."""
-        widths = np.array([spec.width for spec in self.space.groups], dtype=np.float64)
-        return np.asarray(np.asarray(kept) / widths)
+    def shares(self, kept: Sequence[Sequence[int]] | NDArray[Any], target: str) -> Floats:
+        """Kept channels [n, groups] as that target's models know them."""
+        return _shares(self.space, np.asarray(kept), BLOCKS if target == RATIO else ())
 
 
 def facts_of(table: Table) -> Facts:
@@ -80,7 +84,7 @@ def facts_of(table: Table) -> Facts:
     head = heads[0]
     space = Space(tuple(GroupSpec(each["name"], each["width"], each["step"]) for each in head["groups"]))
     samples = {split: _sample(space, rows, drops(rows, head["dense"], split)) for split in (VALIDATION, HOLDOUT)}
-    samples[RATIO] = _sample(space, timed, np.log([row["ratio"] for row in timed]))
+    samples[RATIO] = _sample(space, timed, np.log([row["ratio"] for row in timed]), BLOCKS)
     noise = {split: seed_sd(rows, split)[0] for split in (VALIDATION, HOLDOUT)} | {RATIO: repeatability(timed)}
     unknown = [target for target in TARGETS if not np.isfinite(noise[target])]
     if unknown:
@@ -94,21 +98,21 @@ def facts_of(table: Table) -> Facts:
         "latencies": len(timed),
         "twice": sum(AGAIN in row for row in timed),
     }
-    profile = Profile.from_json(table.rows(PROFILE)[0]["profile"])
+    profile = as_measured(Profile.from_json(table.rows(PROFILE)[0]["profile"]), timed)
     return Facts(space, profile, samples, noise, counts, _digest(samples, noise, profile))
 
 
-def repeatability(timed: Sequence[Mapping[str, Any]]) -> float:
-    """Standard deviation of one measured log ratio, from the networks that were in two sittings."""
-    twice = [np.log(row[AGAIN] / row["ratio"]) for row in timed if AGAIN in row]
-    return float(np.sqrt(np.mean(np.square(twice)) / 2)) if twice else float("nan")
-
-
-def _sample(space: Space, rows: Sequence[Mapping[str, Any]], values: Floats) -> Sample:
+def _sample(space: Space, rows: Sequence[Mapping[str, Any]], values: Floats, blocks: Sequence[int] = ()) -> Sample:
     kept = np.array([[row["kept"][spec.name] for spec in space.groups] for row in rows])
     # By channels, not by name: a group that is pruned alone may be one of the candidates too.
     _, candidates = np.unique(kept, axis=0, return_inverse=True)
-    return Sample(kept / np.array([spec.width for spec in space.groups]), np.asarray(values), candidates.ravel())
+    return Sample(_shares(space, kept, blocks), np.asarray(values), candidates.ravel())
+
+
+def _shares(space: Space, kept: NDArray[Any], blocks: Sequence[int]) -> Floats:
+    """Kept channels [n, groups] as shares of the widths, and of their whole blocks [n, groups * (1 + blocks)]."""
+    widths = np.array([spec.width for spec in space.groups], dtype=np.float64)
+    return np.concatenate([kept / widths, *(np.ceil(kept / each) / np.ceil(widths / each) for each in blocks)], axis=1)
 
 
 def _digest(samples: Mapping[str, Sample], noise: Mapping[str, float], profile: Profile) -> str:
@@ -216,8 +220,7 @@ class Surrogate:
 
     def __call__(self, kept: Sequence[Sequence[int]] | NDArray[Any]) -> Floats:
         """Kept channels [n, groups] → drop on validation, drop on holdout, latency ratio [n, 3]."""
-        shares = self.facts.shares(kept)
-        found = np.column_stack([self._models[target].predict(shares) for target in TARGETS])
+        found = np.column_stack([self._models[each].predict(self.facts.shares(kept, each)) for each in TARGETS])
         found[:, 2] = np.exp(found[:, 2])
         return found
 

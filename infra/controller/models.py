@@ -21,6 +21,7 @@ from objective.profile import Curve, Profile
 DROP_NOISE = 0.003  # expected repeatability of a metric, as a fraction
 LATENCY_NOISE = 0.01  # expected repeatability of a latency ratio, relative
 LATENCY_REST = 0.05  # expected size of what the product law leaves over, relative
+BLOCKS = (1, 16, 32)  # channels that cost as much as one of them
 FAR_APART = 4  # in networks of many groups only neighbours within this distance share a product
 MANY_GROUPS = 20
 FOLDS, UNTESTED = 4, 2.0  # parts of the mixed candidates that are foretold; by what to stretch where there are too few
@@ -137,7 +138,8 @@ def drop_model(profile: Profile, kept: Floats, drops: Floats) -> Drop:
 class Latency:
     """The latency ratio: a sum of products of kept shares (a layer costs its inputs times its outputs), and a process.
 
-    The products' weights are at least nothing, so fewer channels never cost more in the law; the process works on the
+    Processors compute channels in blocks as wide as their vectors, so the law knows the shares in whole blocks too. The
+    products' weights are at least nothing, so fewer blocks never cost more in the law; the process works on the
     logarithm of what is left over.
     """
 
@@ -150,8 +152,8 @@ class Latency:
         # The law is that of the profile's own choices; a mark moves all that it costs, and the process the rest.
         unmarked = ~kept[:, len(self._widths) :].any(axis=1)
         self._weights = _product_law(self._terms(kept[unmarked]), ratios[unmarked])
-        marks = columns[len(self._widths) :]
-        form = Form(smooth=(columns,), linear=marks, scale=LATENCY_REST, noise=LATENCY_NOISE, centred=False)
+        more = tuple(range(len(self._widths), self._features(kept).shape[1]))
+        form = Form(smooth=(columns,), linear=more, scale=LATENCY_REST, noise=LATENCY_NOISE, centred=False)
         fitted = _seldom(len(known), len(kept))
         self._process = fit(self._features(kept), np.log(ratios) - self._law(kept), form, fitted)
         self._stretch = self._too_sure(kept, ratios)
@@ -199,13 +201,19 @@ class Latency:
         return np.asarray(np.log(np.maximum(self._terms(kept) @ self._weights, 1e-3)))
 
     def _features(self, kept: Floats) -> Floats:
+        """Shares, marks, and which groups end within a block: most devices have slower code for such an end."""
         groups = len(self._widths)
-        return np.concatenate([kept[:, :groups] / self._widths, kept[:, groups:]], axis=1)
+        within = (kept[:, :groups] % min(BLOCKS[1:]) != 0).astype(float)
+        return np.concatenate([kept[:, :groups] / self._widths, kept[:, groups:], within], axis=1)
 
     def _terms(self, kept: Floats) -> Floats:
-        shares = kept[:, : len(self._widths)] / self._widths
-        one, two = _pairs(shares.shape[1])
-        return np.concatenate([np.ones((len(shares), 1)), shares, shares[:, one] * shares[:, two]], axis=1)
+        kept = kept[:, : len(self._widths)]
+        one, two = _pairs(kept.shape[1])
+        terms = [np.ones((len(kept), 1))]
+        for block in BLOCKS:
+            shares = np.ceil(kept / block) / np.ceil(self._widths / block) if block > 1 else kept / self._widths
+            terms += [shares, shares[:, one] * shares[:, two]]
+        return np.concatenate(terms, axis=1)
 
 
 def _marked(kept: Floats, columns: int) -> Floats:

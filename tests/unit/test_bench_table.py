@@ -54,14 +54,14 @@ def test_the_latency_model_is_held_against_the_repeatability() -> None:
         ratio, again = true * np.exp(random.normal(0, 0.01, 2))
         return {"name": name, "kept": kept, "ratio": float(ratio), "again": float(again)}
 
-    rows = [timed(f"c{place:03d}", kept) for place, (_, kept) in enumerate(draw(profile, SPACE, 200, 1))]
+    rows = [timed(f"c{place:03d}", kept) for place, (_, kept) in enumerate(draw(profile, SPACE, 400, 1))]
     alone = {f"{each.group}={count}": {each.group: count} for each in profile.curves for count in each.kept}
     rows += [timed(name, SPACE.widths | kept) for name, kept in alone.items()]
     assert repeatability(rows) == pytest.approx(0.01, rel=0.2)
-    errors = [foretold(profile, rows, told, seed=0)[0] for told in (0, 40)]
+    errors = [foretold(profile, rows, told, seed=0)[0] for told in (0, 80)]
     assert errors[1] < 0.015 and errors[1] < errors[0]
     page_part = told_of(profile, rows)
-    assert "| 40 | 1." in page_part and told_of(profile, rows[:100]) == ""
+    assert "| 80 | 1." in page_part and told_of(profile, rows[:100]) == ""
 
 
 def test_repeated_candidates_are_spread_over_the_order() -> None:

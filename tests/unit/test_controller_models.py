@@ -15,6 +15,7 @@ from infra.controller.channels import ChannelGrid
 from infra.controller.evidence import Form
 from infra.controller.models import Drop, Latency, Sensitivity
 from infra.controller.surrogate import fit
+from objective.space import GroupSpec
 
 PROBLEM = Problem.seeded(3)
 PROFILE = PROBLEM.profile()
@@ -142,3 +143,21 @@ def test_of_very_many_answers_the_best_is_always_known() -> None:
     model = surrogate.fit(points, values, Form(smooth=((0, 1, 2),)))
     mean, _ = model.predict(points[place][None])
     assert mean[0] < np.median(values) - 0.1
+
+
+def test_latency_in_blocks_of_a_vector() -> None:
+    """What computes in blocks of 16 channels is foretold from forty mixed candidates as well as what does not."""
+    rng = np.random.default_rng(4)
+    groups = tuple(GroupSpec(f"g{place}", 96, 8) for place in range(6))
+    profile = replace(PROFILE, groups=groups, curves=(), latencies=(), warm=())
+    kept = 8.0 * rng.integers(1, 13, (160, 6))
+
+    def took(kept: np.ndarray, block: int) -> np.ndarray:
+        shares = np.ceil(kept / block) * block / 96
+        return np.asarray(0.2 + 0.8 * (shares[:, 1:] * shares[:, :-1]).mean(axis=1))
+
+    errors = []
+    for block in (1, 16):
+        model = Latency(profile, kept[:40], took(kept[:40], block) * (1 + 0.003 * rng.normal(size=40)))
+        errors.append(float(np.std(model.predict(kept[40:]).mean - np.log(took(kept[40:], block)))))
+    assert max(errors) < 0.015
