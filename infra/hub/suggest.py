@@ -12,11 +12,10 @@ import itertools
 import logging
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from infra.controller.base import Exhausted, StoredTrial, Suggestion
@@ -26,22 +25,16 @@ from infra.hub.controller_process import ChildFailed, ControllerProcess
 from infra.hub.errors import HubError, Missing
 from infra.hub.rows import AgentRow, RunRow, RunState, SweepRow, SweepState
 from infra.hub.service import Hub
+from infra.hub.shelf import PORTION_S, Shelf, Situation, answers_of, not_begun, wanted_of
 from infra.hub.suggest_input import prior_trials, profile_of, stored_trial
-from infra.hub.sweep_config import has_models, searched_here
+from infra.hub.sweep_config import has_models, learns, searched_here
 from objective.errors import BadInput
 
 log = logging.getLogger(__name__)
 
-MOST_READY = 32
-AGENTS_EACH = 8  # one suggestion more lies ready for so many agents
-PORTION_S = 1.0  # of the controller's time, to one sweep before the next one has its turn
 LOOK_S = 2.0  # how often the sweeps are looked over for one that nobody poked about
 LOST_S = 15.0  # a suggestion that was taken and became no run within this time was not used
-IDLE_S = 60.0  # an agent that was silent for longer asks for nothing
 ACTIVE = (SweepState.RUNNING, SweepState.PENDING)
-
-
-NOTHING = Advice()
 
 
 class Source(Protocol):
@@ -65,42 +58,11 @@ class Source(Protocol):
 
 
 @dataclass
-class Shelf:
-    """What lies ready for a sweep. `basis` names the answers that `ready` was made from; None asks for fresh ones.
-
-    `older` was made from fewer answers and is handed out while nothing newer is there. `each_s` is how long the
-    controller took for one suggestion. `advice` stands on the answers `advised`.
-    """
-
-    ready: deque[Suggestion] = field(default_factory=deque)
-    older: deque[Suggestion] = field(default_factory=deque)
-    each_s: float = PORTION_S
-    taken: list[tuple[float, Suggestion]] = field(default_factory=list)
-    basis: frozenset[tuple[object, ...]] | None = None
-    exhausted: Exhausted | None = None
-    advice: Advice = NOTHING
-    advised: frozenset[tuple[object, ...]] | None = None
-    takes: int = 0
-
-
-@dataclass
 class Reading:
     """Runs by id as they were last read, each with its trial; `of` is the sweep's file at that time."""
 
     of: str
     trials: dict[int, tuple[Mapping[str, Any], Mapping[str, Any], RunState, StoredTrial]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Situation:
-    """A sweep as one look found it; `advised` says that its search may recommend a run, also when it has ended."""
-
-    sweep: SweepRow
-    space: ParameterSpace
-    trials: Sequence[StoredTrial]
-    basis: frozenset[tuple[object, ...]]
-    wanted: int
-    advised: bool
 
 
 class ProcessSuggester:
@@ -216,6 +178,8 @@ class ProcessSuggester:
             ahead = self._ahead(shelf, found)
             missing, takes = found.wanted - len(ahead), shelf.takes
             waiting = [suggestion for _, suggestion in shelf.taken] + ahead
+            if missing <= 0:
+                shelf.filled_for = found.wanted
         if missing <= 0 and found.advised and shelf.advised != found.basis:
             self._ask(found, waiting, 0)
         if missing > 0:
@@ -238,14 +202,19 @@ class ProcessSuggester:
         if not searched_here(sweep.config) or not (active or advised):
             return None
         self.process.start()
+        wanted = wanted_of(self._hub.sweep_agents(sweep_id)) if active else 0
+        with self._change:
+            shelf = self._shelves.get(sweep_id)
+            if shelf is not None and not learns(sweep.config) and shelf.stocked(wanted):
+                return None
         try:
             space = parse(sweep.config.get("parameters", {}))
         except BadInput as error:
             self._complain(sweep_id, str(error))
             return None
         trials = [*prior_trials(self._prior(sweep_id), sweep, space), *self._trials(sweep, space)]
-        wanted = _wanted(self._hub.sweep_agents(sweep_id)) if active else 0
-        return Situation(sweep, space, trials, _answers(trials), wanted, advised)
+        basis = answers_of(trials) if learns(sweep.config) else frozenset()
+        return Situation(sweep, space, trials, basis, wanted, advised)
 
     def _trials(self, sweep: SweepRow, space: ParameterSpace) -> list[StoredTrial]:
         """The sweep's runs as trials; read anew only for those that came or changed since the last look."""
@@ -273,7 +242,7 @@ class ProcessSuggester:
             shelf.basis = None
         now = time.monotonic()
         if shelf.taken or shelf.older:
-            waiting = _not_begun(found)
+            waiting = not_begun(found)
             shelf.older = deque(filter(waiting, shelf.older))
             shelf.taken = [(when, each) for when, each in shelf.taken if waiting(each) and now - when < LOST_S]
         return list(shelf.ready)
@@ -318,6 +287,7 @@ class ProcessSuggester:
             shelf.older = self._still_of_use(shelf, found, exhausted=bool(answer["exhausted"]))
             # What was taken meanwhile is unknown to these: hand them out if asked, but think again.
             shelf.basis = found.basis if not moved or ahead else None
+            shelf.filled_for = found.wanted if len(shelf.ready) >= found.wanted else 0
             # A suggestion on its way to become a run may still come back unused, and then something is left to try.
             ended = answer["exhausted"] and not shelf.ready and not shelf.taken
             shelf.exhausted = Exhausted(answer["exhausted"]) if ended else None
@@ -342,31 +312,6 @@ class ProcessSuggester:
         advice = replace(shelf.advice, **more)
         self._said += advice != shelf.advice
         shelf.advice = advice
-
-
-def _not_begun(found: Situation) -> Callable[[Suggestion], bool]:
-    """Tells whether a suggestion has become no run yet: there are no more of its candidate than when it was made."""
-    begun = Counter(found.space.point(trial.params) for trial in found.trials)
-    return lambda each: begun[found.space.point(each.params)] <= each.repeat
-
-
-def _answers(trials: Collection[StoredTrial]) -> frozenset[tuple[object, ...]]:
-    """What names the results so far: a shelf made from the same ones is as good as new."""
-    ended = [trial for trial in trials if not trial.pending]
-    return frozenset((t.name, t.outcome, t.value, t.drop, t.latency_ratio, *_of_each_device(t)) for t in ended)
-
-
-def _of_each_device(trial: StoredTrial) -> Iterator[tuple[str, float]]:
-    yield from sorted(trial.latency_ratios.items())
-    yield from sorted(trial.baselines_ms.items())
-
-
-def _wanted(agents: Collection[AgentRow]) -> int:
-    """How many suggestions should lie ready: one for every idle agent, one for every so many at work."""
-    since = datetime.now(UTC) - timedelta(seconds=IDLE_S)
-    heard = [agent for agent in agents if agent.heartbeat_at >= since and not agent.hold]
-    idle = sum(agent.run is None for agent in heard)
-    return min(max(1, idle, -(-len(heard) // AGENTS_EACH)), MOST_READY)
 
 
 @contextmanager

@@ -49,6 +49,11 @@ def is_full(config: Mapping[str, Any], count: int) -> bool:
     return cap is not None and count >= int(cap)
 
 
+def learns(config: Mapping[str, Any]) -> bool:
+    """Whether what runs came to changes which ones the hub's search would choose next."""
+    return config.get("method") not in ("random", "grid")
+
+
 def has_models(config: Mapping[str, Any]) -> bool:
     """Whether the hub's own search has models of the sweep's trials, and may recommend one."""
     parameters = config.get("parameters")

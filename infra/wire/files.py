@@ -64,8 +64,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
         owner, owner_id, name, md5 = await run_in_threadpool(_grant, hub, request, "put")
         if announced(request) > hub.limits.file:
             raise too_large(hub.limits.file)
-        blob = await receive(request, hub, md5)
-        await run_in_threadpool(hub.files.keep, owner, owner_id, name, blob)
+        blob = await receive(request, hub, md5, lambda blob: hub.files.keep(owner, owner_id, name, blob))
         return Response(headers={"ETag": f'"{blob.md5}"'})
 
     async def download(request: Request) -> Response:
@@ -93,24 +92,33 @@ def guarded(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
     return serve
 
 
-async def receive(request: Request, hub: Hub, md5: str | None) -> Blob:
-    """Stream a request's body to disk; on return it is there for good."""
-    draft = await run_in_threadpool(hub.files.blobs.draft)
-    try:
-        await _fill(draft, request)
-        return await run_in_threadpool(draft.keep, md5)
-    finally:
-        await run_in_threadpool(draft.discard)
+async def receive(request: Request, hub: Hub, md5: str | None, note: Callable[[Blob], None]) -> Blob:
+    """Stream a request's body to disk and `note` it; on return it is there for good.
 
-
-async def _fill(draft: Draft, request: Request) -> None:
+    A body that fits into one chunk, as most do, needs a thread once: a fleet's trials upload several files each.
+    """
+    draft: Draft | None = None
     held = bytearray()
-    async for chunk in request.stream():
-        held += chunk
-        if len(held) >= _CHUNK:
-            await run_in_threadpool(draft.write, bytes(held))
-            held.clear()
-    await run_in_threadpool(draft.write, bytes(held))
+    try:
+        async for chunk in request.stream():
+            held += chunk
+            if len(held) >= _CHUNK:
+                if draft is None:
+                    draft = await run_in_threadpool(hub.files.blobs.draft)
+                await run_in_threadpool(draft.write, bytes(held))
+                held.clear()
+        return await run_in_threadpool(_finish, hub, draft, bytes(held), md5, note)
+    finally:
+        if draft is not None:
+            await run_in_threadpool(draft.discard)
+
+
+def _finish(hub: Hub, draft: Draft | None, rest: bytes, md5: str | None, note: Callable[[Blob], None]) -> Blob:
+    with draft or hub.files.blobs.draft() as kept:
+        kept.write(rest)
+        blob = kept.keep(md5)
+    note(blob)
+    return blob
 
 
 def send(hub: Hub, sha256: str, name: str) -> Response:

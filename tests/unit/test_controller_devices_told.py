@@ -18,7 +18,7 @@ from infra.controller.ask_tell import AskTell
 from infra.controller.base import StoredTrial, SweepSpec
 from infra.controller.channels import read
 from infra.controller.parameters import parse
-from infra.hub.suggest import _answers
+from infra.hub.shelf import answers_of
 from infra.hub.suggest_input import trial_of
 from objective.errors import BadInput
 from objective.goal import Goal
@@ -103,8 +103,8 @@ def test_a_ratio_that_came_for_one_device_is_a_new_answer() -> None:
         replace(trial, latency_ratios={}),
         replace(trial, baselines_ms={"local": 2.0}),
     ]
-    assert len({_answers([each]) for each in (trial, *others)}) == 4
-    assert _answers([trial]) == _answers(
+    assert len({answers_of([each]) for each in (trial, *others)}) == 4
+    assert answers_of([trial]) == answers_of(
         [replace(trial, latency_ratios=dict(sorted(trial.latency_ratios.items(), reverse=True)))]
     )
 

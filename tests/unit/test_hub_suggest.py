@@ -373,6 +373,29 @@ def test_the_first_suggestions_of_a_slow_controller_do_not_wait_for_the_last(
     assert max(child.counts) <= 5
 
 
+def test_a_search_that_learns_nothing_is_asked_for_many_at_once(hub: ListHub) -> None:
+    """Answers of a random sweep ask for nothing, nor do runs that begin until half of what lay ready is gone."""
+    child = SlowChild(0.0)
+    suggester = ProcessSuggester(hub, process=child)
+    sweep = hub.add({"method": "random", "metric": {"name": "loss"}, "parameters": {"a": {"min": 0, "max": 10_000}}})
+    hub.idle(sweep, 8)
+    suggester.start()
+    try:
+        suggester.poke(sweep)
+        wait_for(lambda: (shelf := suggester._shelves.get(sweep)) is not None and shelf.filled_for == 8)
+        made = child.number
+        for _ in range(4):
+            hub.end(sweep, hub.begin(sweep, taken(suggester, sweep)), loss=1.0)
+            suggester.poke(sweep)
+        wait_for(lambda: not suggester._poked)
+        assert child.number == made
+        taken(suggester, sweep)
+        wait_for(lambda: child.number > made)
+        assert child.counts[-1] == 5
+    finally:
+        suggester.stop()
+
+
 class Repeating(SlowChild):
     """Asks for the same candidate again and again."""
 
@@ -402,7 +425,7 @@ def test_older_suggestions_fill_the_gap_while_newer_ones_are_made(
 ) -> None:
     """After a new result there is always something to take: the newest first, what was made before it after that."""
     child, suggester = slow
-    sweep = hub.add({"method": "random", "metric": {"name": "loss"}, "parameters": {"a": {"min": 0, "max": 10_000}}})
+    sweep = hub.add({"method": "bayes", "metric": {"name": "loss"}, "parameters": {"a": {"min": 0, "max": 10_000}}})
     hub.idle(sweep, 4)
     run = hub.begin(sweep, taken(suggester, sweep))
     wait_for(lambda: len(suggester._shelves[sweep].ready) == 4)
