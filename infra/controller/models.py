@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
+from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
 
 from infra.controller.evidence import Floats, Form
@@ -24,6 +25,7 @@ LATENCY_REST = 0.05  # expected size of what the product law leaves over, relati
 BLOCKS = (1, 16, 32)  # channels that cost as much as one of them
 FAR_APART = 4  # in networks of many groups only neighbours within this distance share a product
 MANY_GROUPS = 20
+RIDGE = 1e-2  # of a law's weights, where latencies are 1
 FOLDS, UNTESTED = 4, 2.0  # parts of the mixed candidates that are foretold; by what to stretch where there are too few
 MOST_FORETOLD = 500  # latencies that this is tried on
 FEW_LATENCIES = 150  # so many cost little to fit anew with each
@@ -229,9 +231,11 @@ def _pairs(groups: int) -> tuple[Sequence[int], Sequence[int]]:
 
 def _product_law(terms: Floats, ratios: Floats) -> Floats:
     """Weights of at least 0 with the least relative error; a slight ridge shares a cost among terms that explain it."""
-    ridge = 1e-2 * np.eye(terms.shape[1])
-    rows = np.concatenate([terms / ratios[:, None], ridge])
-    weights, _ = nnls(rows, np.concatenate([np.ones(len(ratios)), np.zeros(len(ridge))]), maxiter=20 * terms.shape[1])
+    relative = terms / ratios[:, None]
+    # Solved for the square root of the normal equations: as many rows as terms, however many latencies there are.
+    root = cholesky(relative.T @ relative + RIDGE**2 * np.eye(terms.shape[1]), lower=True, check_finite=False)
+    target = solve_triangular(root, relative.sum(axis=0), lower=True, check_finite=False)
+    weights, _ = nnls(np.asfortranarray(root.T), target, maxiter=20 * terms.shape[1])
     return np.asarray(weights)
 
 

@@ -77,7 +77,7 @@ def test_the_better_precision_is_found(effect: Effect, better: str) -> None:
 def test_models_tell_a_precision_from_another() -> None:
     """What one precision costs and saves is foretold for channels that were tried at the other one alone."""
     spec = _spec()
-    trials, _ = _play(spec, faster, 16)
+    trials, _ = _play(spec, faster, 24)
     at_other, ratios = _at_another(spec, trials, "f32")
     assert ratios == pytest.approx(0.65, rel=0.06)
     assert 0.001 < at_other < 0.006
