@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from support_search import BASE, CELLS, OURS, QLOGNEI, SHUFFLED, Cell
 
+from agent.cache import replace_file
+
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 NAMES = {
     OURS: "prunefleet",
@@ -73,8 +75,8 @@ def verdict(cell: Cell, known: dict[str, Any], player: str, how: str = "recommen
 def keep(known: dict[str, Any], really: bool) -> None:
     """Write the results, unless this was only a trial of the bench."""
     if really:
-        (RESULTS / "search.json").write_text(json.dumps(known, separators=(",", ":")) + "\n")
-        (RESULTS / "search.md").write_text(page(known))
+        replace_file(RESULTS / "search.json", (json.dumps(known, separators=(",", ":")) + "\n").encode())
+        replace_file(RESULTS / "search.md", page(known).encode())
 
 
 def page(known: dict[str, Any]) -> str:
