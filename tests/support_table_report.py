@@ -165,6 +165,6 @@ TAIL = """\
 Training may be ended at any time: a row is in the file when it is known, and another machine goes on. End it rather
 than pause it: paused within a batch it holds the host's lock, and measurements wait for it. `-k trained`,
 `-k measured` and `-k judged` run one pass alone; the second wants a quiet host for some minutes, the third fits
-surrogates to both and has searches play on them (`table-search.md`). `TABLE_BENCH_ANEW=1` times everything
+surrogates to both and has [searches play on them](table-search.md). `TABLE_BENCH_ANEW=1` times everything
 on another machine and puts that in the place of what is here.
 """
