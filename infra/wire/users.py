@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infra.hub.access import may
@@ -90,9 +90,16 @@ def select(known: Context, project: ProjectRow, document: str | None, order: str
     if part.whole and newest_first is not None:
         return known.hub.listing.runs(project.id, part.allowed, newest_first)
     if (project.id, document) not in known.selected:
-        found = known.hub.listing.runs(project.id, part.allowed)
+        found = _narrowed(known, project, part.allowed)
         known.selected[project.id, document] = [run for run in found if matches(run)]
     return filters.order(known.selected[project.id, document], order)
+
+
+def _narrowed(known: Context, project: ProjectRow, allowed: Mapping[str, Sequence[str]]) -> Sequence[RunRow]:
+    """Runs with the values allowed, and maybe others; a sweep's are kept in memory, and each of its trials asks."""
+    sweeps = allowed.get("sweep", ())
+    sweep = known.hub.sweep(project.entity, project.name, sweeps[0]) if len(sweeps) == 1 else None
+    return known.hub.listing.runs(project.id, allowed) if sweep is None else known.hub.listing.sweep_runs(sweep.id)
 
 
 def _run_count(root: ProjectRow, info: Info, filters: str | None = None) -> int:
