@@ -22,6 +22,7 @@ from support_load import CREATE_AGENT, HEARTBEAT, UPSERT, Connection, row
 BEAT_S = 5.0
 TRIALS = 6  # of each agent
 SHORTEST_S = 15.0  # a trial's own length; the longest is one beat longer, so that ends fall anywhere between two
+SPREAD_S = SHORTEST_S + BEAT_S  # over which agents begin, a trial with its beat: as in a fleet that was at work before
 ROW_S = 1.0
 STREAM_S = 5.0
 FILES = {"config.yaml": 2_000, "output.log": 4_000, "wandb-metadata.json": 1_500, "requirements.txt": 3_000}
@@ -89,7 +90,7 @@ class Work:
         self._done = asyncio.Event()
 
     async def run(self) -> Found:
-        """Begin within one beat, work, and tell."""
+        """Begin one after the other, work, and tell."""
         watch = asyncio.create_task(self._watch_self())
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
@@ -112,7 +113,7 @@ class Work:
 
     async def _agent(self, number: int) -> None:
         plan = self.plan
-        await asyncio.sleep(BEAT_S * number / plan.agents)
+        await asyncio.sleep(SPREAD_S * number / plan.agents)
         wire = Connection(plan.url, plan.authorization)
         names = {"entityName": plan.entity, "projectName": plan.project, "sweep": plan.sweep, "host": f"host{number}"}
         agent = (await _ask(wire, CREATE_AGENT, **names))[0]["createAgent"]["agent"]["id"]

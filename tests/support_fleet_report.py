@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support_fleet_load import BEAT_S, lengths
+from support_fleet_load import BEAT_S, SPREAD_S, lengths
 from support_measure import machine
 from support_storm import KINDS
 from support_storm_run import LONGEST_S
@@ -52,7 +52,8 @@ def _agents(known: dict[str, Any]) -> str:
 
 Every agent beats every {BEAT_S:.0f} s and does {trials} trials of a `{plan["method"]}` sweep that sleep
 {min(own):.1f} to {max(own):.1f} s each, {np.mean(own):.1f} on average, on the hub's real wire: what the client sends
-for an agent, a run, its files and an artifact, {plan["bytes"] / 1e3:.0f} kB of files a trial. n is the number of
+for an agent, a run, its files and an artifact, {plan["bytes"] / 1e3:.0f} kB of files a trial. Agents begin
+evenly over {SPREAD_S:.0f} s, as long as a trial and its beat take. n is the number of
 trials. *Of linear*: trials per hour beside so many times those of one agent (bar: 95 % to 64 agents); *of the
 most*: beside agents that no server keeps waiting, since what ends between two beats is replaced at the next.
 
