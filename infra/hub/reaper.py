@@ -36,4 +36,8 @@ def _is_overdue(connection: Connection, run: RunRow, timing: Timing, hub_started
     if run.state is RunState.PENDING:
         return agent > timing.agent_silence
     own = silence(run.started_at, run.heartbeat_at)
-    return own > timing.run_silence or (run.agent is not None and min(own, agent) > timing.host_silence)
+    if own > timing.run_silence or run.agent is None:
+        return own > timing.run_silence
+    host = min(own, agent)
+    back = host > timing.succeeded_silence and store_rows.is_succeeded(connection, run.id)
+    return back or host > timing.host_silence

@@ -232,6 +232,17 @@ def agent_heartbeat(connection: Connection, run_id: int) -> datetime | None:
     return maybe_moment(scalar(connection, sql, run_id=run_id))
 
 
+def is_succeeded(connection: Connection, run_id: int) -> bool:
+    """Whether an agent of the same sweep and host began after the one that holds a run was last heard."""
+    sql = """
+    SELECT EXISTS (SELECT 1 FROM run
+    JOIN agent AS silent ON silent.id = run.agent_id
+    JOIN agent AS newer ON newer.sweep_id = silent.sweep_id AND newer.host = silent.host
+    WHERE run.id = :run_id AND newer.created_at > silent.heartbeat_at)
+    """
+    return bool(scalar(connection, sql, run_id=run_id))
+
+
 def sweep_agents(connection: Connection, sweep_id: int) -> list[AgentRow]:
     """Agents of a sweep, oldest first."""
     return [

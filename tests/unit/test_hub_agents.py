@@ -336,6 +336,25 @@ def test_a_run_whose_host_is_silent_is_lost(hub: Hub, clock: Clock) -> None:
     assert state(hub, sweep, name) is RunState.RUNNING
 
 
+def test_a_run_of_a_host_that_is_back_is_lost_sooner(hub: Hub, clock: Clock) -> None:
+    """A machine that was started again has begun another agent: what the one before held is not waited for so long."""
+    sweep = make_sweep(hub)
+    make_agent(hub, sweep)
+    agent = make_agent(hub, sweep)
+    name = claim(hub, agent)["run_id"]
+    start(hub, sweep, name)
+    clock.pass_by(hub.timing.succeeded_silence + 1)
+    assert hub.reap() == 0, "the agent beside it began before"
+    hub.heartbeat(agent, {name})
+    clock.pass_by(1)
+    make_agent(hub, sweep)
+    clock.pass_by(hub.timing.succeeded_silence - 1)
+    assert hub.reap() == 0, "a run whose agent was killed may still speak"
+    clock.pass_by(1)
+    assert hub.reap() == 1
+    assert state(hub, sweep, name) is RunState.CRASHED
+
+
 @pytest.mark.parametrize("who", ["agent", "run"])
 def test_a_run_is_kept_while_it_or_its_agent_speaks(hub: Hub, clock: Clock, who: str) -> None:
     """An agent killed with -9 leaves its run at work; a run in a long silent step has its agent's word."""
