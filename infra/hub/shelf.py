@@ -39,13 +39,13 @@ class Shelf:
     takes: int = 0
     filled_for: int = 0
 
-    def stocked(self, wanted: int) -> bool:
-        """Whether it was filled for as many, and half of them still lie ready.
+    def stocked(self, basis: frozenset[tuple[object, ...]], wanted: int) -> bool:
+        """Whether it was filled for as many on that basis, and half of them still lie ready; else it is to be filled.
 
         A search that learns nothing is asked for the rest in one go, when that is no longer so: a large fleet's runs
         are then not read, and all sent to the controller, for each one that begins or ends.
         """
-        if self.basis is None or wanted > self.filled_for or 2 * len(self.ready) < max(wanted, 1):
+        if self.basis != basis or wanted > self.filled_for or 2 * len(self.ready) < max(wanted, 1):
             self.filled_for = 0
         return self.filled_for > 0
 
@@ -66,6 +66,11 @@ def not_begun(found: Situation) -> Callable[[Suggestion], bool]:
     """Tells whether a suggestion has become no run yet: there are no more of its candidate than when it was made."""
     begun = Counter(found.space.point(trial.params) for trial in found.trials)
     return lambda each: begun[found.space.point(each.params)] <= each.repeat
+
+
+def basis_of(sweep: SweepRow, trials: Collection[StoredTrial]) -> frozenset[tuple[object, ...]]:
+    """What suggestions stand on: the sweep's file, which may be changed, and the answers of these trials."""
+    return answers_of(trials) | {(sweep.config_yaml,)}
 
 
 def answers_of(trials: Collection[StoredTrial]) -> frozenset[tuple[object, ...]]:

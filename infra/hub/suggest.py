@@ -25,7 +25,7 @@ from infra.hub.controller_process import ChildFailed, ControllerProcess
 from infra.hub.errors import HubError, Missing
 from infra.hub.rows import AgentRow, RunRow, RunState, SweepRow, SweepState
 from infra.hub.service import Hub
-from infra.hub.shelf import PORTION_S, Shelf, Situation, answers_of, not_begun, wanted_of
+from infra.hub.shelf import PORTION_S, Shelf, Situation, basis_of, not_begun, wanted_of
 from infra.hub.suggest_input import prior_trials, profile_of, stored_trial
 from infra.hub.sweep_config import has_models, learns, searched_here
 from objective.errors import BadInput
@@ -205,7 +205,7 @@ class ProcessSuggester:
         wanted = wanted_of(self._hub.sweep_agents(sweep_id)) if active else 0
         with self._change:
             shelf = self._shelves.get(sweep_id)
-            if shelf is not None and not learns(sweep.config) and shelf.stocked(wanted):
+            if shelf is not None and not learns(sweep.config) and shelf.stocked(basis_of(sweep, ()), wanted):
                 return None
         try:
             space = parse(sweep.config.get("parameters", {}))
@@ -213,7 +213,7 @@ class ProcessSuggester:
             self._complain(sweep_id, str(error))
             return None
         trials = [*prior_trials(self._prior(sweep_id), sweep, space), *self._trials(sweep, space)]
-        basis = answers_of(trials) if learns(sweep.config) else frozenset()
+        basis = basis_of(sweep, trials if learns(sweep.config) else ())
         return Situation(sweep, space, trials, basis, wanted, advised)
 
     def _trials(self, sweep: SweepRow, space: ParameterSpace) -> list[StoredTrial]:

@@ -374,7 +374,7 @@ def test_the_first_suggestions_of_a_slow_controller_do_not_wait_for_the_last(
 
 
 def test_a_search_that_learns_nothing_is_asked_for_many_at_once(hub: ListHub) -> None:
-    """Answers of a random sweep ask for nothing, nor do runs that begin until half of what lay ready is gone."""
+    """Answers of a random sweep ask for nothing, nor do runs that begin until half is gone; a changed file does."""
     child = SlowChild(0.0)
     suggester = ProcessSuggester(hub, process=child)
     sweep = hub.add({"method": "random", "metric": {"name": "loss"}, "parameters": {"a": {"min": 0, "max": 10_000}}})
@@ -392,6 +392,11 @@ def test_a_search_that_learns_nothing_is_asked_for_many_at_once(hub: ListHub) ->
         taken(suggester, sweep)
         wait_for(lambda: child.number > made)
         assert child.counts[-1] == 5
+        wait_for(lambda: suggester._shelves[sweep].filled_for == 8)
+        made = child.number
+        hub.sweeps[sweep] = replace(hub.sweeps[sweep], config_yaml="changed")
+        suggester.poke(sweep)
+        wait_for(lambda: child.number == made + 8)
     finally:
         suggester.stop()
 
