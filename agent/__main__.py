@@ -10,7 +10,7 @@ from agent.failures import INSTALL
 from objective.errors import BadInput
 from objective.trial import TrialFailed
 
-BAD_INPUT, FAULT = 2, 1
+BAD_INPUT, FAULT, INTERRUPTED = 2, 1, 130
 
 # Read once, when torch is imported. Threads that spin while they wait for each other made two of them ten times slower
 # than one whenever another process wanted a core.
@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 2: bad input, 1: a fault of this host, each told in one line on standard error."""
+    """Run a command; 2: bad input, 1: a fault of this host, 130: Ctrl-C, each told in one line on standard error."""
     args = parser().parse_args(argv)
     try:
         code: int = args.run(args)
@@ -140,6 +140,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"prunefleet: {error}: {INSTALL}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt:
+        if args.run in (_trial, _measure):
+            raise  # the client tells its server by this that the run was stopped
+        kept = "; what was measured is kept, and the same command goes on" if args.run is _plan else ""
+        print(f"prunefleet: stopped by Ctrl-C{kept}", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

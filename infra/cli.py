@@ -11,7 +11,7 @@ from typing import Any
 from infra.settings import BY_NAME, NO_REMOTE_CODE, whole
 from objective.errors import BadInput
 
-BAD_INPUT = 2
+BAD_INPUT, INTERRUPTED = 2, 130
 
 
 @dataclass(frozen=True)
@@ -357,7 +357,7 @@ def _add(sub: argparse.ArgumentParser, name: str, *, inherited: bool = False) ->
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code, 2 for bad input, which is told in one line on standard error."""
+    """Run a command; returns its exit code, 2 for bad input and 130 for Ctrl-C, told in one line on standard error."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in AGENT_COMMANDS:
         # Taking over the process keeps its id and group: signals of `wandb agent` reach the trial itself.
@@ -372,6 +372,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as error:
         print(f"prunefleet: {error}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt as error:
+        print(f"prunefleet: stopped by Ctrl-C{f'; {error}' if str(error) else ''}", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

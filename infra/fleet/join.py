@@ -36,11 +36,14 @@ def join(url: str, sweep: str, name: str | None, token: str | None) -> int:
     _look({}, "the same again")
     joined = _joined(url, sweep, name, token)
     os.environ.update(joined.environment())
-    config = sweep_config(joined.sweep)
-    ours = joined.sweep if PROGRAM in (config.get("command") or ()) else None
     # The token is spent by now, and the key is kept.
     again = f"`prunefleet join {url} {joined.sweep}{f' --name {name}' if name else ''}`"
-    _look(joined.environment(), again, ours)
+    try:
+        config = sweep_config(joined.sweep)
+        ours = joined.sweep if PROGRAM in (config.get("command") or ()) else None
+        _look(joined.environment(), again, ours)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the key is kept: {again} goes on") from None
     role = "measure" if device_of(str(config.get("name", ""))) else "trial"
     joined = replace(joined, role=role)
     joined.save()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.__main__ import main as agent_main
 from infra.cli import main
+from infra.fleet import keyfile
 from infra.settings import BY_NAME, Setting
 from objective.errors import BadInput
 
@@ -52,6 +54,41 @@ def test_flags_are_made_from_names() -> None:
     """A setting's option is its name with dashes unless it says another."""
     assert Setting("ready_file", None, "").flag == "--ready-file"
     assert BY_NAME["hub_data"].flag == "--data"
+
+
+def _press(*_: object, **__: object) -> int:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_ends_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever a command is stopped: 130, and no traceback; of commands of this host likewise."""
+    monkeypatch.setattr("infra.fleet.keep.keep", _press)
+    assert main(["agent", "e/p/s"]) == 130
+    assert capsys.readouterr().err == "prunefleet: stopped by Ctrl-C\n"
+    monkeypatch.setattr("agent.__main__._doctor", _press)
+    assert agent_main(["doctor"]) == 130
+    assert capsys.readouterr().err == "prunefleet: stopped by Ctrl-C\n"
+
+
+def test_ctrl_c_after_the_token_is_spent_says_how_joining_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The key is kept, and the line that takes it up again is told."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_BASE_URL", "WANDB_API_KEY", "PRUNEFLEET_JOIN_TOKEN"):
+        monkeypatch.setenv(name, "")  # what joining sets is undone with these
+    granted = {"api_key": "k" * 40, "username": "me", "sweep": "me/lab/s1", "extra": "measure"}
+    monkeypatch.setattr("infra.fleet.hubcalls.exchange", lambda *_: granted)
+    monkeypatch.setattr("infra.fleet.join._look", lambda *_: None)
+    monkeypatch.setattr("infra.fleet.join.sweep_config", _press)
+    assert main(["join", "http://192.0.2.1:8765", "--token", "join-1", "--name", "board"]) == 130
+    told = capsys.readouterr().err
+    assert told == (
+        "prunefleet: stopped by Ctrl-C; the key is kept: "
+        "`prunefleet join http://192.0.2.1:8765 me/lab/s1 --name board` goes on\n"
+    )
+    found = keyfile.find("board")
+    assert found is not None and found.api_key == "k" * 40
 
 
 def test_importing_the_command_line_is_light() -> None:
