@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from support_fleet_load import BEAT_S, SPREAD_S, lengths
 from support_measure import machine
-from support_storm import KINDS
-from support_storm_run import LONGEST_S
+from support_storm import KINDS, Pace
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
@@ -71,6 +70,7 @@ it woke up late itself by the last column (p99).
 
 
 def _storm(found: dict[str, Any]) -> str:
+    pace, count = Pace(*found["pace"]), len(found["recovered"])
     by_kind = {kind: [each for each in found["recovered"] if each[0] == kind] for kind in KINDS}
     lines = [
         f"| {kind} | {len(each)} | {np.median([one[3] for one in each]):.1f} | {max(one[3] for one in each):.1f} |"
@@ -78,12 +78,13 @@ def _storm(found: dict[str, Any]) -> str:
         if each
     ]
     return f"""\
-## Real agents in a storm
+## Real agents in a {found["name"]} storm
 
 {found["trials"]} trials on two devices by real `wandb agent` processes, in network namespaces: a hub, two hosts that
 train, three that only measure, two of these of one kind. While they worked ({found["seconds"] / 60:.1f} min, seed
 {found["seed"]}) a host of each sort and the hub were killed, stopped, cut off and slowed again and again, for up to
-{LONGEST_S:.0f} s. Every trial ended once, every request was answered once, no host measured twice at a time
+{pace.longest:.0f} s: {count} faults, one every {found["seconds"] / max(1, count):.0f} s.
+Every trial ended once, every request was answered once, no host measured twice at a time
 ({found["sittings"]} sittings). Tried again after a fault: {found["again"]} runs; given up after the last retry:
 {found["gave_up"]}.
 
@@ -143,4 +144,4 @@ def _lines(lines: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-_PARTS = {"agents": _agents, "storm": _storm}
+_PARTS = {"agents": _agents, "dense": _storm, "sparse": _storm}

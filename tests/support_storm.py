@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from support_storm_fleet import DEVICES, TRIALS, Fleet
 
 TICK_S = 0.5
-GAPS_S = (30.0, 15.0, 90.0)  # between a recovery and the next fault of machines that train, that measure, of the hub
 RECOVERY_S = 60.0
 KINDS = ("kill", "power", "stop", "cut", "slow")
 HUB_KINDS = ("power", "stop", "cut")
@@ -28,6 +27,21 @@ class Fault:
     machine: str
     seconds: float = 0.0
     draw: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How thick faults come: `gaps` are the seconds from a recovery to the next fault among machines that train, among
+    those that measure, and of the hub; `longest` is how many a fault lasts at most."""
+
+    gaps: tuple[float, float, float]
+    longest: float
+
+
+DENSE = Pace((30, 15, 90), 25)
+"""A fault somewhere about every 20 s, which is as long as a trial of the storm takes: to find what gets lost."""
+SPARSE = Pace((180, 90, 360), 25)
+"""A fault somewhere about every minute, of each machine every five: to find what a fault costs."""
 
 
 def drawn(seed: int, longest: float) -> tuple[list[list[Fault]], ...]:

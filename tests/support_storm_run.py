@@ -5,15 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from support_storm import GAPS_S, RECOVERY_S, Fault, Lane, Storm, drawn
+from support_storm import DENSE, RECOVERY_S, Fault, Lane, Pace, Storm, drawn
 from support_storm_account import assert_apart, assert_exact, at_rest, runs
 from support_storm_fleet import DEVICES, TRIALS, Fleet, fleet
 from support_wait import wait_for
 
 Say = Callable[[str], None]
 ENDED = ("finished", "failed", "killed", "crashed")
-LONGEST_S = 25.0  # of a fault
-CALM = 8  # trials
+CALM = 16  # trials
 
 
 def begun(found: Fleet, trials: int) -> None:
@@ -53,7 +52,7 @@ def small_storm(folder: Path, say: Say, trials: int, faults: Sequence[Fault]) ->
             return judged(found, storm, trials)
 
 
-def long_storm(folder: Path, say: Say, trials: int, seed: int, calm: int = 0) -> dict[str, Any]:
+def long_storm(folder: Path, say: Say, trials: int, seed: int, calm: int = 0, pace: Pace = DENSE) -> dict[str, Any]:
     """A sweep while faults go on and on; after a sweep of `calm` trials without any, where that is asked."""
     with fleet(folder) as found, told_in_full(found):
         usual = calm_rate(found, calm, say) if calm else None
@@ -61,7 +60,7 @@ def long_storm(folder: Path, say: Say, trials: int, seed: int, calm: int = 0) ->
         wait_for(lambda: any(run.state == "running" for run in runs(found, found.queues[TRIALS[0]])), 120, every=0.5)
         lanes = [
             Lane(iter([fault for turn in turns for fault in turn]), time.time() + first, gap)
-            for turns, first, gap in zip(drawn(seed, LONGEST_S), (5, 10, 30), GAPS_S, strict=True)
+            for turns, first, gap in zip(drawn(seed, pace.longest), (5, 10, 30), pace.gaps, strict=True)
         ]
         storm = Storm(found, lanes, trials, say)
         began = time.time()

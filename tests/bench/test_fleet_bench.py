@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from support_fleet_load import CANDIDATE, FILES, TRIALS
 from support_fleet_report import keep, of_linear, throughput
 from support_hub import HubProcess, basic
 from support_measure import children, cpu_seconds
+from support_storm import DENSE, SPARSE
 from support_storm_run import CALM, long_storm
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 EACH = int(os.environ.get("FLEET_BENCH_TRIALS", TRIALS))
 AGENTS, LINEAR_TO = (1, 8, 64, 256), 64
 METHOD = "random"
-STORM, SEED = 24, 6
+SEED = 6
+STORMS = {"dense": (24, DENSE), "sparse": (96, SPARSE)}  # trials
 SWEEP = f"program: prunefleet\nmethod: {METHOD}\nmetric: {{name: score, goal: maximize}}\nparameters:\n"
 RATIOS = "".join(f"  conv{number}: {{min: 0.0, max: 0.9}}\n" for number in range(1, 9))
 MAKE = (
@@ -65,9 +68,12 @@ def _step(folder: Path, agents: int) -> dict[str, Any]:
 
 
 @pytest.mark.netns
-def test_a_storm(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", STORMS)
+def test_a_storm(tmp_path: Path, name: str) -> None:
     """In a storm 0.9 of the trials a minute that the time left to the hosts would give, and all is there, once."""
-    trials, calm = (STORM, CALM) if EACH >= TRIALS else (4, 3)
-    told = long_storm(tmp_path, print, trials, SEED, calm)
-    keep("storm", {"trials": trials, "calm": calm, "seed": SEED, **told}, EACH >= TRIALS)
+    trials, pace = STORMS[name]
+    trials, calm = (trials, CALM) if EACH >= TRIALS else (4, 3)
+    told = long_storm(tmp_path, print, trials, SEED, calm, pace)
+    plan = {"name": name, "pace": astuple(pace), "trials": trials, "calm": calm, "seed": SEED}
+    keep(name, {**plan, **told}, EACH >= TRIALS)
     assert throughput(told) >= 0.9 * told["hosts_alive"]
