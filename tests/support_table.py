@@ -53,6 +53,8 @@ class Setting:
     seeds: tuple[int, ...] = (0, 1, 2)
     effort: Effort = field(default_factory=lambda: Effort(mixed=0))
     sitting_s: float = 6.0
+    on_grid: int = 400
+    """Candidates that are timed on the device's own grid."""
     drawn: int = 20240607
 
 
@@ -67,6 +69,7 @@ SETTINGS = {
         seeds=(0, 1),
         effort=Effort(examples=200, levels=2, mixed=0, sitting_s=0.3),
         sitting_s=0.3,
+        on_grid=12,
     ),
 }
 
@@ -95,14 +98,19 @@ class Shelf:
 
 
 @functools.cache
-def bench_of(network: str) -> Bench:
-    """The bench of this host on the table's own grid, with the dense network of the repository; made once a process."""
+def prepared(network: str) -> Bench:
+    """The bench of this host on its own grid, with the dense network of the repository; made once a process."""
     setting = SETTINGS[network]
-    found = prepare(
-        setting.request(), Shelf(setting.folder() / f"{name_of(network)}-dense.safetensors"), Watch().during
-    )
+    shelf = Shelf(setting.folder() / f"{name_of(network)}-dense.safetensors")
+    return prepare(setting.request(), shelf, Watch().during)
+
+
+@functools.cache
+def bench_of(network: str) -> Bench:
+    """The bench of this host on the table's grid."""
+    found = prepared(network)
     here = found.places[0]
-    device = replace(here.device, channel_steps={"f32": setting.step})
+    device = replace(here.device, channel_steps={"f32": SETTINGS[network].step})
     return replace(found, places=(replace(here, device=device),), space=space_of(found.groups, [device], "f32"))
 
 

@@ -52,8 +52,8 @@ def foretold(profile: Profile, timed: Rows, told: int, seed: int) -> tuple[float
     return float(np.sqrt(np.mean(error**2))), float(np.mean(np.abs(error) <= 1.645 * band.std))
 
 
-def told_of(profile: Profile, timed: Rows) -> str:
-    """A section of the page; nothing while too few networks are timed."""
+def told_of(profile: Profile, timed: Rows, grid: str) -> str:
+    """A section of the page, about the candidates of a grid; nothing while too few networks are timed."""
     candidates = [row for row in timed if ALONE not in row["name"]]
     noise = repeatability(timed)
     if len(candidates) < 1.5 * max(TOLD) or not noise > 0:
@@ -65,10 +65,10 @@ def told_of(profile: Profile, timed: Rows) -> str:
         lines.append(f"| {told} | {error:.1%} | {error / noise:.2f} | {found[:, 1].mean():.0%} |")
     rows = "\n".join(lines)
     return f"""\
-**The controller's latency model**, told the single groups and some of the candidates, foretells the other candidates
-({len(candidates)} in all, {DRAWS} draws); `prunefleet plan` measures {max(TOLD)} of them before the first trial. One
-measurement repeats another within {noise:.1%} (standard deviation, part
-of the errors here). The bar is an error of 1.5 times that.
+**The controller's latency model** on {grid},
+told the single groups and some of the candidates, foretells the other candidates ({len(candidates)} in all,
+{DRAWS} draws); `prunefleet plan` measures {max(TOLD)} of them before the first trial. One measurement repeats another
+within {noise:.2%} (standard deviation, part of the errors here). The bar is an error of 1.5 times that.
 
 | candidates told | error, root mean square | times repeatability | 90 % intervals that hold |
 |---|---|---|---|

@@ -7,12 +7,26 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from support_side_by_side import side_by_side
-from support_table import SETTINGS, WORK, Drawn, Job, Table, bench_of, draw, jobs, name_of, profile_of, table_of
+from support_table import (
+    SETTINGS,
+    WORK,
+    Drawn,
+    Job,
+    Table,
+    bench_of,
+    draw,
+    jobs,
+    name_of,
+    prepared,
+    profile_of,
+    table_of,
+)
 from support_trials import SPLITS, Kept
 from support_trials_passes import processes, say
 
@@ -27,7 +41,7 @@ from agent.watch import Watch
 from objective.errors import BadInput
 from objective.trial import Candidate, Device, TrialFailed
 
-HEAD, PROFILE, DEVICE, TRIAL, LATENCY = "head", "profile", "device", "trial", "latency"
+HEAD, PROFILE, DEVICE, TRIAL, LATENCY, GRID = "head", "profile", "device", "trial", "latency", "grid"
 AGAIN = "again"
 TOGETHER = 11
 """Networks that are new in a sitting; one of the sitting before is in it again."""
@@ -164,20 +178,29 @@ def to_time(head: Mapping[str, Any], bench: Bench, network: str) -> dict[str, Ke
     return found
 
 
-def measure(network: str, anew: bool = bool(os.environ.get("TABLE_BENCH_ANEW"))) -> None:
+def to_time_on_grid(bench: Bench, network: str) -> dict[str, Kept]:
+    """Networks on the grid that a sweep has on this device, as `prunefleet plan` draws them before the first trial."""
+    setting = SETTINGS[network]
+    drawn = points(bench.space.searched, replace(setting.effort, mixed=setting.on_grid))
+    return {f"{group}={kept[group]}" if group else f"g{place:03d}": kept for place, (group, kept) in enumerate(drawn)}
+
+
+def measure(network: str, kind: str = LATENCY, anew: bool = bool(os.environ.get("TABLE_BENCH_ANEW"))) -> None:
     """Time every candidate on this host, untrained, and put that in the place of what was timed before.
 
-    Nothing is done where the table has all latencies, unless they are wanted `anew`. Sittings are kept aside until all
-    are held, so that the latencies of a table are always of one host.
+    Of `GRID` other candidates, those of the device's own grid. Nothing is done where the table has all latencies,
+    unless they are wanted `anew`. Sittings are kept aside until all are held, so that the latencies of a table are
+    always of one host.
     """
-    table, head, bench = table_of(network), begin(network), bench_of(network)
-    wanted = to_time(head, bench, network)
-    have = {row["name"] for row in table.rows(LATENCY)}
+    table, head = table_of(network), begin(network)
+    bench = bench_of(network) if kind == LATENCY else prepared(network)
+    wanted = to_time(head, bench, network) if kind == LATENCY else to_time_on_grid(bench, network)
+    have = {row["name"] for row in table.rows(kind)}
     if have >= set(wanted) and not anew:
         say(f"{network}: all {len(wanted)} latencies are known; TABLE_BENCH_ANEW=1 measures them on this host anew")
         return
     device = device_id(table, bench.devices[0])
-    aside = cache_folder() / WORK / f"{name_of(network)}-latency-{device}-{head['baseline'][:12]}.jsonl"
+    aside = cache_folder() / WORK / f"{name_of(network)}-{kind}-{device}-{head['baseline'][:12]}.jsonl"
     names = list(wanted)
     parts = [names[first : first + TOGETHER] for first in range(0, len(names), TOGETHER)]
     rows: list[dict[str, Any]] = []
@@ -188,10 +211,10 @@ def measure(network: str, anew: bool = bool(os.environ.get("TABLE_BENCH_ANEW")))
             if key not in known:
                 known.add(key, sit_together(network, {name: wanted[name] for name in [*before, *part]}, place))
                 say(f"{network}: {key} of {len(parts)} held")
-            rows += [_row(known[key], name, wanted[name], place, device) for name in part]
+            rows += [_row(known[key], name, wanted[name], place, device, kind) for name in part]
             for name in before:
                 rows[names.index(name)][AGAIN] = known[key][name]["ratio"]
-    table.replace(LATENCY, rows)
+    table.replace(kind, rows)
     aside.unlink()
 
 
@@ -215,10 +238,10 @@ def sit_together(network: str, kept: Mapping[str, Kept], place: int) -> dict[str
     return {name: sitting.latencies[name].to_json() for name in kept}
 
 
-def _row(found: Mapping[str, Any], name: str, kept: Kept, place: int, device: str) -> dict[str, Any]:
+def _row(found: Mapping[str, Any], name: str, kept: Kept, place: int, device: str, kind: str) -> dict[str, Any]:
     told = {key: round(found[name][key], 5) for key in ("ratio", "ratio_lo", "ratio_hi", "p50_ms", "baseline_p50_ms")}
     rest = {key: found[name][key] for key in ("n", "noisy", "settings")}
-    return {"row": LATENCY, "name": name, "kept": dict(kept), **told, **rest, "sitting": place, "device": device}
+    return {"row": kind, "name": name, "kept": dict(kept), **told, **rest, "sitting": place, "device": device}
 
 
 def joined(table: Table) -> list[dict[str, Any]]:

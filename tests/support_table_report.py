@@ -7,7 +7,7 @@ import numpy as np
 from support_table import ORIGINS, SETTINGS, name_of, table_of
 from support_table_drop import told_of as drop_told_of
 from support_table_latency import told_of
-from support_table_passes import AGAIN, DEVICE, HEAD, LATENCY, PROFILE, TRIAL, drawn_of, jobs, joined
+from support_table_passes import AGAIN, DEVICE, GRID, HEAD, LATENCY, PROFILE, TRIAL, drawn_of, jobs, joined
 
 from objective.profile import Profile
 
@@ -35,7 +35,8 @@ def page(network: str) -> str:
     parts.append(_latencies(table.rows(LATENCY), devices))
     if table.rows(PROFILE):
         profile = Profile.from_json(table.rows(PROFILE)[0]["profile"])
-        parts.append(told_of(profile, table.rows(LATENCY)))
+        parts.append(told_of(profile, table.rows(LATENCY), "the table's grid"))
+        parts.append(_on_grid(profile, table.rows(GRID), devices))
         parts.append(drop_told_of(profile, rows, head["dense"]["validation"], seed_sd(rows, "validation")[0]))
     parts.append(TAIL)
     return "\n".join(part for part in parts if part)
@@ -129,6 +130,14 @@ def _origins(rows: Rows, dense: Mapping[str, float]) -> str:
 
 def _ratios(rows: Rows) -> list[float]:
     return [row[LATENCY]["ratio"] for row in rows if row[LATENCY]]
+
+
+def _on_grid(profile: Profile, timed: Rows, devices: Mapping[str, Mapping[str, Any]]) -> str:
+    if not timed:
+        return ""
+    device = devices[timed[0]["device"]]
+    steps = f"steps of {device['channel_steps']['f32']} channels"
+    return told_of(profile, timed, f"the grid that sweeps have on {device['cpu']}, {steps}")
 
 
 def _median(values: Iterable[float]) -> str:

@@ -1,9 +1,10 @@
 """A table of real trials to judge searches on, docs/results/table.*: hundreds of candidates trained, all of them timed.
 
 Training takes hours, may run beside other work, may be ended at any time, and goes on where it was on any machine: rows
-are in docs/results/table.jsonl as soon as they are known. Timing wants a quiet host for some minutes. Searches are then
-judged on models fitted to the table, docs/results/table-search.*, in half an hour; that too goes on where it was.
-`-k trained`, `-k measured` and `-k judged` run one pass alone; `TABLE_BENCH_SHORT=1` tries the bench itself on a tiny
+are in docs/results/table.jsonl as soon as they are known. Timing wants a quiet host for some minutes: all candidates of
+the table, and others on the device's own grid, where a sweep has its candidates. Searches are then judged on models
+fitted to the table, docs/results/table-search.*, in half an hour; that too goes on where it was. `-k trained`,
+`-k measured`, `-k own_grid` and `-k judged` run one pass alone; `TABLE_BENCH_SHORT=1` tries the bench itself on a tiny
 network.
 """
 
@@ -12,7 +13,7 @@ import os
 import pytest
 import support_table_search_report as search_report
 from support_table import table_of
-from support_table_passes import measure, train
+from support_table_passes import GRID, measure, train
 from support_table_players import PLAYERS
 from support_table_report import keep
 from support_table_search import CHECKS, GOALS, SEEDS, TRIALS, games, load, missing, save
@@ -37,6 +38,12 @@ def test_candidates_are_trained() -> None:
 def test_latencies_are_measured() -> None:
     """All candidates are timed on this host against the dense network."""
     measure(NETWORK)
+    keep(NETWORK)
+
+
+def test_latencies_are_measured_on_the_devices_own_grid() -> None:
+    """Candidates as `prunefleet plan` draws them are timed on this host against the dense network."""
+    measure(NETWORK, GRID)
     keep(NETWORK)
 
 

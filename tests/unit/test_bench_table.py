@@ -12,7 +12,7 @@ import support_table
 import support_table_passes as passes
 import torch
 from support_profile import straight_profile
-from support_table import ORIGINS, SETTINGS, Setting, Table, bench_of, draw, jobs, table_of
+from support_table import ORIGINS, SETTINGS, Setting, Table, bench_of, draw, jobs, prepared, table_of
 from support_table_latency import foretold, repeatability, told_of
 from support_table_report import page, seed_sd
 from support_table_task import TableTask
@@ -60,8 +60,10 @@ def test_the_latency_model_is_held_against_the_repeatability() -> None:
     assert repeatability(rows) == pytest.approx(0.01, rel=0.2)
     errors = [foretold(profile, rows, told, seed=0)[0] for told in (0, 80)]
     assert errors[1] < 0.015 and errors[1] < errors[0]
-    page_part = told_of(profile, rows)
-    assert "| 80 | 1." in page_part and told_of(profile, rows[:100]) == ""
+    page_part = told_of(profile, rows, "a grid")
+    assert (
+        "| 80 | 1." in page_part and "model** on a grid," in page_part and told_of(profile, rows[:100], "a grid") == ""
+    )
 
 
 def test_repeated_candidates_are_spread_over_the_order() -> None:
@@ -97,6 +99,12 @@ def test_a_table_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [row["n"] for row in table.rows()] == [2, 4]
 
 
+def _forget() -> None:
+    """The next that asks prepares the bench anew."""
+    bench_of.cache_clear()
+    prepared.cache_clear()
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
     """The tiny network's table after its first three trials."""
@@ -105,10 +113,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
         patch.setattr(device, "usable_cores", lambda: 1)
         patch.setenv("TRIALS_BENCH_PROCESSES", "1")
         patch.setitem(SETTINGS, "tiny", replace(SETTINGS["tiny"], candidates=6, repeated=1))
-        bench_of.cache_clear()
+        _forget()
         passes.train("tiny", most=3)
         yield table_of("tiny")
-        bench_of.cache_clear()
+        _forget()
 
 
 def test_a_table_is_gone_on_with(tiny: Table) -> None:
@@ -116,7 +124,7 @@ def test_a_table_is_gone_on_with(tiny: Table) -> None:
     before = tiny.rows()
     assert [(row["name"], row["seed"]) for row in tiny.rows(passes.TRIAL)] == [("c000", 0), ("c000", 1), ("c001", 0)]
     sha256 = bench_of("tiny").baseline.sha256
-    bench_of.cache_clear()
+    _forget()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRUNEFLEET_CACHE", str(tiny.path.parent.parent / "elsewhere"))
         patch.setattr(support_table, "cache_folder", lambda: tiny.path.parent.parent)
@@ -142,6 +150,18 @@ def test_latencies_are_all_of_one_machine(tiny: Table) -> None:
     assert "of 7 trials" in whole
     assert "Latencies** of 12 networks" in whole
     assert all(row[passes.LATENCY]["ratio"] > 0 for row in passes.joined(tiny))
+
+
+def test_the_devices_own_grid_is_timed_beside_the_tables(tiny: Table) -> None:
+    """As many candidates as the setting says, on the grid that a sweep has here; the table's own latencies stay."""
+    before = tiny.rows(passes.LATENCY)
+    passes.measure("tiny", passes.GRID)
+    found = tiny.rows(passes.GRID)
+    space = prepared("tiny").space
+    assert sum("=" not in row["name"] for row in found) == SETTINGS["tiny"].on_grid
+    assert all(row["kept"] == space.kept(space.ratios(row["kept"])) for row in found)
+    assert any(passes.AGAIN in row for row in found)
+    assert tiny.rows(passes.LATENCY) == before
 
 
 def test_another_dense_network_is_refused(tiny: Table) -> None:
