@@ -16,6 +16,7 @@ from support_trials import LIMITS, Kept, pool
 
 from agent.bench import Bench, prepare, space_of
 from agent.cache import cache_folder, only_one, replace_file
+from agent.measure.device import channel_step
 from agent.plan import Effort, make_profile
 from agent.request import Request, from_config
 from agent.tasks import baseline
@@ -102,15 +103,20 @@ def prepared(network: str) -> Bench:
     """The bench of this host on its own grid, with the dense network of the repository; made once a process."""
     setting = SETTINGS[network]
     shelf = Shelf(setting.folder() / f"{name_of(network)}-dense.safetensors")
-    return prepare(setting.request(), shelf, Watch().during)
+    found = prepare(setting.request(), shelf, Watch().during)
+    return _on(found, channel_step(found.devices[0], "f32"))
 
 
 @functools.cache
 def bench_of(network: str) -> Bench:
     """The bench of this host on the table's grid."""
-    found = prepared(network)
+    return _on(prepared(network), SETTINGS[network].step)
+
+
+def _on(found: Bench, step: int) -> Bench:
+    """The bench on a grid of such steps, which its device tells."""
     here = found.places[0]
-    device = replace(here.device, channel_steps={"f32": SETTINGS[network].step})
+    device = replace(here.device, channel_steps={"f32": step})
     return replace(found, places=(replace(here, device=device),), space=space_of(found.groups, [device], "f32"))
 
 

@@ -170,10 +170,11 @@ TAIL = """\
 | `device` | a machine that trained or timed, by the `id` that other rows name it by |
 | `trial` | a fine-tuning: kept channels, seed, metrics, validation before (`recalibrated`, fewer examples), seconds |
 | `latency` | ratio to the dense network with its 95 % interval, by name of candidate; all of one machine |
+| `grid` | the same of other candidates, drawn as `prunefleet plan` does on the grid of that machine's device |
 
 Training may be ended at any time: a row is in the file when it is known, and another machine goes on. End it rather
 than pause it: paused within a batch it holds the host's lock, and measurements wait for it. `-k trained`,
-`-k measured` and `-k judged` run one pass alone; the second wants a quiet host for some minutes, the third fits
-surrogates to both and has [searches play on them](table-search.md). `TABLE_BENCH_ANEW=1` times everything
-on another machine and puts that in the place of what is here.
+`-k measured`, `-k own_grid` and `-k judged` run one pass alone; the second and third want a quiet host for some
+minutes, the last fits surrogates to the table and has [searches play on them](table-search.md). `TABLE_BENCH_ANEW=1`
+times everything on another machine and puts that in the place of what is here.
 """
