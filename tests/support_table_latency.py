@@ -58,7 +58,7 @@ def told_of(profile: Profile, timed: Rows, grid: str) -> str:
     noise = repeatability(timed)
     if len(candidates) < 1.5 * max(TOLD) or not noise > 0:
         return ""
-    lines = []
+    lines, twice = [], sum(AGAIN in row for row in timed)
     for told in TOLD:
         found = np.array([foretold(profile, timed, told, seed) for seed in range(DRAWS)])
         error = np.sqrt(np.mean(found[:, 0] ** 2))
@@ -68,7 +68,8 @@ def told_of(profile: Profile, timed: Rows, grid: str) -> str:
 **The controller's latency model** on {grid},
 told the single groups and some of the candidates, foretells the other candidates ({len(candidates)} in all,
 {DRAWS} draws); `prunefleet plan` measures {max(TOLD)} of them before the first trial. One measurement repeats another
-within {noise:.2%} (standard deviation, part of the errors here). The bar is an error of 1.5 times that.
+within {noise:.2%} (standard deviation, {twice} networks in two sittings; part of the errors here). The bar is an error
+of 1.5 times that.
 
 | candidates told | error, root mean square | times repeatability | 90 % intervals that hold |
 |---|---|---|---|

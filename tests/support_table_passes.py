@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from support_side_by_side import side_by_side
 from support_table import (
@@ -201,21 +202,37 @@ def measure(network: str, kind: str = LATENCY, anew: bool = bool(os.environ.get(
         return
     device = device_id(table, bench.devices[0])
     aside = cache_folder() / WORK / f"{name_of(network)}-{kind}-{device}-{head['baseline'][:12]}.jsonl"
-    names = list(wanted)
-    parts = [names[first : first + TOGETHER] for first in range(0, len(names), TOGETHER)]
-    rows: list[dict[str, Any]] = []
+    parts = sittings(list(wanted), kind, SETTINGS[network].drawn)
+    rows: dict[str, dict[str, Any]] = {}
     with Journal(aside) as known:
         for place, part in enumerate(parts):
             key = f"sitting {place}"
-            before = parts[place - 1][:1] if place else []
             if key not in known:
-                known.add(key, sit_together(network, {name: wanted[name] for name in [*before, *part]}, place))
+                known.add(key, sit_together(network, {name: wanted[name] for name in part}, place))
                 say(f"{network}: {key} of {len(parts)} held")
-            rows += [_row(known[key], name, wanted[name], place, device, kind) for name in part]
-            for name in before:
-                rows[names.index(name)][AGAIN] = known[key][name]["ratio"]
-    table.replace(kind, rows)
+            for name in part:
+                if name in rows:
+                    rows[name][AGAIN] = round(known[key][name]["ratio"], 5)
+                else:
+                    rows[name] = _row(known[key], name, wanted[name], place, device, kind)
+    table.replace(kind, list(rows.values()))
     aside.unlink()
+
+
+def sittings(names: Sequence[str], kind: str, seed: int) -> list[list[str]]:
+    """Which networks are timed together. Some are so twice, which tells how well one measurement repeats another.
+
+    Of candidates on the device's grid all are, minutes apart and in other company; of the table's own, one of each
+    sitting is in the next one too.
+    """
+
+    def cut(each: Sequence[str]) -> list[list[str]]:
+        return [list(each[first : first + TOGETHER]) for first in range(0, len(each), TOGETHER)]
+
+    parts = cut(names)
+    if kind == GRID:
+        return parts + cut([names[place] for place in np.random.default_rng(seed).permutation(len(names))])
+    return [[*(parts[place - 1][:1] if place else []), *part] for place, part in enumerate(parts)]
 
 
 def sit_together(network: str, kept: Mapping[str, Kept], place: int) -> dict[str, Any]:
