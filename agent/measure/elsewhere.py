@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from agent.failures import explain
 from agent.measure.benchmark import DENSE, LOADS, THROUGHPUT_S, TIME_LIMIT_S, Sitting
@@ -26,6 +28,7 @@ from objective.devices import ANSWER, SAMPLES, MeasurementAnswer, MeasurementPro
 from objective.errors import BadInput
 from objective.trial import Device, Failure, FailureKind, TrialFailed
 
+T = TypeVar("T")
 VARIABLE = "PRUNEFLEET_DEVICE_MINUTES"
 PATIENCE_MINUTES = 10.0
 LOOK_S = 1.0
@@ -71,7 +74,7 @@ class Elsewhere:
 
     def _said(self) -> Iterator[MeasurementAnswer]:
         """The last answers that this version can read, newest first."""
-        for each in self.queue.said():
+        for each in self._heard(self.queue.said):
             with suppress(BadInput):
                 yield MeasurementAnswer.read(each.summary[ANSWER])
 
@@ -138,7 +141,8 @@ class Elsewhere:
 
     def _send(self, models: Mapping[str, Exported]) -> None:
         """Publish the networks that the server has not yet."""
-        new = [sha256 for sha256 in models if sha256 not in self._sent and not self.queue.holds(sha256)]
+        unsent = [sha256 for sha256 in models if sha256 not in self._sent]
+        new = [sha256 for sha256 in unsent if not self._heard(partial(self.queue.holds, sha256))]
         xml = {sha256: models[sha256].xml for sha256 in new}
         files = {each: {"model.xml": xml[each], "model.bin": xml[each].with_suffix(".bin")} for each in new}
         if files:
@@ -151,7 +155,7 @@ class Elsewhere:
         if len(answer.latencies) != len(names):
             raise _failed(f"{request.device} measured {len(answer.latencies)} of {len(names)} networks in run {run}")
         with tempfile.TemporaryDirectory() as folder, _blaming(request.device):
-            raw = read_samples(self.queue.samples(run, Path(folder), version))
+            raw = read_samples(self._heard(partial(self.queue.samples, run, Path(folder), version)))
             own = {name: place_name(place) for place, name in enumerate(names)}
             slots, calls = ({name: kind[key] for name, key in own.items()} for kind in (raw.slots, raw.calls))
         return Sitting(dict(zip(names, answer.latencies, strict=True)), slots, calls, raw.loads)
@@ -184,18 +188,14 @@ class Elsewhere:
             return ""
 
     def _stands(self, request: MeasurementRequest) -> bool:
-        return any(each.stands for each in self.queue.asked(request.key))
+        return any(each.stands for each in self._heard(partial(self.queue.asked, request.key)))
 
     def _wait(self, request: MeasurementRequest, own: str) -> Asked:
         """The finished run of a request; `own` is the run that this process has enqueued for it."""
         limit = patience_minutes()
         until, told = time.monotonic() + 60 * limit, ""
         while True:
-            asked = self._seen(request.key, until)
-            if asked is None:
-                self.check()
-                time.sleep(LOOK_S)
-                continue
+            asked = self._heard(partial(self.queue.asked, request.key), until)
             standing = next((each for each in asked if each.stands), None)
             if standing and standing.answered:
                 return standing
@@ -210,14 +210,18 @@ class Elsewhere:
                 raise _failed(_silent(request.device, state, limit, self.queue.how))
             time.sleep(LOOK_S)
 
-    def _seen(self, key: str, until: float) -> list[Asked] | None:
-        """All requests with that key; None where the server is not heard, which a trial that waits outlasts."""
-        try:
-            return self.queue.asked(key)
-        except Exception as error:
-            if explain(error, "measure").kind is not FailureKind.SERVER or time.monotonic() > until:
-                raise
-            return None
+    def _heard(self, ask: Callable[[], T], until: float | None = None) -> T:
+        """What the server answers; one that is away is waited for as long as a device is, else until then."""
+        until = time.monotonic() + 60 * patience_minutes() if until is None else until
+        while True:
+            try:
+                return ask()
+            except Exception as error:
+                away = explain(error, "measure").kind is FailureKind.SERVER and not _lacks(error)
+                if not away or time.monotonic() > until:
+                    raise
+            self.check()
+            time.sleep(LOOK_S)
 
 
 def _protocol(
@@ -264,6 +268,11 @@ def _silent(device: str, state: str, limit: float, how: str) -> str:
     taken = "its agent is still at it" if state in ("running", "preempting") else "no agent has taken the request"
     silent = f"{device} has not answered within {limit:g} min ({VARIABLE}), {taken}"
     return f"{silent}: start `{how}` there, or look at its log; the request stays in the queue"
+
+
+def _lacks(error: Exception) -> bool:
+    """Whether the server has answered that it has no such thing: the client wraps its own `ValueError` for that."""
+    return isinstance(getattr(error, "exc", None), ValueError)
 
 
 def _failed(message: str) -> TrialFailed:

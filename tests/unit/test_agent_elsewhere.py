@@ -6,11 +6,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support_bench import tiny_bench
 from support_device import NO_TORCH, ROOT, SHAPE, path, two_networks
 from support_queue import Queue, there
+from wandb.errors import CommError
 
 from agent.bench import space_of
 from agent.edge import fetched, measured
@@ -133,6 +135,29 @@ def test_a_server_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest
     away += [ConnectionError("away")] * 1000
     with pytest.raises(ConnectionError):
         there(queue).describe("board", RemoteRunner(), fresh=True)
+
+
+@pytest.mark.parametrize("question", ["said", "holds", "asked", "samples"])
+def test_every_question_outlasts_a_server_that_is_away(
+    tmp_path: Path, networks: tuple[Exported, Exported], monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    """Whatever the trial asks, it asks again; what the server says that it lacks is not waited for."""
+    monkeypatch.setattr(elsewhere, "LOOK_S", 0.01)
+    queue, failing = Queue(tmp_path), [ConnectionError("away"), TimeoutError("busy")]
+    plain = getattr(queue, question)
+
+    def flaky(*args: Any) -> Any:
+        if failing:
+            raise failing.pop()
+        return plain(*args)
+
+    monkeypatch.setattr(queue, question, flaky)
+    assert ask(there(queue), networks).latencies["half"].ratio < 0.9
+    assert not failing
+    failing += [CommError("it is not there", ValueError("it is not there"))] * 2
+    with pytest.raises(CommError):
+        ask(there(queue), networks, seed=1)
+    assert len(failing) == 1
 
 
 @pytest.mark.parametrize(
