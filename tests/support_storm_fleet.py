@@ -34,7 +34,15 @@ SWEEP: dict[str, Any] = {
             "parameters": {"kind": {"value": "fastest"}, "metric": {"value": "top1"}, "max_drop": {"value": 0.5}}
         },
         "measure": {"parameters": {"device": {"value": ["board-a", "board-b"]}, "precision": {"value": "f32"}}},
-        "recipe": {"parameters": {"epochs": {"value": 1}, "skip": {"value": False}}},
+        # No two trials prune the same channels: what was measured before would be answered at once.
+        "recipe": {
+            "parameters": {
+                "epochs": {"value": 1},
+                "skip": {"value": False},
+                "importance": {"value": "random"},
+                "seed": {"min": 0, "max": 10**6},
+            }
+        },
         "ratio": {"parameters": {f"conv{number}": RATIO for number in (1, 2, 3)}},
     },
 }

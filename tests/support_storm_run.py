@@ -12,7 +12,7 @@ from support_wait import wait_for
 
 Say = Callable[[str], None]
 ENDED = ("finished", "failed", "killed", "crashed")
-CALM = 16  # trials
+CALM = 12  # trials
 
 
 def begun(found: Fleet, trials: int) -> None:
