@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+from infra.fleet import lost
 from infra.fleet.process import Impatience
 from infra.fleet.supervise import Agent, Supervisor
 from objective.outcomes import VARIABLE as OUTCOMES
@@ -16,6 +17,7 @@ def main() -> None:
     """Supervise until asked to stop."""
     folder, sweep = Path(sys.argv[1]), sys.argv[2]
     outcomes = folder / "outcomes.jsonl"
+    lost.tell(os.environ, sweep, lost.left_behind(folder))
     impatient = Impatience()
     impatient.install()
     agent = Agent(1, sweep, {**os.environ, OUTCOMES: str(outcomes)}, folder, folder)

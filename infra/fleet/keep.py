@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from infra.fleet import keyfile
+from infra.fleet import keyfile, lost
 from infra.fleet.keyfile import ROLE, Joined, state_folder
 from infra.fleet.pauses import Pauses
 from infra.fleet.process import Impatience
@@ -38,6 +38,7 @@ def keep(word: str) -> int:
     folder = state_folder(name)
     with held(name):
         environment = {**os.environ, **given}
+        lost.tell(environment, sweep, lost.left_behind(folder))
         agents, pauses = _agents(sweep, folder, environment), Pauses((folder, cache_folder(environment)))
         supervisor = Supervisor(agents, folder / "outcomes.jsonl", _say, pauses)
         _say(f"Keeping {len(supervisor.agents)} agent(s) of {sweep}; logs in {folder}; Ctrl-C or SIGTERM ends them")

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from infra.fleet import lost
 from infra.fleet.hosts import join_lines, reachable_from_elsewhere, sign_in_link
 from infra.fleet.hubprocess import HubProcess
 from infra.fleet.pauses import Pauses
@@ -230,6 +231,7 @@ def _trials(fleet: Fleet, sweep: str) -> SweepView:
     data = fleet.options.data.resolve()
     cwd, outcomes = fleet.options.sweep_file.resolve().parent, data / "outcomes.jsonl"
     env, count = {**fleet.environment(), OUTCOMES: str(outcomes)}, range(1, fleet.options.agents + 1)
+    lost.tell(env, sweep, lost.left_behind(data / "agents"))
     agents = [Agent(n, sweep, env, data / "agents", cwd) for n in count]
     fleet.supervisor = Supervisor(agents, outcomes, fleet.screen.say, Pauses((data, cache_folder())))
     watch = Watch(sweep)

@@ -5,11 +5,12 @@ Silence counts from the hub's own start at the earliest: while the hub was away 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from infra.hub import runs, store_rows
 from infra.hub.lifecycle import Timing, blames_host, end
-from infra.hub.rows import RunRow, RunState
+from infra.hub.rows import RunRow, RunState, SweepRow
 from infra.hub.store import Connection
 from infra.hub.sweep_config import is_controller_run
 
@@ -23,9 +24,34 @@ def reap(connection: Connection, timing: Timing, hub_started: float, now: float)
     """End every overdue run; returns them."""
     found = overdue(connection, timing, hub_started, now)
     for run in found:
-        exit_code = 0 if run.sweep is None and is_controller_run(run.name) else None
-        end(connection, run, exit_code, now, host_is_blamed=blames_host(runs.sweep_of(connection, run)))
+        _end(connection, run, now)
     return found
+
+
+def left_behind(
+    connection: Connection, sweep: SweepRow, host: str, names: Collection[str], timing: Timing, now: float
+) -> tuple[list[RunRow], list[RunRow]]:
+    """End the runs of a sweep that their host says no process of its is at work on any more: it began anew.
+
+    Returns them, and those that were heard a moment ago: of these the host may say so again once it is sure.
+    """
+    named = [run for run in store_rows.live_runs(connection) if run.name in names and run.state is not RunState.PENDING]
+    found = [run for run in named if (run.entity, run.project, run.sweep) == (sweep.entity, sweep.project, sweep.name)]
+    own = [run for run in found if (agent := store_rows.agent_of(connection, run.id)) and agent.host == host]
+    silent = [run for run in own if now - _last_heard(connection, run) > timing.certain_silence]
+    for run in silent:
+        _end(connection, run, now)
+    return silent, [run for run in own if run not in silent]
+
+
+def _end(connection: Connection, run: RunRow, now: float) -> None:
+    exit_code = 0 if run.sweep is None and is_controller_run(run.name) else None
+    end(connection, run, exit_code, now, host_is_blamed=blames_host(runs.sweep_of(connection, run)))
+
+
+def _last_heard(connection: Connection, run: RunRow) -> float:
+    moments = (run.started_at, run.heartbeat_at, store_rows.agent_heartbeat(connection, run.id))
+    return max((moment.timestamp() for moment in moments if moment is not None), default=0.0)
 
 
 def _is_overdue(connection: Connection, run: RunRow, timing: Timing, hub_started: float, now: float) -> bool:

@@ -309,6 +309,16 @@ class Hub:
         self.suggester.poke(sweep_id)
         return found
 
+    def left_behind(self, sweep_id: int, host: str, names: Collection[str]) -> tuple[list[RunRow], list[RunRow]]:
+        """End the runs that a host says it left behind; those ended, and those that were heard a moment ago."""
+
+        def ended(c: Connection) -> tuple[list[RunRow], list[RunRow]]:
+            return reaper.left_behind(c, sweeps.reread(c, sweep_id), host, names, self.timing, self.clock())
+
+        found = self.store.write(ended)
+        self.suggester.poke(sweep_id)
+        return found
+
     def heartbeat(self, agent_id: int, listed: Collection[str]) -> Command | None:
         """Hear an agent that runs `listed`; what it is to do now, if anything."""
         sweep_id = self._read(agents.sweep_id_of, agent_id)

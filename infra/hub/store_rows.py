@@ -232,6 +232,12 @@ def agent_heartbeat(connection: Connection, run_id: int) -> datetime | None:
     return maybe_moment(scalar(connection, sql, run_id=run_id))
 
 
+def agent_of(connection: Connection, run_id: int) -> AgentRow | None:
+    """The agent that a run was given to last."""
+    agent_id = scalar(connection, "SELECT agent_id FROM run WHERE id = :run_id", run_id=run_id)
+    return None if agent_id is None else agent(connection, agent_id)
+
+
 def is_succeeded(connection: Connection, run_id: int) -> bool:
     """Whether an agent of the same sweep and host began after the one that holds a run was last heard."""
     sql = """

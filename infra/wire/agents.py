@@ -1,7 +1,8 @@
 """What the wandb client has no operation for: a sweep's agents in detail, and what people ask of them.
 
-`GET …/sweeps/NAME/agents.json` lists them, `POST` with `{"action", "agent"}` asks one of them, or all of a host. Both
-take the API key, as everything on the wire does.
+`GET …/sweeps/NAME/agents.json` lists them, `POST` with `{"action", "agent"}` asks one of them, or all of a host. With
+`{"action": "lost", "agent": HOST, "runs": [NAME, …]}` a host that began anew says which runs it left behind. All take
+the API key, as everything on the wire does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from infra.hub.rows import SweepRow
 from infra.hub.service import Hub
 from infra.wire.http import Json, authenticate, endpoint, parse_json
 
+LOST = "lost"
+
 
 def routes(hub: Hub) -> list[BaseRoute]:
     """The one address of a sweep's agents."""
@@ -38,6 +41,9 @@ def routes(hub: Hub) -> list[BaseRoute]:
 
     def asked(request: Request, body: bytes) -> Response:
         sweep, given = sweep_of(request), parse_json(body)
+        if given.get("action") == LOST:
+            lost, heard = hub.left_behind(sweep.id, _text(given, "agent"), _names(given.get("runs")))
+            return Json({"lost": [run.name for run in lost], "heard": [run.name for run in heard]})
         concerned = hub.hold_agents(sweep.id, _text(given, "action"), _text(given, "agent"))
         lines = [f"{agent.name} on {agent.host}: {MEANING[given['action']]}" for agent in concerned]
         return Json({**_told(hub, sweep), "concerned": [agent.name for agent in concerned], "lines": lines})
@@ -75,6 +81,12 @@ def _agent(member: Member, now: datetime) -> dict[str, Any]:
         "versions": dict(member.versions),
         "actions": list(member.actions),
     }
+
+
+def _names(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise Invalid(f"runs: got {str(value)[:40]!r}; send a list of the runs' names")
+    return value
 
 
 def _text(given: dict[str, Any], name: str) -> str:

@@ -355,6 +355,22 @@ def test_a_run_of_a_host_that_is_back_is_lost_sooner(hub: Hub, clock: Clock) -> 
     assert state(hub, sweep, name) is RunState.CRASHED
 
 
+def test_a_run_that_its_host_left_behind_is_lost_at_once(hub: Hub, clock: Clock) -> None:
+    """A host that began anew says so; what was heard a moment ago, or is another host's, stays."""
+    sweep = make_sweep(hub)
+    mine, other = (claim(hub, make_agent(hub, sweep, host))["run_id"] for host in ("mine", "other"))
+    for name in (mine, other):
+        start(hub, sweep, name)
+    clock.pass_by(hub.timing.certain_silence)
+    lost, heard = hub.left_behind(sweep.id, "mine", {mine, other, "nothing"})
+    assert (lost, [run.name for run in heard]) == ([], [mine])
+    clock.pass_by(1)
+    lost, heard = hub.left_behind(sweep.id, "mine", {mine, other, "nothing"})
+    assert ([run.name for run in lost], heard) == ([mine], [])
+    assert state(hub, sweep, mine) is RunState.CRASHED and state(hub, sweep, other) is RunState.RUNNING
+    assert hub.left_behind(sweep.id, "mine", {mine}) == ([], []), "what has ended stays as it is"
+
+
 @pytest.mark.parametrize("who", ["agent", "run"])
 def test_a_run_is_kept_while_it_or_its_agent_speaks(hub: Hub, clock: Clock, who: str) -> None:
     """An agent killed with -9 leaves its run at work; a run in a long silent step has its agent's word."""

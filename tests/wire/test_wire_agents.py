@@ -1,6 +1,9 @@
-"""Agents paused, drained and stopped: what the unmodified `wandb agent` does with it."""
+"""Agents paused, drained, stopped and lost: what the unmodified `wandb agent` does with it."""
 
 import json
+import os
+import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 from support_clients import Client
 from support_hub import HubProcess, basic
+from support_measure import children
 from support_wait import wait_for
 
 # A run goes on until the file `go-RUN` is there; told to end, it hands itself back.
@@ -182,3 +186,28 @@ def test_a_drained_agent_exits_after_its_run(driven: Fleet) -> None:
     """The run under way ends well, then `wandb agent` and `wandb.agent(function=…)` end with 0, without another run."""
     assert driven.noted["drained"] == (0, "finished", "drained")
     assert driven.noted["function"] == (0, "finished", 1)
+
+
+def test_a_host_says_which_run_it_left_behind(tmp_path: Path, wandb_client: Client) -> None:
+    """A run whose agent and process were killed together is lost seconds after its host has said so."""
+    with HubProcess(tmp_path, client=wandb_client) as hub:
+        (tmp_path / "train.py").write_text(TRAIN)
+        fleet = make(hub)
+        run = fleet.run_of(fleet.begin())
+        for pid in _tree(fleet.agents[0].pid):
+            os.kill(pid, signal.SIGKILL)
+        project, _, name = fleet.path.rpartition("/")
+
+        def say(runs: Any) -> tuple[int, dict[str, Any]]:
+            body = {"action": "lost", "agent": socket.gethostname(), "runs": runs}
+            return hub.post(f"/{project}/sweeps/{name}/agents.json", body)
+
+        status, refusal = say(run)
+        assert (status, refusal["error"]) == (400, f"runs: got {run!r}; send a list of the runs' names")
+        assert say([run]) == (200, {"lost": [], "heard": [run]}), "it was heard a moment ago"
+        wait_for(lambda: say([run])[1]["lost"] == [run], 60)
+        assert fleet.run(run)["state"] == "crashed"
+
+
+def _tree(pid: int) -> list[int]:
+    return [pid, *(each for child in children(pid) for each in _tree(child))]
