@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 LONGEST_LOG = 10 * 2**20
+CORE = "wandb-core"
 # What is done to those that are still there, and the words for it; the caller has announced the first.
 TIERS = ((signal.SIGTERM, ""), (signal.SIGTERM, "asked once more"), (signal.SIGKILL, "killed"))
 
@@ -160,6 +161,23 @@ def _runs(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return b"\0WANDB_RUN_ID=" in b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
     return False
+
+
+def is_deaf(agent: int) -> bool:
+    """Whether what a `wandb agent` speaks to its server through was killed: the agent lives on and is never heard.
+
+    One that ended by itself does not count, for the client starts another where it wants one; see proc(5), stat.
+    """
+    killed = False
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            head, _, rest = stat.read_text().rpartition(")")
+            fields = rest.split()
+            if int(fields[1]) == agent and head.partition("(")[2] == CORE:
+                if fields[0] != "Z":
+                    return False
+                killed = killed or bool(int(fields[49]) & 0x7F)
+    return killed
 
 
 def session_members(session: int) -> list[int]:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from infra.fleet.breaker import Allowed, Breaker
 from infra.fleet.pauses import Pauses
-from infra.fleet.process import Child, Impatience, keep_short, runs_of, stop_all
+from infra.fleet.process import Child, Impatience, is_deaf, keep_short, runs_of, stop_all
 from objective.outcomes import read
 from objective.patience import be_patient
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 HEALTHY_AFTER = 120.0  # seconds after which an end counts as the first one again
+LOOK_S = 5.0
+DEAF_S = 10.0  # in which the client may start another process in the place of the one it speaks through
 STOP_PATIENCE = 30.0  # a trial needs up to 15 s to hand its last rows to the server
 
 
@@ -40,6 +42,8 @@ class Agent:
         """Whether the last process ended well before long: the server told it that there is nothing to do."""
         self._drained: Child | None = None
         self._awaited: set[int] | None = None
+        self._deaf_since: float | None = None
+        self._looked = 0.0
 
     def tend(self, now: float, allowed: Allowed = Allowed.ALL) -> None:
         """Start the process if there is none, its pause is over and it may run; called often, returns at once."""
@@ -47,6 +51,7 @@ class Agent:
         keep_short(log)
         if self.child is not None and self.child.ended() is not None:
             self._note_end(now)
+        self._hear(now)
         if self.child is None and now >= self._not_before and allowed is not Allowed.NONE:
             Path(self._env["WANDB_DIR"]).mkdir(parents=True, exist_ok=True)
             command = agent_command(self._sweep, 1 if allowed is Allowed.ONE else None)
@@ -75,6 +80,15 @@ class Agent:
         """Go on after all, where the process was not asked to end yet."""
         self._awaited = None
 
+    def _hear(self, now: float) -> None:
+        """End a process that its server cannot hear any more, once its run has ended; another takes its place."""
+        if now - self._looked > LOOK_S:
+            self._looked = now
+            deaf = self.child is not None and is_deaf(self.child.pid)
+            self._deaf_since = (self._deaf_since or now) if deaf else None
+        if self._deaf_since is not None and now - self._deaf_since > DEAF_S:
+            self.leave()
+
     def _note_end(self, now: float) -> None:
         assert self.child is not None
         healthy = now - self.child.started > HEALTHY_AFTER
@@ -84,7 +98,7 @@ class Agent:
         self._not_before, self._pause = now + self._pause, min(2 * self._pause, LONGEST_PAUSE)
         # An agent that was killed leaves its trial running: that one may end, unless all is stopped before.
         self.earlier = [child for child in (*self.earlier, self.child) if child.members()]
-        self.child = self._awaited = None
+        self.child = self._awaited = self._deaf_since = None
 
 
 class Supervisor:

@@ -1,6 +1,7 @@
 """Children of `prunefleet up`: their end in tiers, their steps, and what is remembered between two calls."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 from support_wait import wait_for
 
-from infra.fleet.process import Child, Impatience, dies_with_us, heads, keep_short, session_members, stop_all
+from infra.fleet import supervise
+from infra.fleet.process import Child, Impatience, dies_with_us, heads, is_deaf, keep_short, session_members, stop_all
 from infra.fleet.state import State, hold
 from infra.fleet.steps import StepFailed, _follow
 from infra.fleet.supervise import Agent
@@ -191,3 +193,59 @@ def test_an_agent_that_keeps_ending_is_started_ever_more_rarely(
             starts.append(tick)
             assert agent.child.wait(20)
     assert starts == [0, 3, 8, 17, 34]
+
+
+TALKER = """
+import subprocess, sys, time
+first = subprocess.Popen([sys.argv[1], "60"])
+print(first.pid, flush=True)
+if sys.argv[2:]:
+    input()
+    second = subprocess.Popen([sys.argv[1], "60"])
+    print(second.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def _core(folder: Path) -> str:
+    """A program of the name of the one that the client's agent speaks through."""
+    return shutil.copy(shutil.which("sleep") or "", folder / "wandb-core")
+
+
+def test_an_agent_is_deaf_once_what_it_speaks_through_was_killed(tmp_path: Path) -> None:
+    """Not while that lives, and no more once the agent has started another."""
+    argv = [sys.executable, "-c", TALKER, _core(tmp_path), "twice"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as agent:
+        assert agent.stdin and agent.stdout
+        first = int(agent.stdout.readline())
+        assert not is_deaf(agent.pid)
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: is_deaf(agent.pid), 10)
+        agent.stdin.write("\n")
+        agent.stdin.flush()
+        second = int(agent.stdout.readline())
+        assert not is_deaf(agent.pid)
+        os.kill(second, signal.SIGTERM)
+        agent.kill()
+    assert not is_deaf(os.getpid())
+
+
+def test_a_deaf_agent_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moment after what it speaks through was killed it is asked to end, and another takes its place."""
+    argv = [sys.executable, "-c", TALKER, _core(tmp_path)]
+    monkeypatch.setattr(supervise, "agent_command", lambda sweep, most=None: argv)
+    agent = Agent(1, "e/p/s", dict(os.environ), tmp_path, tmp_path)
+    agent.tend(100.0)
+    first = agent.child
+    assert first is not None
+    core = int(wait_for(lambda: first.log.read_text().strip(), 10))
+    os.kill(core, signal.SIGKILL)
+    wait_for(lambda: is_deaf(first.pid), 10)
+    agent.tend(106.0)
+    assert first.ended() is None, "the client may start another"
+    agent.tend(106.0 + supervise.DEAF_S + 1)
+    assert first.wait(10)
+    agent.tend(130.0)
+    agent.tend(140.0)
+    assert agent.starts == 2 and agent.child is not first and agent.child is not None
+    stop_all([agent.child], 5)
