@@ -34,7 +34,7 @@ SWEEP: dict[str, Any] = {
             "parameters": {"kind": {"value": "fastest"}, "metric": {"value": "top1"}, "max_drop": {"value": 0.5}}
         },
         "measure": {"parameters": {"device": {"value": ["board-a", "board-b"]}, "precision": {"value": "f32"}}},
-        # No two trials prune the same channels: what was measured before would be answered at once.
+        # Trials prune the channels of a seed of their own: what was measured before would be answered at once.
         "recipe": {
             "parameters": {
                 "epochs": {"value": 1},

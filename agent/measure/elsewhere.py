@@ -70,11 +70,11 @@ class Elsewhere:
 
     def _said_last(self, kind: str) -> MeasurementAnswer | None:
         """The newest answer of a device of that kind that this version can read."""
-        return next((answer for answer in self._said() if answer.device.kind == kind), None)
+        return self._heard(lambda: next((answer for answer in self._said() if answer.device.kind == kind), None))
 
     def _said(self) -> Iterator[MeasurementAnswer]:
         """The last answers that this version can read, newest first."""
-        for each in self._heard(self.queue.said):
+        for each in self.queue.said():
             with suppress(BadInput):
                 yield MeasurementAnswer.read(each.summary[ANSWER])
 
@@ -84,7 +84,9 @@ class Elsewhere:
         Only asked of networks that are measured again, which they are where a host was noisy.
         """
         before = self._measured.get(request.networks, set())
-        return sorted(before) if before and any(each.device.host not in before for each in self._said()) else ()
+        if not before or not self._heard(lambda: any(each.device.host not in before for each in self._said())):
+            return ()
+        return sorted(before)
 
     def __call__(
         self,

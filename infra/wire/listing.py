@@ -17,7 +17,7 @@ ENDPOINTS: Mapping[str, str] = {
     "GET /{entity}/{project}/sweeps/{name}/agents.json": "Ours, no part of W&B's protocol: a sweep's agents, for "
     "`prunefleet agents`",
     "POST /{entity}/{project}/sweeps/{name}/agents.json": "Ours: pause, resume, drain or stop an agent, or all of "
-    "a host",
+    "a host; which runs a host left behind",
     "POST /join/tokens": "Ours: a token that lets one host join a sweep, for who has a person's key",
     "POST /join": "Ours: a token for a host's key, once",
     "POST /leave": "Ours: a host gives its key up",

@@ -4,103 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from support_pruning import Problem, kept_of, sweep_config
+from support_suggest import NOW, ListHub, grid_config, run_row, taken
 from support_wait import wait_for
 
 from infra.controller.base import Exhausted, Suggestion
 from infra.hub.advice import Advice
-from infra.hub.controller_process import ControllerProcess
-from infra.hub.errors import Missing
-from infra.hub.rows import AgentRow, ProjectRow, RunRow, RunState, SweepRow, SweepState
+from infra.hub.rows import ProjectRow, RunState, SweepRow, SweepState
 from infra.hub.suggest import ProcessSuggester
 from infra.hub.suggest_input import profile_of
-
-NOW = datetime.now(UTC)
-
-
-class ListHub:
-    """Sweeps, runs and agents in lists."""
-
-    def __init__(self) -> None:
-        self.sweeps: dict[int, SweepRow] = {}
-        self.runs: dict[int, list[RunRow]] = {}
-        self.agents: dict[int, list[AgentRow]] = {}
-        self.lock = threading.Lock()
-
-    def add(self, config: dict[str, Any], state: SweepState = SweepState.RUNNING) -> int:
-        number = len(self.sweeps) + 1
-        row = SweepRow(number, f"s{number}", "me", "p", config, "", state, None, None, NOW, NOW, "me")
-        self.sweeps[number], self.runs[number], self.agents[number] = row, [], []
-        return number
-
-    def begin(self, sweep: int, suggestion: Suggestion) -> RunRow:
-        """A run from a suggestion, as the hub makes one in the transaction that took it."""
-        with self.lock:
-            number = len(self.runs[sweep]) + 1
-            row = run_row(number, suggestion.config, RunState.RUNNING, {})
-            self.runs[sweep].append(row)
-        return row
-
-    def end(self, sweep: int, row: RunRow, **summary: Any) -> None:
-        with self.lock:
-            place = [run.id for run in self.runs[sweep]].index(row.id)
-            self.runs[sweep][place] = replace(row, state=RunState.FINISHED, summary=summary)
-
-    def idle(self, sweep: int, count: int) -> None:
-        self.agents[sweep] = [
-            AgentRow(i, f"a{i}", "here", "s", "RUNNING", NOW, datetime.now(UTC), None) for i in range(count)
-        ]
-
-    def sweeps_in(self, state: SweepState) -> list[SweepRow]:
-        return [sweep for sweep in self.sweeps.values() if sweep.state is state]
-
-    def sweep_by_id(self, sweep_id: int) -> SweepRow:
-        if sweep_id not in self.sweeps:
-            raise Missing("sweep: it is not here")
-        return self.sweeps[sweep_id]
-
-    def sweep_runs(self, sweep_id: int) -> list[RunRow]:
-        with self.lock:
-            return list(self.runs[sweep_id])
-
-    def sweep_agents(self, sweep_id: int) -> list[AgentRow]:
-        return self.agents[sweep_id]
-
-
-def run_row(number: int, config: Any, state: RunState, summary: dict[str, Any]) -> RunRow:
-    return RunRow(
-        id=number,
-        name=f"r{number}",
-        entity="me",
-        project="p",
-        sweep="s",
-        agent=None,
-        state=state,
-        display_name=f"r{number}",
-        config=config,
-        summary=summary,
-        host=None,
-        created_at=NOW,
-        started_at=NOW,
-        heartbeat_at=NOW,
-        finished_at=None,
-        exit_code=None,
-        retries=0,
-        why=None,
-    )
-
-
-def grid_config(**more: Any) -> dict[str, Any]:
-    parameters = {"a": {"values": [1, 2, 3]}, "b": {"parameters": {"c": {"value": 7}}}}
-    return {"method": "grid", "metric": {"name": "loss"}, "parameters": parameters, **more}
 
 
 @pytest.fixture
@@ -114,13 +32,6 @@ def suggester(hub: ListHub) -> Iterator[ProcessSuggester]:
     thinking.start()
     yield thinking
     thinking.stop()
-
-
-def taken(suggester: ProcessSuggester, sweep: int, seconds: float = 60) -> Suggestion:
-    """What a heartbeat gets once something lies ready."""
-    found = wait_for(lambda: suggester.take(sweep), seconds)
-    assert isinstance(found, Suggestion)
-    return found
 
 
 def ready(suggester: ProcessSuggester, sweep: int) -> list[Suggestion]:
@@ -330,114 +241,3 @@ def test_profile_of_a_sweep(hub: ListHub, value: str | None, found: dict[str, st
     parameters = {} if value is None else {"profile": {"value": value}}
     sweep = hub.sweeps[hub.add(grid_config(parameters=parameters))]
     assert profile_of(OneArtifact(), sweep) == found
-
-
-class SlowChild(ControllerProcess):
-    """Answers numbered points, `pause` seconds for each, and remembers how many it was asked for."""
-
-    def __init__(self, pause: float) -> None:
-        super().__init__()
-        self.pause, self.counts, self.number = pause, list[int](), 0
-
-    def start(self) -> None:
-        """Nothing to start."""
-
-    def ask(self, request: Any) -> dict[str, Any]:
-        self.counts.append(request["count"])
-        time.sleep(self.pause * request["count"])
-        numbers = range(self.number, self.number + request["count"])
-        self.number += request["count"]
-        given = [{"params": {"a": n}, "config": {"a": n}, "why": {}} for n in numbers]
-        return {"id": request["id"], "suggestions": given, "exhausted": None, "note": None}
-
-
-@pytest.fixture
-def slow(hub: ListHub) -> Iterator[tuple[SlowChild, ProcessSuggester]]:
-    child = SlowChild(0.2)
-    thinking = ProcessSuggester(hub, process=child)
-    thinking.start()
-    yield child, thinking
-    thinking.stop()
-
-
-def test_the_first_suggestions_of_a_slow_controller_do_not_wait_for_the_last(
-    hub: ListHub, slow: tuple[SlowChild, ProcessSuggester]
-) -> None:
-    """A shelf for many idle agents is filled a second's worth at a time, from the first suggestion on."""
-    child, suggester = slow
-    sweep = hub.add({"method": "random", "parameters": {"a": {"min": 0, "max": 10_000}}})
-    hub.idle(sweep, 20)
-    suggester.poke(sweep)
-    wait_for(lambda: sum(child.counts) >= 20)
-    assert child.counts[0] == 1
-    assert max(child.counts) <= 5
-
-
-def test_a_search_that_learns_nothing_is_asked_for_many_at_once(hub: ListHub) -> None:
-    """Answers of a random sweep ask for nothing, nor do runs that begin until half is gone; a changed file does."""
-    child = SlowChild(0.0)
-    suggester = ProcessSuggester(hub, process=child)
-    sweep = hub.add({"method": "random", "metric": {"name": "loss"}, "parameters": {"a": {"min": 0, "max": 10_000}}})
-    hub.idle(sweep, 8)
-    suggester.start()
-    try:
-        suggester.poke(sweep)
-        wait_for(lambda: (shelf := suggester._shelves.get(sweep)) is not None and shelf.filled_for == 8)
-        made = child.number
-        for _ in range(4):
-            hub.end(sweep, hub.begin(sweep, taken(suggester, sweep)), loss=1.0)
-            suggester.poke(sweep)
-        wait_for(lambda: not suggester._poked)
-        assert child.number == made
-        taken(suggester, sweep)
-        wait_for(lambda: child.number > made)
-        assert child.counts[-1] == 5
-        wait_for(lambda: suggester._shelves[sweep].filled_for == 8)
-        made = child.number
-        hub.sweeps[sweep] = replace(hub.sweeps[sweep], config_yaml="changed")
-        suggester.poke(sweep)
-        wait_for(lambda: child.number == made + 8)
-    finally:
-        suggester.stop()
-
-
-class Repeating(SlowChild):
-    """Asks for the same candidate again and again."""
-
-    def ask(self, request: Any) -> dict[str, Any]:
-        answer = super().ask(request)
-        before = sum(trial["params"].get("a") == 1 for trial in request["trials"])
-        given = {"params": {"a": 1}, "config": {"a": 1, "seed": before}, "why": {}, "repeat": before}
-        return answer | {"suggestions": [given]}
-
-
-def test_another_run_of_the_same_candidate_is_handed_out(hub: ListHub) -> None:
-    """A suggestion to repeat a candidate counts as taken until that very run has begun, not since the first one."""
-    thinking = ProcessSuggester(hub, process=Repeating(0.0))
-    sweep = hub.add({"method": "bayes", "metric": {"name": "m"}, "parameters": {"a": {"values": [1, 2]}}})
-    thinking.start()
-    try:
-        first = taken(thinking, sweep)
-        hub.begin(sweep, first)
-        second, third = taken(thinking, sweep), taken(thinking, sweep)
-    finally:
-        thinking.stop()
-    assert [each.config["seed"] for each in (first, second, third)] == [0, 1, 2]
-
-
-def test_older_suggestions_fill_the_gap_while_newer_ones_are_made(
-    hub: ListHub, slow: tuple[SlowChild, ProcessSuggester]
-) -> None:
-    """After a new result there is always something to take: the newest first, what was made before it after that."""
-    child, suggester = slow
-    sweep = hub.add({"method": "bayes", "metric": {"name": "loss"}, "parameters": {"a": {"min": 0, "max": 10_000}}})
-    hub.idle(sweep, 4)
-    run = hub.begin(sweep, taken(suggester, sweep))
-    wait_for(lambda: len(suggester._shelves[sweep].ready) == 4)
-    before = child.number
-    hub.end(sweep, run, loss=1.0)
-    suggester.poke(sweep)
-    wait_for(lambda: child.number > before)
-    wait_for(lambda: suggester._shelves[sweep].ready[0].params["a"] >= before)
-    got = [suggester.take(sweep) for _ in range(3)]
-    assert all(isinstance(each, Suggestion) for each in got)
