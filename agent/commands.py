@@ -47,7 +47,7 @@ def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, mixe
     """
     if mixed is not None and mixed < 0:
         raise BadInput("--mixed", mixed, "give a whole number, 0 or more")
-    effort = Effort() if mixed is None else Effort(mixed=mixed)
+    effort = Effort(mixed=mixed)
     config = read_sweep_file(sweep_file)
     if measure_on:
         names = device_names("--measure-on", measure_on.split(","))

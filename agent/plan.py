@@ -37,6 +37,8 @@ from objective.sweepfile import F32, block, choices
 Kept = dict[str, int]
 Report = Callable[[int, int, str], None]
 """Called with points done, points in all, and what was done last."""
+TIMED, LEAST_MIXED = 400, 250
+"""Networks whose latencies a plan measures, and how many of them are mixed candidates at the least."""
 
 
 class Dense(Protocol):
@@ -55,19 +57,24 @@ class Dense(Protocol):
 class Effort:
     """How much `make_profile` measures.
 
-    `examples` of validation per point; at most `levels` per group; `mixed` extra candidates, for which no new sitting
-    begins after `seconds`; `sitting` networks are measured together, for `sitting_s` seconds at most, `mixed_s` where
-    all are mixed: a model of the device takes many of them together, a curve takes each as it is.
+    `examples` of validation per point; at most `levels` per group; `mixed` extra candidates (None: see `mixed_beside`),
+    for which no new sitting begins after `seconds`; `sitting` networks are measured together, for `sitting_s` seconds
+    at most, `mixed_s` where all are mixed: a model of the device takes many of them together, a curve takes each as it
+    is.
     """
 
     examples: int = 2500
     levels: int = 7
-    mixed: int = 250
+    mixed: int | None = None
     seconds: float = 480.0
     sitting: int = 12
     sitting_s: float = 6.0
     mixed_s: float = 2.0
     seed: int = 0
+
+    def mixed_beside(self, alone: int) -> int:
+        """How many mixed candidates are timed beside so many networks of which one group is pruned."""
+        return max(TIMED - alone, LEAST_MIXED) if self.mixed is None else self.mixed
 
 
 def make_profile(
@@ -110,8 +117,9 @@ def points(space: Space, effort: Effort) -> list[tuple[str, Kept]]:
     ]
     seen = {_name(kept) for _, kept in alone} | {_name(space.widths)}
     mixed: list[tuple[str, Kept]] = []
-    for kept in _candidates(space, effort):
-        if len(mixed) < effort.mixed and _name(kept) not in seen:
+    wanted = effort.mixed_beside(len(alone))
+    for kept in _candidates(space, effort.seed, wanted):
+        if len(mixed) < wanted and _name(kept) not in seen:
             seen.add(_name(kept))
             mixed.append(("", kept))
     return alone + mixed
@@ -125,11 +133,14 @@ def _levels(space: Space, spec: GroupSpec, effort: Effort) -> list[int]:
     return [below[index] for index in np.linspace(0, len(below) - 1, effort.levels).round().astype(int)]
 
 
-def _candidates(space: Space, effort: Effort) -> Iterator[Kept]:
-    """The aligned uniform candidates, then random ones: each group freely, or around one depth, in turn."""
+def _candidates(space: Space, seed: int, wanted: int) -> Iterator[Kept]:
+    """The aligned uniform candidates, then random ones: each group freely, or around one depth, in turn.
+
+    Some repeat others; there are enough for so many as are `wanted`.
+    """
     yield from space.uniform_ladder()
-    random = np.random.default_rng(effort.seed)
-    for turn in range(20 * effort.mixed):
+    random = np.random.default_rng(seed)
+    for turn in range(20 * wanted):
         depth, spread = (0.5, 0.5) if turn % 2 else (random.uniform(0, space.max_ratio), 0.2)
         ratios = np.clip(depth + spread * random.uniform(-1, 1, len(space.groups)), 0, space.max_ratio)
         yield space.kept({spec.name: float(ratio) for spec, ratio in zip(space.groups, ratios, strict=True)})

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from support_table import RESULTS, Table
 
 from agent.cache import cache_folder
-from agent.plan import Effort
 from infra.controller.ask_tell import AskTell
 from objective.goal import Goal
 from objective.profile import Profile
@@ -26,7 +25,7 @@ Row = dict[str, Any]
 class Setting:
     """What is compared: each method's search with each of `seeds` has so many `trials`, a sitting so many seconds.
 
-    `mixed` candidates are timed before the first trial, as many as `prunefleet plan` times.
+    `mixed` candidates are timed before the first trial; unless given, as many as `prunefleet plan` times.
     """
 
     network: str
@@ -34,7 +33,7 @@ class Setting:
     seeds: tuple[int, ...] = (0, 1, 2)
     trials: int = 40
     sitting_s: float = 3.0
-    mixed: int = Effort().mixed
+    mixed: int | None = None
 
     @property
     def table(self) -> Table:

@@ -115,7 +115,7 @@ def _head(setting: Setting, bench: Bench) -> Row:
     }
 
 
-def host_profile(network: str, mixed: int) -> Profile:
+def host_profile(network: str, mixed: int | None) -> Profile:
     """The table's profile with this host's latencies, timed once and kept in the cache.
 
     Those of each group pruned alone, and of so many `mixed` candidates, as `prunefleet plan` draws them.

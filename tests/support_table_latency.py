@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from support_table_passes import AGAIN
 
+from agent.plan import TIMED, Effort
 from infra.controller.models import Latency
 from objective.profile import Profile
 
 Rows = Sequence[Mapping[str, Any]]
 TOLD = (0, 20, 80, 250)
-"""Candidates besides the single groups; `prunefleet plan` measures the last number of them before the first trial."""
+"""Candidates besides the single groups; last come as many as `prunefleet plan` measures before the first trial."""
 DRAWS = 20
 ALONE = "="  # in the name of a network of which one group is pruned
 
@@ -39,14 +40,19 @@ def repeatability(timed: Rows) -> float:
 def foretold(profile: Profile, timed: Rows, told: int, seed: int) -> tuple[float, float]:
     """Relative error on candidates that the model was not told of, root mean square; how often 90 % intervals hold.
 
-    It knows the profile's single groups and `told` candidates, drawn by `seed`.
+    It knows what a plan measures before the first trial: single groups, and `told` candidates, drawn by `seed`.
     """
     names = [group.name for group in profile.groups]
     candidates = [row for row in timed if ALONE not in row["name"]]
     order = np.random.default_rng(seed).permutation(len(candidates))
     kept = np.array([[candidates[place]["kept"][name] for name in names] for place in order], dtype=float)
     ratios = np.array([candidates[place]["ratio"] for place in order])
-    model = Latency(as_measured(profile, timed), kept[:told], ratios[:told])
+    known = [
+        ({name: int(count) for name, count in zip(names, row, strict=True)}, float(ratio))
+        for row, ratio in zip(kept[:told], ratios[:told], strict=True)
+    ]
+    planned = replace(as_measured(profile, timed), latencies=tuple(known))
+    model = Latency(planned, kept[:0], ratios[:0])
     band = model.predict(kept[told:])
     error = np.log(ratios[told:]) - band.mean
     return float(np.sqrt(np.mean(error**2))), float(np.mean(np.abs(error) <= 1.645 * band.std))
@@ -56,10 +62,11 @@ def told_of(profile: Profile, timed: Rows, grid: str) -> str:
     """A section of the page, about the candidates of a grid; nothing while too few networks are timed."""
     candidates = [row for row in timed if ALONE not in row["name"]]
     noise = repeatability(timed)
-    if len(candidates) < 1.5 * max(TOLD) or not noise > 0:
+    if len(candidates) < TIMED or not noise > 0:
         return ""
     lines, twice = [], sum(AGAIN in row for row in timed)
-    for told in TOLD:
+    planned = Effort().mixed_beside(len(timed) - len(candidates))
+    for told in (*TOLD, planned):
         found = np.array([foretold(profile, timed, told, seed) for seed in range(DRAWS)])
         error = np.sqrt(np.mean(found[:, 0] ** 2))
         lines.append(f"| {told} | {error:.1%} | {error / noise:.2f} | {found[:, 1].mean():.0%} |")
@@ -67,7 +74,7 @@ def told_of(profile: Profile, timed: Rows, grid: str) -> str:
     return f"""\
 **The controller's latency model** on {grid},
 told the single groups and some of the candidates, foretells the other candidates ({len(candidates)} in all,
-{DRAWS} draws); `prunefleet plan` measures {max(TOLD)} of them before the first trial. One measurement repeats another
+{DRAWS} draws); `prunefleet plan` measures {planned} of them before the first trial. One measurement repeats another
 within {noise:.2%} (standard deviation, {twice} networks in two sittings; part of the errors here). The bar is an error
 of 1.5 times that.
 

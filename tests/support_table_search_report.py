@@ -11,6 +11,7 @@ from support_table_search import GOALS, PENDING, TRIALS, Game, save
 from support_table_surrogate import FAMILIES, FOLDS, HOLDOUT, RATIO, TARGETS, VALIDATION, Facts
 
 from agent.cache import cache_folder
+from agent.plan import TIMED
 
 NAMES = {
     OURS: "prunefleet",
@@ -132,7 +133,8 @@ is the model's, not the search's. One network and one host: intervals are over s
   {fitted["repeated"]} candidates), {noise[RATIO]:.1%} of the latency (sd, from {fitted["twice"]} networks timed twice).
 - **Games**: {_sizes(known)} trials, {PENDING} at once; all players meet the same noise. Aligned uniform has
   {_uniform(known)} candidates, and stops there. prunefleet has a profile, as `prunefleet plan` makes one: the curves of
-  the table, and latencies of single groups and 250 mixed candidates, untrained, by the surrogate with its noise.
+  the table, and latencies of {TIMED} networks, single groups and mixed candidates, untrained, by the surrogate with its
+  noise.
 - **Regret**: what a pick is worth less than the best candidate known, by the surrogate's noise-free values on
   validation. *Recommended* is the pick that the search itself names, where it does, *observed* the best one as
   measured within the limit, *tried* the truly best one that was tried.

@@ -23,6 +23,7 @@ SMALLEST_SCALE = 1e-6  # of any other variance
 SMALLEST_LENGTH = 0.025
 LARGEST = 1e6  # of anything that is not negative
 JITTER = 1e-8
+ORDERS, ORDER_SPREAD = (-4.0, -7.0), 1.5  # the additive kernel's and its square's variance: logarithms
 CONSTANT_SPREAD, SLOPE_SPREAD = 0.3, 1.0  # of the trend's parts: standard deviations
 
 
@@ -32,14 +33,16 @@ class Form:
 
     `smooth` lists groups of columns, each with a squared-exponential kernel of one lengthscale per column, or of one
     for all its columns where `alike` says that they are of a kind, which few observations can tell better; `linear`
-    columns get a linear kernel; `trend` is a column whose positive multiple is the prior mean. `noise` is the expected
-    standard deviation of an observation and `scale` what observations are divided by, both in their own unit;
-    a `scale` of None takes their spread.
+    columns get a linear kernel; `additive` columns, of features that make one dimension each a curve, get an additive
+    kernel of the first order and its square (after Duvenaud et al. 2011, arXiv:1112.4394); `trend` is a column whose
+    positive multiple is the prior mean. `noise` is the expected standard deviation of an observation and `scale` what
+    observations are divided by, both in their own unit; a `scale` of None takes their spread.
     """
 
     smooth: tuple[tuple[int, ...], ...]
     alike: bool = False
     linear: tuple[int, ...] = ()
+    additive: tuple[int, ...] = ()
     trend: int | None = None
     scale: float | None = None
     noise: float | None = None
@@ -50,14 +53,14 @@ class Form:
 class Law:
     """A process of a form with its hyperparameters, in units of the scaled observations.
 
-    By group of `smooth` columns lengthscales and a variance (`scales`), the linear kernel's variance, the noise's
-    variance, and the prior mean's constant and slope.
+    By group of `smooth` columns lengthscales and a variance (`scales`), the variances of the kernels that have nothing
+    else (`weights`, in the order of `_products`), the noise's variance, and the prior mean's constant and slope.
     """
 
     form: Form
     lengths: tuple[Floats, ...]
     scales: tuple[float, ...]
-    linear: float
+    weights: tuple[float, ...]
     noise: float
     constant: float
     slope: float
@@ -67,14 +70,16 @@ class Law:
         total = np.zeros((len(one), len(other)))
         for columns, lengths, scale in zip(self.form.smooth, self.lengths, self.scales, strict=True):
             total += scale * np.exp(-_apart(one[:, columns] / lengths, other[:, columns] / lengths) / 2)
-        if self.form.linear:
-            total += self.linear * (one[:, self.form.linear] @ other[:, self.form.linear].T)
+        for weight, product in zip(self.weights, _products(self.form, one, other), strict=True):
+            total += weight * product
         return total
 
     def variance(self, points: Floats) -> Floats:
         """The variance [n] of the function at points [n, d] before anything is observed."""
-        linear = self.linear * np.square(points[:, self.form.linear]).sum(axis=1) if self.form.linear else 0.0
-        return np.full(len(points), sum(self.scales)) + linear
+        total = np.full(len(points), sum(self.scales))
+        for weight, square in zip(self.weights, _squares(self.form, points), strict=True):
+            total += weight * square
+        return total
 
     def gram(self, points: Floats) -> Floats:
         """The covariance [n, n] of observations at points [n, d], their noise included."""
@@ -96,7 +101,7 @@ class Evidence:
         self.form, self._seen = form, seen
         self._parts = [points[:, columns] for columns in form.smooth]
         self._apart = [_apart(part, part) for part in self._parts] if form.alike else []
-        self._linear = points[:, form.linear] @ points[:, form.linear].T if form.linear else None
+        self._products = _products(form, points, points)
         self._rising = None if form.trend is None else points[:, form.trend]
         self._priors = _priors(form, noise)
 
@@ -121,19 +126,19 @@ class Evidence:
             lengths.append(np.exp(vector[place : place + count]))
             scales.append(math.exp(vector[place + count]))
             place += count + 1
-        linear = math.exp(vector[place]) if self._linear is not None else 0.0
-        place += self._linear is not None
+        weights = tuple(np.exp(vector[place : place + len(self._products)]))
+        place += len(weights)
         slope = 0.0 if self._rising is None else math.exp(vector[place + 2])
         noise, constant = math.exp(vector[place]), float(vector[place + 1])
-        return Law(self.form, tuple(lengths), tuple(scales), linear, noise, constant, slope)
+        return Law(self.form, tuple(lengths), tuple(scales), weights, noise, constant, slope)
 
     def __call__(self, vector: Floats) -> tuple[float, Floats]:
         """The value, and the gradient by each hyperparameter; infinite where the covariance is no longer one."""
         law, count = self.law(vector), len(self._seen)
         smooth = [scale * self._kernel(place, law) for place, scale in enumerate(law.scales)]
         total = np.sum(smooth, axis=0) + (law.noise + JITTER) * np.eye(count)
-        if self._linear is not None:
-            total += law.linear * self._linear
+        for weight, product in zip(law.weights, self._products, strict=True):
+            total += weight * product
         residual = self._seen - law.constant - (0.0 if self._rising is None else law.slope * self._rising)
         try:
             factor = cholesky(total, lower=True, check_finite=False)
@@ -147,8 +152,8 @@ class Evidence:
         steps: list[float] = []
         for place, part in enumerate(smooth):
             steps += [*self._by_lengths(place, by_total * part, law), float((by_total * part).sum())]
-        if self._linear is not None:
-            steps.append(law.linear * float((by_total * self._linear).sum()))
+        for weight, product in zip(law.weights, self._products, strict=True):
+            steps.append(weight * float((by_total * product).sum()))
         steps += [law.noise * float(by_total.trace()), -float(weights.sum())]
         if self._rising is not None:
             steps.append(-law.slope * float(weights @ self._rising))
@@ -204,6 +209,8 @@ def _priors(form: Form, noise: tuple[float, float]) -> list[_Prior]:
         found += [_Prior(middle, spread, SMALLEST_LENGTH, mode)] * count + [_Prior(0.0, 1.0, SMALLEST_SCALE, 0.0)]
     if form.linear:
         found.append(_Prior(-1.0, 1.0, SMALLEST_SCALE, -1.0))
+    if form.additive:
+        found += [_Prior(order, ORDER_SPREAD, SMALLEST_SCALE, order) for order in ORDERS]
     return [*found, _Prior(*noise, SMALLEST_NOISE, noise[0])]
 
 
@@ -212,6 +219,24 @@ def noise_prior(form: Form, scale: float) -> tuple[float, float]:
     if form.noise is None:
         return -4.0, 1.0
     return 2 * math.log(max(form.noise / scale, 2 * math.sqrt(SMALLEST_NOISE))), 1.0
+
+
+def _products(form: Form, one: Floats, other: Floats) -> list[Floats]:
+    """The kernels [n, m] with no hyperparameter but their variance: linear, additive, and the additive one's square."""
+    found = [one[:, form.linear] @ other[:, form.linear].T] if form.linear else []
+    if form.additive:
+        first = one[:, form.additive] @ other[:, form.additive].T
+        found += [first, first**2]
+    return found
+
+
+def _squares(form: Form, points: Floats) -> list[Floats]:
+    """The same [n] of each point with itself."""
+    found = [np.square(points[:, form.linear]).sum(axis=1)] if form.linear else []
+    if form.additive:
+        first = np.square(points[:, form.additive]).sum(axis=1)
+        found += [first, first**2]
+    return found
 
 
 def _apart(one: Floats, other: Floats) -> Floats:

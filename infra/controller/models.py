@@ -29,6 +29,8 @@ RIDGE = 1e-2  # of a law's weights, where latencies are 1
 FOLDS, UNTESTED = 4, 2.0  # parts of the mixed candidates that are foretold; by what to stretch where there are too few
 MOST_FORETOLD = 500  # latencies that this is tried on
 FEW_LATENCIES = 150  # so many cost little to fit anew with each
+MOST_LATENCIES = 400  # that find the hyperparameters; as many as a plan measures
+KNOTS = 8  # of a group's latency over its share: one more than lie between none and all
 FEWEST_TO_DOUBT = 8  # trials before the profile's curves are doubted
 DOUBT = 2.0  # by how much, in logarithms of likelihood, plain curves must be better
 
@@ -154,10 +156,18 @@ class Latency:
         # The law is that of the profile's own choices; a mark moves all that it costs, and the process the rest.
         unmarked = ~kept[:, len(self._widths) :].any(axis=1)
         self._weights = _product_law(self._terms(kept[unmarked]), ratios[unmarked])
-        more = tuple(range(len(self._widths), self._features(kept).shape[1]))
-        form = Form(smooth=(columns,), linear=more, scale=LATENCY_REST, noise=LATENCY_NOISE, centred=False)
-        fitted = _seldom(len(known), len(kept))
-        self._process = fit(self._features(kept), np.log(ratios) - self._law(kept), form, fitted)
+        points = self._features(kept)
+        curved = points.shape[1] - len(self._widths) * (KNOTS - 1)
+        form = Form(
+            smooth=(columns,),
+            linear=tuple(range(len(self._widths), curved)),
+            additive=tuple(range(curved, points.shape[1])),
+            scale=LATENCY_REST,
+            noise=LATENCY_NOISE,
+            centred=False,
+        )
+        left = np.log(ratios) - self._law(kept)
+        self._process = fit(points, left, form, _seldom(len(known), len(kept)), MOST_LATENCIES)
         self._stretch = self._too_sure(kept, ratios)
 
     def believing(self, kept: Floats) -> Latency:
@@ -203,10 +213,15 @@ class Latency:
         return np.asarray(np.log(np.maximum(self._terms(kept) @ self._weights, 1e-3)))
 
     def _features(self, kept: Floats) -> Floats:
-        """Shares, marks, and which groups end within a block: most devices have slower code for such an end."""
+        """Shares, marks, which groups end within a block (most devices have slower code for such an end), and curves.
+
+        A curve is a group's share as a mix of the two `KNOTS` next to it: what is linear in these bends at the knots.
+        """
         groups = len(self._widths)
-        within = (kept[:, :groups] % min(BLOCKS[1:]) != 0).astype(float)
-        return np.concatenate([kept[:, :groups] / self._widths, kept[:, groups:], within], axis=1)
+        shares, within = kept[:, :groups] / self._widths, (kept[:, :groups] % min(BLOCKS[1:]) != 0).astype(float)
+        knots = np.arange(1, KNOTS)
+        curves = np.maximum(1 - np.abs(shares[:, :, None] * KNOTS - knots), 0).reshape(len(kept), groups * len(knots))
+        return np.concatenate([shares, kept[:, groups:], within, curves], axis=1)
 
     def _terms(self, kept: Floats) -> Floats:
         kept = kept[:, : len(self._widths)]

@@ -71,17 +71,19 @@ class Surrogate:
         return math.sqrt(self._law.noise) * self._scale
 
 
-def fit(points: Floats, observations: Floats, form: Form, first: int | None = None) -> Surrogate:
+def fit(
+    points: Floats, observations: Floats, form: Form, first: int | None = None, most: int = MOST_FITTED
+) -> Surrogate:
     """The process of this `form` with the most probable hyperparameters, for `points` [n, d] and `observations` [n].
 
     Hyperparameters come from the `first` ones (all, unless given), so that not every new answer costs a fit. The cost
-    grows with the cube of their number: of many a sample finds the hyperparameters, and of very many the process is
-    told a larger sample, and all the extreme ones.
+    grows with the cube of their number: of more than `most` a sample finds the hyperparameters, and of very many the
+    process is told a larger sample, and all the extreme ones.
     """
     first = len(points) if first is None else first
     chosen = np.arange(first)
-    if first > MOST_FITTED:
-        chosen = np.sort(_shuffled(points[:first], observations[:first])[:MOST_FITTED])
+    if first > most:
+        chosen = np.sort(_shuffled(points[:first], observations[:first])[:most])
     process = _fitted(_Sample(points[chosen], observations[chosen]), form)
     if len(chosen) == len(points):
         return process

@@ -21,6 +21,7 @@ FORMS = {
     "one kernel": Form(smooth=(tuple(range(COLUMNS)),), centred=False, scale=1.0),
     "alike": Form(smooth=((0, 1, 2), (3, 4, 5)), alike=True, linear=(3, 4, 5), trend=5, noise=0.05, scale=1.0),
     "of a kind each": Form(smooth=((0, 1), (2, 3, 4, 5)), linear=(0, 1), noise=0.1, scale=1.0),
+    "additive": Form(smooth=((0, 1),), linear=(2,), additive=(3, 4, 5), noise=0.1, scale=1.0),
 }
 everything = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
@@ -65,7 +66,14 @@ def test_value_and_predictions_are_those_of_gpytorch(form: Form) -> None:
         parts[-1].outputscale = scale
     if form.linear:
         parts.append(gpytorch.kernels.LinearKernel(active_dims=form.linear))
-        parts[-1].variance = law.linear
+        parts[-1].variance = law.weights[0]
+    if form.additive:
+        first = gpytorch.kernels.LinearKernel(active_dims=form.additive)
+        first.variance = law.weights[-2]
+        square = gpytorch.kernels.PolynomialKernel(2, active_dims=form.additive).double()
+        square.offset = 1e-9
+        parts += [first, gpytorch.kernels.ScaleKernel(square)]
+        parts[-1].outputscale = law.weights[-1]
     total = parts[0]
     for part in parts[1:]:
         total = total + part
@@ -116,8 +124,7 @@ def test_the_search_does_without_torch() -> None:
 def vector_of(law: Law) -> Floats:
     """The hyperparameters of a process as the evidence takes them."""
     found = [part for at, scale in zip(law.lengths, law.scales, strict=True) for part in (*np.log(at), math.log(scale))]
-    found += [math.log(law.linear)] if law.form.linear else []
-    found += [math.log(law.noise), law.constant]
+    found += [*np.log(law.weights), math.log(law.noise), law.constant]
     return np.array([*found, *([] if law.form.trend is None else [math.log(law.slope)])])
 
 

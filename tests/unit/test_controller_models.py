@@ -161,3 +161,18 @@ def test_latency_in_blocks_of_a_vector() -> None:
         model = Latency(profile, kept[:40], took(kept[:40], block) * (1 + 0.003 * rng.normal(size=40)))
         errors.append(float(np.std(model.predict(kept[40:]).mean - np.log(took(kept[40:], block)))))
     assert max(errors) < 0.015
+
+
+def test_latency_that_jumps_with_a_group_and_with_a_pair() -> None:
+    """Where devices are slow at some counts of a group, or of two groups together, mixed candidates teach it."""
+    rng = np.random.default_rng(5)
+    groups = tuple(GroupSpec(f"g{place}", 64, 8) for place in range(6))
+    profile = replace(PROFILE, groups=groups, curves=(), latencies=(), warm=())
+    kept = 8.0 * rng.integers(1, 9, (360, 6))
+    alone, pair = rng.normal(0, 0.02, (6, 9)), rng.normal(0, 0.01, (9, 9))
+    levels = (kept / 8).astype(int)
+    jumps = alone[np.arange(6), levels].sum(axis=1) + pair[levels[:, 0], levels[:, 1]]
+    took = (0.2 + 0.8 * (kept[:, 1:] * kept[:, :-1] / 64**2).mean(axis=1)) * np.exp(jumps)
+    model = Latency(profile, kept[:300], took[:300] * np.exp(0.002 * rng.normal(size=300)))
+    assert np.std(model.predict(kept[300:]).mean - np.log(took[300:])) < 0.012
+    assert np.std(jumps) > 0.03
