@@ -14,7 +14,7 @@ from objective.profile import Profile
 Rows = Sequence[Mapping[str, Any]]
 TOLD = (0, 20, 80, 250)
 """Candidates besides the single groups; last come as many as `prunefleet plan` measures before the first trial."""
-DRAWS = 20
+DRAWS = 50
 ALONE = "="  # in the name of a network of which one group is pruned
 
 
@@ -69,7 +69,7 @@ def told_of(profile: Profile, timed: Rows, grid: str) -> str:
     for told in (*TOLD, planned):
         found = np.array([foretold(profile, timed, told, seed) for seed in range(DRAWS)])
         error = np.sqrt(np.mean(found[:, 0] ** 2))
-        lines.append(f"| {told} | {error:.1%} | {error / noise:.2f} | {found[:, 1].mean():.0%} |")
+        lines.append(f"| {told} | {error:.2%} | {error / noise:.2f} | {found[:, 1].mean():.0%} |")
     rows = "\n".join(lines)
     return f"""\
 **The controller's latency model** on {grid},
