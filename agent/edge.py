@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,8 +101,8 @@ def _serve(session: report.Session, watch: Watch, queue: "Queue | None") -> None
         from agent.measure import remote
         from agent.measure.reference import told
         from agent.measure.samples import FILE
-    queue = queue or remote.Queue(session.project, session.sweep or "")
-    if twin := _elder(queue, str(config.get(KEY)), session.name):
+    queue = queue or session.outlasting(lambda: remote.Queue(session.project, session.sweep or ""))
+    if twin := session.outlasting(partial(_elder, queue, str(config.get(KEY)), session.name)):
         print(f"run {twin} has this very request")
         session.summarise({DUPLICATE: twin})
         return
@@ -109,7 +110,11 @@ def _serve(session: report.Session, watch: Watch, queue: "Queue | None") -> None
     found: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder, limited(session, watch):
         samples = Path(folder) / FILE
-        answer = measured(request, lambda sha256: fetched(sha256, queue.fetch, Path(folder)), samples, watch)
+
+        def fetch(sha256: str, into: Path) -> Path:
+            return session.outlasting(partial(queue.fetch, sha256, into))
+
+        answer = measured(request, lambda sha256: fetched(sha256, fetch, Path(folder)), samples, watch)
         session.note({"device": answer.device.to_json(), "host": answer.device.host})
         with watch.during("reference"):
             found |= told(next(iter(_runners(request).values())))

@@ -13,6 +13,7 @@ from agent.measure.energy import Meter, find_meter, source_of
 from agent.measure.exported import Exported
 from agent.measure.runners import Runner
 from agent.measure.stand_ins import RemoteMeter, RemoteRunner
+from agent.outlast import outlasting
 from agent.request import Request
 from agent.tasks.baseline import Store
 from objective.devices import LOCAL
@@ -102,14 +103,15 @@ def measured_on(request: Request) -> tuple[Device, Runner]:
 
 
 def _elsewhere(name: str, request: Request, store: Store | None, check: Callable[[], None], fresh: bool) -> Place:
-    from agent.measure.elsewhere import Elsewhere
+    from agent.measure.elsewhere import Elsewhere, patience_minutes
     from agent.measure.queues import queue_of
     from agent.measure.remote import Publisher
 
     opened: object = store
     if not isinstance(opened, Publisher):
         raise BadInput("measure.device", name, "write local where no run is open that could send networks")
-    there = Elsewhere(queue_of(opened.project, name), opened, check)
+    project, limit = opened.project, 60 * patience_minutes()
+    there = Elsewhere(outlasting(lambda: queue_of(project, name), limit, check), opened, check)
     runner = RemoteRunner(request.runner, threads=request.threads).at(request.candidate.precision)
     said = there.describe(name, runner, fresh)
     return Place(said.device, runner, RemoteMeter(request.energy) if request.energy else None, there)

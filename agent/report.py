@@ -4,17 +4,19 @@ import contextlib
 import importlib
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import wandb
 import yaml
 from wandb.errors import AuthenticationError, CommError, UsageError
 
 from agent.failures import explain
+from agent.outlast import outlasting
 from agent.server import base_url, is_away, masked
 from agent.stop import Stop
 from agent.vocabulary import FAILURE_KEYS, SCORE_KEYS, latencies_words, stages, summary
@@ -24,9 +26,12 @@ from objective.sweepfile import DEFAULT_UPLOAD
 from objective.trial import Failure, FailureKind, Measurement, Outcome, Score, Skipped, TrialFailed
 
 ANSWERS = {FailureKind.INFEASIBLE: Outcome.INFEASIBLE, FailureKind.DIVERGED: Outcome.DIVERGED}
+AWAY_S = 600.0
+"""How long artifacts wait for a server that is away, as long as a device is waited for."""
 INCUMBENT_S = 5.0
 """How long a trial waits to hear what is the best score so far; without word it goes on."""
 
+T = TypeVar("T")
 
 LOADED_LATE = ("wandb.apis.public", "wandb.sdk.launch", "wandb.sdk.artifacts._generated.artifact_by_id")
 """What the client loads when a run is opened or an artifact logged."""
@@ -42,8 +47,8 @@ def preload() -> None:
 class Session:
     """An open run on the server: what this process tells it, and the project's artifacts."""
 
-    def __init__(self, run: wandb.Run) -> None:
-        self._run = run
+    def __init__(self, run: wandb.Run, stop: Stop | None = None) -> None:
+        self._run, self._stop = run, stop or Stop()
 
     @property
     def name(self) -> str:
@@ -145,7 +150,30 @@ class Session:
         artifact = wandb.Artifact(name, kind, metadata=dict(metadata))
         for file in files:
             artifact.add_file(str(file), policy="mutable")
-        return str(self._run.log_artifact(artifact).wait().version)
+        logged = self.outlasting(lambda: self._run.log_artifact(artifact))
+        return str(self.outlasting(logged.wait).version)
+
+    def outlasting(self, ask: Callable[[], T]) -> T:
+        """What the server answers, however often it must be asked while it is away: for `AWAY_S` or until a stop.
+
+        A refusal of the key is believed where the server answers: the client takes silence for one.
+        """
+        refused: list[Exception] = []
+
+        def asked() -> T:
+            try:
+                return ask()
+            except AuthenticationError as error:
+                refused[:] = [] if is_away() else [*refused, error]
+                raise
+
+        def check() -> None:
+            if (why := self._stop.reason()) is not None:
+                raise TrialFailed(Failure(FailureKind.SERVER, "server", f"{base_url()} is away, and {why}"))
+            if len(refused) > 1:  # the first may have been before it was back
+                raise refused[-1]
+
+        return outlasting(asked, AWAY_S, check)
 
     def offer(self, name: str, kind: str, versions: Mapping[str, Mapping[str, Path]]) -> None:
         """Log a version of artifact `name` for each alias, of files by their name in it, once the server has them."""
@@ -154,16 +182,16 @@ class Session:
             artifact = wandb.Artifact(name, kind, metadata={"sha256": alias})
             for inside, file in files.items():
                 artifact.add_file(str(file), name=inside, policy="mutable")
-            logged.append(self._run.log_artifact(artifact, aliases=[alias]))
+            logged.append(self.outlasting(partial(self._run.log_artifact, artifact, aliases=[alias])))
         for artifact in logged:
-            artifact.wait()
+            self.outlasting(artifact.wait)
 
     def fetch(self, name: str, folder: Path) -> bool:
         """Put the files of artifact `name` (`:v0` unless it names a version) into `folder`; False if there is none."""
         path = f"{self.project}/{name if ':' in name else f'{name}:v0'}"
-        if not wandb.Api().artifact_exists(path):
+        if not self.outlasting(lambda: wandb.Api().artifact_exists(path)):
             return False
-        self._run.use_artifact(path).download(root=str(folder))
+        self.outlasting(lambda: self._run.use_artifact(path).download(root=str(folder)))
         return True
 
     def finish(self, exit_code: int, again: bool = False) -> None:
@@ -196,7 +224,7 @@ def start(stop: Stop, job_type: str | None = None, upload: str | None = None, **
         raise TrialFailed(_unheard(error)) from error
     except OSError as error:
         raise TrialFailed(explain(error, "start")) from error
-    return Session(run)
+    return Session(run, stop)
 
 
 def _unheard(error: Exception) -> Failure:

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from agent.failures import explain
 from agent.measure.benchmark import DENSE, LOADS, THROUGHPUT_S, TIME_LIMIT_S, Sitting
 from agent.measure.energy import Meter
 from agent.measure.exported import Exported, content_hash
@@ -23,6 +22,7 @@ from agent.measure.remote import NETWORKS, Asked, Publisher, Queue
 from agent.measure.runners import Runner
 from agent.measure.samples import read_samples
 from agent.measure.stand_ins import RemoteRunner
+from agent.outlast import outlasting
 from objective import checks
 from objective.devices import ANSWER, SAMPLES, MeasurementAnswer, MeasurementProtocol, MeasurementRequest, NetworkFile
 from objective.errors import BadInput
@@ -214,16 +214,8 @@ class Elsewhere:
 
     def _heard(self, ask: Callable[[], T], until: float | None = None) -> T:
         """What the server answers; one that is away is waited for as long as a device is, else until then."""
-        until = time.monotonic() + 60 * patience_minutes() if until is None else until
-        while True:
-            try:
-                return ask()
-            except Exception as error:
-                away = explain(error, "measure").kind is FailureKind.SERVER and not _lacks(error)
-                if not away or time.monotonic() > until:
-                    raise
-            self.check()
-            time.sleep(LOOK_S)
+        left = 60 * patience_minutes() if until is None else until - time.monotonic()
+        return outlasting(ask, left, self.check)
 
 
 def _protocol(
@@ -270,11 +262,6 @@ def _silent(device: str, state: str, limit: float, how: str) -> str:
     taken = "its agent is still at it" if state in ("running", "preempting") else "no agent has taken the request"
     silent = f"{device} has not answered within {limit:g} min ({VARIABLE}), {taken}"
     return f"{silent}: start `{how}` there, or look at its log; the request stays in the queue"
-
-
-def _lacks(error: Exception) -> bool:
-    """Whether the server has answered that it has no such thing: the client wraps its own `ValueError` for that."""
-    return isinstance(getattr(error, "exc", None), ValueError)
 
 
 def _failed(message: str) -> TrialFailed:

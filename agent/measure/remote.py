@@ -14,6 +14,7 @@ from wandb.errors import CommError, UnsupportedError
 from agent.cache import replace_file
 from agent.measure.exported import content_hash
 from agent.measure.samples import FILE as SAMPLES
+from agent.outlast import lacks
 from agent.report import plain
 from objective.devices import ANSWER, AVOID, KEY, REQUEST, MeasurementRequest, device_of
 from objective.errors import BadInput
@@ -109,6 +110,8 @@ class Queue:
             try:
                 self._api.artifact(f"{self.project}/{NETWORKS}:{sha256}").download(root=fresh, skip_cache=True)
             except (CommError, ValueError) as error:
+                if isinstance(error, CommError) and not lacks(error):
+                    raise  # the server is away
                 raise _unusable(f"network {sha256[:12]} cannot be had: {' '.join(str(error).split())[:150]}") from error
             xml, weights = Path(fresh) / "model.xml", Path(fresh) / "model.bin"
             if not (xml.is_file() and weights.is_file()) or content_hash(xml) != sha256:

@@ -1,5 +1,7 @@
 """A server that is away for longer than the wandb client would wait by itself: what a trial found is delivered."""
 
+import os
+import signal
 import sys
 import threading
 from collections import Counter
@@ -46,6 +48,42 @@ def test_an_hour_without_the_hub_loses_nothing(tmp_path: Path) -> None:
         assert [run["summary"]["outcome"] for run in runs(sweep)] == ["scored", "scored"]
         log = (hub.folder / "agent-1.log").read_text()
         assert log.count("Agent starting run with config") == 2, log
+
+
+PUBLISHES = """
+import sys, time
+from pathlib import Path
+from agent import report
+from agent.stop import Stop
+folder, is_away = Path(sys.argv[1]), report.is_away
+def looked():
+    (folder / "given up").touch()
+    return is_away()
+report.is_away = looked
+session = report.start(Stop(), project="lab", name="one")
+(folder / "open").touch()
+while not (folder / "away").exists():
+    time.sleep(0.1)
+(folder / "file").write_text("x")
+print("PUBLISHED", session.publish("thing", "kind", [folder / "file"], {}))
+session.finish(0)
+"""
+
+
+@pytest.mark.timeout(300)
+def test_an_artifact_outlasts_a_hub_that_stands_still(tmp_path: Path) -> None:
+    """The client gives up asking within seconds where a run's first artifact is logged; it is logged all the same."""
+    with HubProcess(tmp_path / "hub") as hub:
+        child = hub.popen(sys.executable, "-c", PUBLISHES, str(tmp_path), PYTHONPATH=path(TESTS.parent))
+        wait_for((tmp_path / "open").exists, 60)
+        os.kill(hub.pid, signal.SIGSTOP)
+        try:
+            (tmp_path / "away").touch()
+            wait_for((tmp_path / "given up").exists, 60)
+        finally:
+            os.kill(hub.pid, signal.SIGCONT)
+        said, _ = child.communicate(timeout=120)
+        assert (child.returncode, "PUBLISHED v0" in said) == (0, True), said
 
 
 @contextmanager

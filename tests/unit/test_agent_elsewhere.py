@@ -14,6 +14,7 @@ from support_device import NO_TORCH, ROOT, SHAPE, path, two_networks
 from support_queue import Queue, there
 from wandb.errors import CommError
 
+from agent import outlast
 from agent.bench import space_of
 from agent.edge import fetched, measured
 from agent.measure import elsewhere
@@ -120,7 +121,7 @@ def test_an_answer_that_was_lost_is_not_asked_for_twice(tmp_path: Path, networks
 
 def test_a_server_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial that waits for its device does so while the server cannot be heard, up to the same limit."""
-    monkeypatch.setattr(elsewhere, "LOOK_S", 0.01)
+    monkeypatch.setattr(outlast, "LOOK_S", 0.01)
     away = [ConnectionError("away"), TimeoutError("busy")]
 
     def reply(request: MeasurementRequest, number: int) -> Asked:
@@ -142,7 +143,7 @@ def test_every_question_outlasts_a_server_that_is_away(
     tmp_path: Path, networks: tuple[Exported, Exported], monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     """Whatever the trial asks, it asks again; what the server says that it lacks is not waited for."""
-    monkeypatch.setattr(elsewhere, "LOOK_S", 0.01)
+    monkeypatch.setattr(outlast, "LOOK_S", 0.01)
     queue, failing = Queue(tmp_path), [ConnectionError("away"), TimeoutError("busy")]
     plain = getattr(queue, question)
 

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from wandb.errors import AuthenticationError, CommError
 
-from agent import report
+from agent import outlast, report
 from agent.__main__ import main
 from agent.cache import new_folder, only_one, replace_file
 from agent.report import Session
@@ -94,6 +95,57 @@ def test_a_rungs_score_is_no_score_of_a_failed_trial() -> None:
     session, run = _session(score=0.3)
     session.failed(Failure(FailureKind.DIVERGED, "train", "nan"), {})
     assert run.summary["score"] is None
+
+
+def test_artifacts_outlast_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logging one asks the server, which the client gives up on within seconds: neither that nor waiting is lost."""
+    monkeypatch.setattr(outlast, "LOOK_S", 0.01)
+    monkeypatch.setattr(report, "is_away", lambda: True)
+    session, run = _session()
+    failing = [AuthenticationError("busy")] * 3 + [CommError("busy")]
+    logged = SimpleNamespace(version="v3")
+
+    def wait() -> Any:
+        if failing:
+            raise failing.pop()
+        return logged
+
+    def log_artifact(artifact: Any, aliases: Any = None) -> Any:
+        if len(failing) > 2:
+            raise failing.pop()
+        return SimpleNamespace(wait=wait)
+
+    run.log_artifact = log_artifact  # type: ignore[attr-defined]
+    (file := tmp_path / "file").write_text("x")
+    assert session.publish("name", "kind", [file], {}) == "v3"
+    assert not failing
+    failing += [AuthenticationError("busy")] * 4
+    session.offer("name", "kind", {"a": {"file": file}})
+    assert not failing
+
+
+@pytest.mark.parametrize("trouble", ["refused", "stopped", "too long"])
+def test_a_server_is_not_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
+    """A key that is refused twice while the server answers, a stop, and ten minutes of silence end it."""
+    monkeypatch.setattr(outlast, "LOOK_S", 0.01)
+    monkeypatch.setattr(report, "is_away", lambda: trouble != "refused")
+    stop, asked = Stop(), []
+    if trouble == "too long":
+        monkeypatch.setattr(report, "AWAY_S", 0.05)
+
+    def ask() -> None:
+        asked.append(1)
+        if trouble == "stopped" and len(asked) == 3:
+            stop.signal_name = "SIGTERM"
+        raise AuthenticationError("no")
+
+    session = Session(Run(), stop)  # type: ignore[arg-type]
+    with pytest.raises(TrialFailed if trouble == "stopped" else AuthenticationError) as told:
+        session.outlasting(ask)
+    if trouble == "stopped":
+        assert "is away, and stopped by SIGTERM" in str(told.value) and len(asked) == 3
+    else:
+        assert len(asked) == 2 if trouble == "refused" else len(asked) > 2
 
 
 @pytest.mark.parametrize("trouble", ["hangs", "fails", "has none", "no sweep"])

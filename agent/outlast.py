@@ -1,0 +1,33 @@
+"""Asking a server that may be away for a while: of what a process asks itself the client gives up within seconds."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from agent.failures import explain
+from objective.trial import FailureKind
+
+LOOK_S = 1.0
+T = TypeVar("T")
+
+
+def outlasting(ask: Callable[[], T], seconds: float, check: Callable[[], None] = lambda: None) -> T:
+    """What the server answers; one that is away is asked again for so many seconds, then its failure is raised.
+
+    `check` is called while it is waited for and may raise. What the server says that it lacks is not waited for.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except Exception as error:
+            away = explain(error, "server").kind is FailureKind.SERVER and not lacks(error)
+            if not away or time.monotonic() > until:
+                raise
+        check()
+        time.sleep(LOOK_S)
+
+
+def lacks(error: Exception) -> bool:
+    """Whether the server has answered that it has no such thing: the client wraps its own `ValueError` for that."""
+    return isinstance(getattr(error, "exc", None), ValueError)
