@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from support_live import HEAD, METHODS, OURS, RANDOM, TRIAL, UNIFORM, WANDB, Setting, turns
+from support_live import HEAD, METHODS, OURS, PROFILE, RANDOM, TRIAL, UNIFORM, WANDB, Setting, turns
 
 from objective.goal import Goal
 from objective.score import feasible, values
@@ -107,6 +107,7 @@ def page(setting: Setting) -> str:
 
 def _about(head: Mapping[str, Any], setting: Setting) -> str:
     dense, examples, limit = head["dense"], head["examples"], head["goal"]["max_drop"]
+    known = len(setting.table.rows(PROFILE)[0]["profile"]["latencies"])
     judged = ", ".join(f"{dense[split]:.2%} on {split} ({examples[split]:,} images)" for split in dense)
     return f"""\
 # Searches beside each other on real trials
@@ -118,11 +119,11 @@ def _about(head: Mapping[str, Any], setting: Setting) -> str:
 - **Trials.** Each is pruned, timed untrained against the dense network under the host's lock (sittings of
   {head["sitting_s"]:g} s, again while the host is not as it usually is), recalibrated, fine-tuned and judged, on
   {head["device"]["cpu"]}, {head["device"]["cores"]} cores.
-- **Searches.** {NAMES[OURS]} with a profile, whose latencies (each group alone, and mixed candidates as many as
-  `prunefleet plan` takes, all untrained) were measured on this host before; {NAMES[WANDB]}, version 0.2, and random
-  draws, of the same sweep file but for the method; aligned uniform networks from wide to narrow, then again with other
-  seeds of fine-tuning. A search sees validation and latency alone, and is asked when its trial before has ended. What
-  {NAMES[OURS]} knows beforehand cost it no trial here.
+- **Searches.** {NAMES[OURS]} with a profile, whose latencies ({known} networks, untrained: each group alone, and mixed
+  candidates) were measured on this host before; {NAMES[WANDB]}, version 0.2, and random draws, of the same sweep file
+  but for the method; aligned uniform networks from wide to narrow, then again with other seeds of fine-tuning. A search
+  sees validation and latency alone, and is asked when its trial before has ended. What {NAMES[OURS]} knows beforehand
+  cost it no trial here.
 - **No trial is skipped.** Leaving out training where the latency alone shows that a trial cannot win is part of ours,
   and would be open to {NAMES[WANDB]} as well: all methods run without.
 - **Order.** Seed by seed, and in a seed one trial of each method in turn: whatever drifts on the host hits all alike.
