@@ -80,7 +80,8 @@ def test_models_tell_a_precision_from_another() -> None:
     trials, _ = _play(spec, faster, 24)
     at_other, ratios = _at_another(spec, trials, "f32")
     assert ratios == pytest.approx(0.65, rel=0.06)
-    assert 0.001 < at_other < 0.006
+    # 0.003 in truth; a trial's noise is 0.001, and the precisions were tried at other candidates.
+    assert 0 < at_other < 0.009
 
 
 def _at_another(spec: SweepSpec, trials: list[StoredTrial], value: Any) -> tuple[float, float]:
