@@ -156,22 +156,23 @@ class Session:
     def outlasting(self, ask: Callable[[], T]) -> T:
         """What the server answers, however often it must be asked while it is away: for `AWAY_S` or until a stop.
 
-        A refusal of the key is believed where the server answers: the client takes silence for one.
+        What fails three times while the server answers is believed: the client takes silence for a refused key, but a
+        client whose own process was killed fails for ever.
         """
-        refused: list[Exception] = []
+        failed: list[Exception] = []
 
         def asked() -> T:
             try:
                 return ask()
-            except AuthenticationError as error:
-                refused[:] = [] if is_away() else [*refused, error]
+            except Exception as error:
+                failed[:] = [] if is_away() else [*failed, error]
                 raise
 
         def check() -> None:
             if (why := self._stop.reason()) is not None:
                 raise TrialFailed(Failure(FailureKind.SERVER, "server", f"{base_url()} is away, and {why}"))
-            if len(refused) > 1:  # the first may have been before it was back
-                raise refused[-1]
+            if len(failed) > 2:  # the first may have been before it was back
+                raise failed[-1]
 
         return outlasting(asked, AWAY_S, check)
 
