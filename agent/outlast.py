@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from agent.failures import explain
+from agent.server import is_away
 from objective.trial import FailureKind
 
 LOOK_S = 1.0
@@ -14,15 +15,20 @@ T = TypeVar("T")
 def outlasting(ask: Callable[[], T], seconds: float, check: Callable[[], None] = lambda: None) -> T:
     """What the server answers; one that is away is asked again for so many seconds, then its failure is raised.
 
-    `check` is called while it is waited for and may raise. What the server says that it lacks is not waited for.
+    `check` is called while it is waited for and may raise. What the server says that it lacks is not waited for, and
+    what fails three times while the server answers is believed: the client takes silence for a refused key, and one
+    whose own process was killed fails for ever.
     """
-    until = time.monotonic() + seconds
+    until, answered = time.monotonic() + seconds, 0
     while True:
         try:
             return ask()
         except Exception as error:
             away = explain(error, "server").kind is FailureKind.SERVER and not lacks(error)
             if not away or time.monotonic() > until:
+                raise
+            answered = 0 if is_away() else answered + 1
+            if answered > 2:  # the first may have been before it was back
                 raise
         check()
         time.sleep(LOOK_S)

@@ -154,27 +154,13 @@ class Session:
         return str(self.outlasting(logged.wait).version)
 
     def outlasting(self, ask: Callable[[], T]) -> T:
-        """What the server answers, however often it must be asked while it is away: for `AWAY_S` or until a stop.
-
-        What fails three times while the server answers is believed: the client takes silence for a refused key, but a
-        client whose own process was killed fails for ever.
-        """
-        failed: list[Exception] = []
-
-        def asked() -> T:
-            try:
-                return ask()
-            except Exception as error:
-                failed[:] = [] if is_away() else [*failed, error]
-                raise
+        """What the server answers, however often it must be asked while it is away: for `AWAY_S` or until a stop."""
 
         def check() -> None:
             if (why := self._stop.reason()) is not None:
                 raise TrialFailed(Failure(FailureKind.SERVER, "server", f"{base_url()} is away, and {why}"))
-            if len(failed) > 2:  # the first may have been before it was back
-                raise failed[-1]
 
-        return outlasting(asked, AWAY_S, check)
+        return outlasting(ask, AWAY_S, check)
 
     def offer(self, name: str, kind: str, versions: Mapping[str, Mapping[str, Path]]) -> None:
         """Log a version of artifact `name` for each alias, of files by their name in it, once the server has them."""

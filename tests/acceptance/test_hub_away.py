@@ -53,13 +53,13 @@ def test_an_hour_without_the_hub_loses_nothing(tmp_path: Path) -> None:
 PUBLISHES = """
 import sys, time
 from pathlib import Path
-from agent import report
+from agent import outlast, report
 from agent.stop import Stop
-folder, is_away = Path(sys.argv[1]), report.is_away
+folder, is_away = Path(sys.argv[1]), outlast.is_away
 def looked():
     (folder / "given up").touch()
     return is_away()
-report.is_away = looked
+outlast.is_away = looked
 session = report.start(Stop(), project="lab", name="one")
 (folder / "open").touch()
 while not (folder / "away").exists():

@@ -122,6 +122,7 @@ def test_an_answer_that_was_lost_is_not_asked_for_twice(tmp_path: Path, networks
 def test_a_server_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial that waits for its device does so while the server cannot be heard, up to the same limit."""
     monkeypatch.setattr(outlast, "LOOK_S", 0.01)
+    monkeypatch.setattr(outlast, "is_away", lambda: True)
     away = [ConnectionError("away"), TimeoutError("busy")]
 
     def reply(request: MeasurementRequest, number: int) -> Asked:
@@ -144,6 +145,7 @@ def test_every_question_outlasts_a_server_that_is_away(
 ) -> None:
     """Whatever the trial asks, it asks again; what the server says that it lacks is not waited for."""
     monkeypatch.setattr(outlast, "LOOK_S", 0.01)
+    monkeypatch.setattr(outlast, "is_away", lambda: True)
     queue, failing = Queue(tmp_path), [ConnectionError("away"), TimeoutError("busy")]
     plain = getattr(queue, question)
 

@@ -100,7 +100,7 @@ def test_a_rungs_score_is_no_score_of_a_failed_trial() -> None:
 def test_artifacts_outlast_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logging one asks the server, which the client gives up on within seconds: neither that nor waiting is lost."""
     monkeypatch.setattr(outlast, "LOOK_S", 0.01)
-    monkeypatch.setattr(report, "is_away", lambda: True)
+    monkeypatch.setattr(outlast, "is_away", lambda: True)
     session, run = _session()
     failing = [AuthenticationError("busy")] * 3 + [CommError("busy")]
     logged = SimpleNamespace(version="v3")
@@ -128,7 +128,7 @@ def test_artifacts_outlast_a_server_that_is_away(tmp_path: Path, monkeypatch: py
 def test_a_server_is_not_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
     """What fails three times while the server answers, a stop, and ten minutes of silence end it."""
     monkeypatch.setattr(outlast, "LOOK_S", 0.01)
-    monkeypatch.setattr(report, "is_away", lambda: trouble not in ("refused", "client is dead"))
+    monkeypatch.setattr(outlast, "is_away", lambda: trouble not in ("refused", "client is dead"))
     error = ConnectionResetError("Connection lost") if trouble == "client is dead" else AuthenticationError("no")
     stop, asked = Stop(), []
     if trouble == "too long":
