@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--out", type=Path, metavar="FILE", help="where the filled-in sweep file goes")
             text = "measure latencies on this device of the fleet (`local`: this host), or on several: NAME,NAME"
             command.add_argument("--measure-on", metavar="NAMES", help=text)
-            text = "time so many candidates that are pruned in several groups (default: 400 less single groups)"
+            text = "time so many candidates pruned in several groups (default: 250, or more until 400 are timed)"
             command.add_argument("--mixed", type=int, metavar="N", help=text)
     last = commands.add_parser("answer", help="name a sweep's winner and measure it beside its controls")
     last.add_argument("sweep", metavar="ENTITY/PROJECT/SWEEP")

@@ -77,11 +77,11 @@ def test_the_better_precision_is_found(effect: Effect, better: str) -> None:
 def test_models_tell_a_precision_from_another() -> None:
     """What one precision costs and saves is foretold for channels that were tried at the other one alone."""
     spec = _spec()
-    trials, _ = _play(spec, faster, 24)
-    at_other, ratios = _at_another(spec, trials, "f32")
-    assert ratios == pytest.approx(0.65, rel=0.06)
-    # 0.003 in truth; a trial's noise is 0.001, and the precisions were tried at other candidates.
-    assert 0 < at_other < 0.009
+    trials, _ = _play(spec, faster, 40)
+    # A trial's noise is a third of what is to be told, and precisions are tried at different candidates: several looks.
+    looks = [_at_another(spec, trials[:count], "f32") for count in (16, 20, 24, 28, 32, 40)]
+    assert [ratio for _, ratio in looks] == pytest.approx([0.65] * len(looks), rel=0.06)
+    assert 0.001 < np.median([at_other for at_other, _ in looks]) < 0.006
 
 
 def _at_another(spec: SweepSpec, trials: list[StoredTrial], value: Any) -> tuple[float, float]:
