@@ -88,9 +88,9 @@ Every trial ended once, every request was answered once, no host measured twice 
 ({found["sittings"]} sittings). Tried again after a fault: {found["again"]} runs; given up after the last retry:
 {found["gave_up"]}.
 
-- Trials a minute: {found["calm_per_minute"]:.2f} without faults ({found["calm"]} trials),
-  {found["storm_per_minute"]:.2f} in the storm, which is {throughput(found):.0%}
-  (bar: {0.9 * found["hosts_alive"]:.0%}, nine tenths of the time left).
+- Trials a minute, from the first one's end on: {found["calm_per_minute"]:.2f} without faults
+  ({found["calm"]} trials), {found["storm_per_minute"]:.2f} in the storm, which is {throughput(found):.1%}
+  (bar: {0.9 * found["hosts_alive"]:.1%}, nine tenths of the time left).
 - Of the hosts' time {found["hosts_alive"]:.0%} was left to work in, and {found["hosts_usable"]:.0%} to work in
   together: a trial needs its own host, the hub and one host of each device.
 

@@ -30,6 +30,12 @@ def ends(found: Fleet) -> list[float]:
     return sorted(run.finished_at or 0.0 for run in trials if run.state in ENDED)
 
 
+def per_minute(at: Sequence[float]) -> float:
+    """Trials a minute that ended at these seconds, from the first one's end on and while every machine had one."""
+    full = at[: 1 - len(TRIALS)]
+    return 60 * (len(full) - 1) / (full[-1] - full[0])
+
+
 def judged(found: Fleet, storm: Storm, trials: int) -> dict[str, Any]:
     """All is waited for; then every bar but the throughput, which other work on this machine would move."""
     wait_for(lambda: len(ends(found)) == trials and at_rest(found), 400, every=1)
@@ -53,34 +59,35 @@ def small_storm(folder: Path, say: Say, trials: int, faults: Sequence[Fault]) ->
 
 
 def long_storm(folder: Path, say: Say, trials: int, seed: int, calm: int = 0, pace: Pace = DENSE) -> dict[str, Any]:
-    """A sweep while faults go on and on; after a sweep of `calm` trials without any, where that is asked."""
+    """A sweep while faults go on and on; after a sweep of `calm` trials without any, where that is asked.
+
+    Faults begin when the first trial has ended: until then the fleet fills, and nothing can end.
+    """
     with fleet(folder) as found, told_in_full(found):
         usual = calm_rate(found, calm, say) if calm else None
         begun(found, trials)
-        wait_for(lambda: any(run.state == "running" for run in runs(found, found.queues[TRIALS[0]])), 120, every=0.5)
+        wait_for(lambda: ends(found), 120, every=0.5)
         lanes = [
             Lane(iter([fault for turn in turns for fault in turn]), time.time() + first, gap)
             for turns, first, gap in zip(drawn(seed, pace.longest), (5, 10, 30), pace.gaps, strict=True)
         ]
         storm = Storm(found, lanes, trials, say)
         began = time.time()
-        storm.blow(lambda: len(ends(found)) >= trials - len(TRIALS), 3000)
-        over = time.time()
+        storm.blow(lambda: len(ends(found)) > trials - len(TRIALS), 3000)
+        seconds = time.time() - began
         told = judged(found, storm, trials)
-        found_then = sum(began <= each <= over for each in ends(found))
-        rates = {"calm_per_minute": usual, "storm_per_minute": 60 * found_then / (over - began)}
+        rates = {"calm_per_minute": usual, "storm_per_minute": per_minute(ends(found))}
         recovered = [
             (each.fault.kind, each.fault.machine, each.fault.seconds, each.seconds) for each in storm.recoveries
         ]
-        return {**told, **rates, **storm.shares(), "seconds": over - began, "recovered": recovered}
+        return {**told, **rates, **storm.shares(), "seconds": seconds, "recovered": recovered}
 
 
 def calm_rate(found: Fleet, trials: int, say: Say) -> float:
-    """Trials a minute without faults, from the first one's end on and while every machine has one."""
+    """Trials a minute without faults."""
     begun(found, trials)
     wait_for(lambda: len(ends(found)) == trials and at_rest(found), 900, every=1)
-    at = ends(found)[: 1 - len(TRIALS)]
-    rate = 60 * (len(at) - 1) / (at[-1] - at[0])
+    rate = per_minute(ends(found))
     say(f"calm: {rate:.2f} trials a minute")
     return rate
 
