@@ -126,11 +126,34 @@ def _about(head: Mapping[str, Any], setting: Setting) -> str:
   cost it no trial here.
 - **No trial is skipped.** Leaving out training where the latency alone shows that a trial cannot win is part of ours,
   and would be open to {NAMES[WANDB]} as well: all methods run without.
-- **Order.** Seed by seed, and in a seed one trial of each method in turn: whatever drifts on the host hits all alike.
+- **Order.** Seed by seed, and in a seed one trial of each method in turn: whatever drifts on the host hits all
+  alike.{_apart(setting)}
 - **Picks.** After so many trials a search keeps the fastest network that meets the limit on validation, and the dense
   one (ratio 1, nothing lost) while none is faster; *recommended* is what {NAMES[OURS]} itself names, by its models.
   What is told of a pick is what **holdout** lost, which no search sees; its ratio is the one that it was chosen by.
 """
+
+
+def later(rows: Rows) -> dict[str, int]:
+    """How many trials were made when all other methods had theirs, of a method that was played again; by method.
+
+    Rows are in the order in which they were known.
+    """
+    apart = {}
+    for name in METHODS:
+        others = [place for place, row in enumerate(rows) if row["method"] != name]
+        after = len(rows) - 1 - max(others, default=len(rows))
+        if after > max(len(METHODS), (len(rows) - len(others)) // 2):
+            apart[name] = after
+    return apart
+
+
+def _apart(setting: Setting) -> str:
+    return "".join(
+        f" But {count} trials of {NAMES[name]} came later, when the others had all of theirs, by a later version:\n"
+        "  each ratio is of the dense network's latency in the same sitting."
+        for name, count in later(setting.table.rows(TRIAL)).items()
+    )
 
 
 def _state(rows: Rows, found: Games, setting: Setting) -> str:

@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from support_live_report import (
     NAMES,
     Pick,
     games,
+    later,
     observed,
     page,
     picks_at,
@@ -247,6 +249,18 @@ def test_the_interval_of_three_seeds_is_nearly_their_range() -> None:
     low, high = seeds_interval([1.0, 2.0, 3.0])
     assert 1 <= low < 1.4 and 2.6 < high <= 3
     assert seeds_interval([2.0]) == (2.0, 2.0)
+
+
+def test_the_page_tells_what_was_played_again_later(whole: tuple[Setting, Fake], tmp_path: Path) -> None:
+    """Trials of a method that were made when all others had theirs are said to be; in turn, none are."""
+    setting, _ = whole
+    assert not later(setting.table.rows(TRIAL)) and "came later" not in page(setting)
+    again = replace(setting, folder=lambda: tmp_path)
+    rows = sorted(setting.table.rows(), key=lambda row: row.get("method") == OURS)
+    again.table.replace(TRIAL, rows)
+    count = len(setting.seeds) * setting.trials
+    assert later(again.table.rows(TRIAL)) == {OURS: count}
+    assert f"But {count} trials of prunefleet came later" in page(again)
 
 
 def test_the_page_tells_how_far_it_is(whole: tuple[Setting, Fake], tmp_path: Path) -> None:
