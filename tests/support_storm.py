@@ -32,7 +32,8 @@ class Fault:
 @dataclass(frozen=True)
 class Pace:
     """How thick faults come: `gaps` are the seconds from a recovery to the next fault among machines that train, among
-    those that measure, and of the hub; `longest` is how many a fault lasts at most."""
+    those that measure, and of the hub, and a third of them comes before the first; `longest` is how many a fault lasts
+    at most."""
 
     gaps: tuple[float, float, float]
     longest: float

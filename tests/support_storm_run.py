@@ -68,8 +68,8 @@ def long_storm(folder: Path, say: Say, trials: int, seed: int, calm: int = 0, pa
         begun(found, trials)
         wait_for(lambda: ends(found), 120, every=0.5)
         lanes = [
-            Lane(iter([fault for turn in turns for fault in turn]), time.time() + first, gap)
-            for turns, first, gap in zip(drawn(seed, pace.longest), (5, 10, 30), pace.gaps, strict=True)
+            Lane(iter([fault for turn in turns for fault in turn]), time.time() + gap / 3, gap)
+            for turns, gap in zip(drawn(seed, pace.longest), pace.gaps, strict=True)
         ]
         storm = Storm(found, lanes, trials, say)
         began = time.time()
