@@ -11,6 +11,7 @@ from pathlib import Path
 
 LONGEST_LOG = 10 * 2**20
 CORE = "wandb-core"
+LISTENS = 0x10000  # SO_ACCEPTCON
 # What is done to those that are still there, and the words for it; the caller has announced the first.
 TIERS = ((signal.SIGTERM, ""), (signal.SIGTERM, "asked once more"), (signal.SIGKILL, "killed"))
 
@@ -164,20 +165,38 @@ def _runs(pid: int) -> bool:
 
 
 def is_deaf(agent: int) -> bool:
-    """Whether what a `wandb agent` speaks to its server through was killed: the agent lives on and is never heard.
+    """Whether a `wandb agent` lives on and is never heard by its server any more.
 
-    One that ended by itself does not count, for the client starts another where it wants one; see proc(5), stat.
+    What it speaks through was killed, or the agent has hung up on it: then it failed while its server was away, and
+    waits up to ten minutes for the other's end. One that ended by itself does not count, for the client starts another
+    where it wants one; see proc(5), stat.
     """
-    killed = False
+    killed, alive = False, []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, IndexError, ValueError):
             head, _, rest = stat.read_text().rpartition(")")
             fields = rest.split()
             if int(fields[1]) == agent and head.partition("(")[2] == CORE:
-                if fields[0] != "Z":
-                    return False
-                killed = killed or bool(int(fields[49]) & 0x7F)
-    return killed
+                if fields[0] == "Z":
+                    killed = killed or bool(int(fields[49]) & 0x7F)
+                else:
+                    alive.append(int(stat.parent.name))
+    return all(map(_is_left, alive)) if alive else killed
+
+
+def _is_left(core: int) -> bool:
+    """Whether nobody is connected to the socket that a process listens at; see proc(5), net/unix, and linux/net.h."""
+    own = set()
+    with contextlib.suppress(OSError):
+        for each in Path(f"/proc/{core}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                own.add(str(each.readlink()))
+        rows = [line.split(maxsplit=7) for line in Path(f"/proc/{core}/net/unix").read_text().splitlines()[1:]]
+        # Only those that listen, and what they have accepted, have a path.
+        named = [row for row in rows if len(row) == 8 and f"socket:[{row[6]}]" in own]
+        listening = [row for row in named if int(row[3], 16) & LISTENS]
+        return bool(listening) and len(named) == len(listening)
+    return False
 
 
 def session_members(session: int) -> list[int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from support_device import Devices, path
 from support_hub import HubProcess
 from support_tiny_sweep import tiny_sweep
@@ -111,3 +112,35 @@ def silent(url: str) -> Iterator[Counter[str]]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+WAITING = """
+import sys, time
+from pathlib import Path
+folder = Path(sys.argv[1])
+(folder / "begun").open("a").write("x")
+while not (folder / "end").exists():
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_an_agent_whose_run_ends_while_the_hub_is_away_goes_on(tmp_path: Path) -> None:
+    """The client's agent fails then, and hangs for ten minutes at times: another takes its place within a minute."""
+    with HubProcess(tmp_path / "hub") as hub:
+        (tmp_path / "waits.py").write_text(WAITING)
+        command = [sys.executable, str(tmp_path / "waits.py"), str(tmp_path)]
+        made = {"command": command, "method": "grid", "parameters": {"number": {"values": [1, 2, 3]}}}
+        (hub.folder / "sweep.yaml").write_text(yaml.safe_dump({"program": "waits.py", **made}))
+        said = hub.wandb("sweep", "--project", "lab", "sweep.yaml")
+        sweep = "local/lab/" + said.split("wandb agent local/lab/")[1].split()[0]
+        hub.popen(sys.executable, str(TESTS / "support_storm_keep.py"), str(hub.folder), sweep)
+        begun, log = tmp_path / "begun", hub.folder / "agent-1.log"
+        wait_for(begun.exists, 60)
+        wait_for(lambda: "Running runs: ['" in log.read_text(), 60)
+        hub.kill9()
+        (tmp_path / "end").touch()
+        wait_for(lambda: "verify credentials" in log.read_text(), 120)
+        hub.restart()
+        wait_for(lambda: len(begun.read_text()) == 3, 60)

@@ -230,6 +230,45 @@ def test_an_agent_is_deaf_once_what_it_speaks_through_was_killed(tmp_path: Path)
     assert not is_deaf(os.getpid())
 
 
+HANGS_UP = """
+import socket, subprocess, sys
+core = subprocess.Popen([sys.executable, "-c", sys.argv[1], sys.argv[2]], stdout=subprocess.PIPE)
+core.stdout.readline()
+client = socket.socket(socket.AF_UNIX)
+client.connect(sys.argv[2])
+print("connected", flush=True)
+input()
+client.close()
+core.wait()
+"""
+LISTENER = """
+import socket, sys
+open("/proc/self/comm", "w").write("wandb-core")
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+print("ready", flush=True)
+accepted, _ = server.accept()
+accepted.recv(1)
+accepted.close()
+server.accept()
+"""
+
+
+def test_an_agent_is_deaf_once_it_has_hung_up(tmp_path: Path) -> None:
+    """Not while it is connected to what it speaks through, but where it only waits for that one's end."""
+    argv = [sys.executable, "-c", HANGS_UP, LISTENER, str(tmp_path / "a socket")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(argv, text=True, start_new_session=True, **pipes) as agent:
+        assert agent.stdin and agent.stdout
+        assert agent.stdout.readline() == "connected\n"
+        assert not is_deaf(agent.pid)
+        agent.stdin.write("\n")
+        agent.stdin.flush()
+        wait_for(lambda: is_deaf(agent.pid), 10)
+        os.killpg(agent.pid, signal.SIGKILL)
+
+
 def test_a_deaf_agent_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A moment after what it speaks through was killed it is asked to end, and another takes its place."""
     argv = [sys.executable, "-c", TALKER, _core(tmp_path)]
