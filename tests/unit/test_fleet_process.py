@@ -261,12 +261,14 @@ def test_an_agent_is_deaf_once_it_has_hung_up(tmp_path: Path) -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(argv, text=True, start_new_session=True, **pipes) as agent:
         assert agent.stdin and agent.stdout
-        assert agent.stdout.readline() == "connected\n"
-        assert not is_deaf(agent.pid)
-        agent.stdin.write("\n")
-        agent.stdin.flush()
-        wait_for(lambda: is_deaf(agent.pid), 10)
-        os.killpg(agent.pid, signal.SIGKILL)
+        try:
+            assert agent.stdout.readline() == "connected\n"
+            assert not is_deaf(agent.pid)
+            agent.stdin.write("\n")
+            agent.stdin.flush()
+            wait_for(lambda: is_deaf(agent.pid), 10)
+        finally:
+            os.killpg(agent.pid, signal.SIGKILL)
 
 
 def test_a_deaf_agent_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
