@@ -12,18 +12,21 @@ SUITE := $(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reor
 # Tests and trials run side by side: one thread each, or they fight over the cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo check test test-all test-live bench-fidelity bench-objective bench-hub bench-fleet bench-overhead bench-trials bench-search bench-table bench-live format clean
+# The tree as it is installed, for tools that read folders: `prunefleet` with a link to each file.
+LINKS := .links/prunefleet
+
+.PHONY: help links demo check test test-all test-live bench-fidelity bench-objective bench-hub bench-fleet bench-overhead bench-trials bench-search bench-table bench-live format clean
 help:                ## tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | column -t -s "$$(printf '\t')"
 
 demo: $(VENV)/.demo  ## run a whole sweep on this machine, from data to answer
 	$(BIN)/prunefleet up $(SWEEP) --agents $(AGENTS) --until-done
 
-check: $(VENV)/.dev  ## lint, types, import rules, docs
+check: $(VENV)/.dev links  ## lint, types, import rules, docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+	cd $(dir $(LINKS)) && $(CURDIR)/$(BIN)/lint-imports --no-cache $(CURDIR)/setup.cfg
 	$(PYTEST) -q tests/unit/test_docs.py
 
 test: $(VENV)/.dev $(OLDER)/.ready   ## all tests but the long ones
@@ -69,6 +72,10 @@ format: $(VENV)/.dev ## put the code in its usual form
 
 clean:               ## remove what a demo left; the environment stays
 	rm -rf .prunefleet demo.json wandb build dist *.egg-info
+
+links:
+	@rm -rf $(LINKS) && mkdir -p $(LINKS)
+	@cp -rs $(addprefix $(CURDIR)/,$(wildcard door/*.py) agent objective infra) $(LINKS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.failures import INSTALL
-from objective.errors import BadInput
-from objective.trial import TrialFailed
+from prunefleet.agent.host.failures import INSTALL
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.trial import TrialFailed
 
 BAD_INPUT, FAULT, INTERRUPTED = 2, 1, 130
 
@@ -18,64 +18,64 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _trial(args: argparse.Namespace) -> int:
-    from agent import forked
+    from prunefleet.agent.fork import fork_client
 
-    code = forked.trial()
+    code = fork_client.trial()
     if code is not None:
         return code
-    from agent.worker import main as trial
+    from prunefleet.agent.commands.trial import main as trial
 
     return trial()
 
 
 def _fork_server(args: argparse.Namespace) -> int:
-    from agent.fork_server import main as serve
+    from prunefleet.agent.fork.fork_server import main as serve
 
     return serve(args.path, args.agent, args.ready)
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from agent.commands import plan
+    from prunefleet.agent.commands.plan import plan
 
     return plan(args.sweep_file, args.out, args.measure_on, args.mixed)
 
 
 def _measure(args: argparse.Namespace) -> int:
     if args.poll:
-        from agent.poll import poll
+        from prunefleet.agent.commands.poll import poll
 
         return poll(args.poll)
-    from agent.edge import main as measure
+    from prunefleet.agent.commands.measure import main as measure
 
     return measure()
 
 
 def _baseline(args: argparse.Namespace) -> int:
-    from agent.commands import baseline
+    from prunefleet.agent.commands.plan import baseline
 
     return baseline(args.sweep_file)
 
 
 def _check(args: argparse.Namespace) -> int:
-    from agent.check import check
+    from prunefleet.agent.commands.check import check
 
     return check(args.sweep_file)
 
 
 def _answer(args: argparse.Namespace) -> int:
-    from agent.answer import answer
+    from prunefleet.agent.commands.answer import answer
 
     return answer(args.sweep, args.out)
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from agent.doctor import doctor
+    from prunefleet.agent.commands.doctor import doctor
 
     return doctor(args.sweep, args.json)
 
 
 def _cache(args: argparse.Namespace) -> int:
-    from agent.housekeeping import clear, show
+    from prunefleet.agent.commands.cache import clear, show
 
     if args.action == "show" and args.data:
         raise BadInput("--data", True, "give it to `prunefleet cache clear`")

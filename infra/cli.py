@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.settings import BY_NAME, NO_REMOTE_CODE, whole
-from objective.errors import BadInput
+from prunefleet.infra.settings import BY_NAME, NO_REMOTE_CODE, whole
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.processes import python_module
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -28,8 +29,8 @@ class Command:
 
 
 def _up(args: argparse.Namespace) -> int:
-    from infra.fleet.steps import StepFailed
-    from infra.fleet.up import Options, up
+    from prunefleet.infra.fleet.up.agent_commands import StepFailed
+    from prunefleet.infra.fleet.up.up import Options, up
 
     path, data, answer = Path(args.sweep_file), Path(args.data), Path(args.answer)
     port, agents = whole("--port", str(args.port)), whole("--agents", str(args.agents))
@@ -41,10 +42,10 @@ def _up(args: argparse.Namespace) -> int:
 
 
 def _hub(args: argparse.Namespace) -> int:
-    from infra.front import front
-    from infra.hub.errors import StartupError
-    from infra.hub.limits import MIB, Limits
-    from infra.server import run
+    from prunefleet.infra.front import front
+    from prunefleet.infra.hub.store.errors import StartupError
+    from prunefleet.infra.hub.users.limits import MIB, Limits
+    from prunefleet.infra.server import run
 
     def number(name: str) -> int:
         return whole(BY_NAME[name].flag, str(getattr(args, name)))
@@ -61,19 +62,19 @@ def _hub(args: argparse.Namespace) -> int:
 
 
 def _device(args: argparse.Namespace) -> int:
-    from infra.fleet import devices
+    from prunefleet.infra.fleet import device_list
 
     if args.action == "list":
-        lines = devices.listed(args.project)
+        lines = device_list.listed(args.project)
     else:
-        lines = [devices.add(_word(args, "NAME", ("list", "add")), args.project)]
-        print(devices.how_to_start(lines[0]), file=sys.stderr)
+        lines = [device_list.add(_word(args, "NAME", ("list", "add")), args.project)]
+        print(device_list.how_to_start(lines[0]), file=sys.stderr)
     print("\n".join(lines) or f"{args.project} has no device yet: prunefleet device add NAME")
     return 0
 
 
 def _join(args: argparse.Namespace) -> int:
-    from infra.fleet.join import UNWELL, Unwell, join
+    from prunefleet.infra.fleet.joining.host_join import UNWELL, Unwell, join
 
     if args.no_remote_code:
         os.environ[NO_REMOTE_CODE] = "1"  # kept with what else its agents need
@@ -85,27 +86,27 @@ def _join(args: argparse.Namespace) -> int:
 
 
 def _agent(args: argparse.Namespace) -> int:
-    from infra.fleet.keep import keep
+    from prunefleet.infra.fleet.joining.keep import keep
 
     return keep(args.joined)
 
 
 def _leave(args: argparse.Namespace) -> int:
-    from infra.fleet.leave import leave
+    from prunefleet.infra.fleet.joining.leave import leave
 
     return leave(args.joined)
 
 
 def _invite(args: argparse.Namespace) -> int:
-    from infra.fleet.join import invite
+    from prunefleet.infra.fleet.joining.host_join import invite
 
     print("\n".join(invite(args.of_sweep, whole("--minutes", str(args.minutes)))))
     return 0
 
 
 def _agents(args: argparse.Namespace) -> int:
-    from infra.fleet import agents
-    from infra.fleet.agents_table import show
+    from prunefleet.infra.fleet import control as agents
+    from prunefleet.infra.fleet.control_table import show
 
     named = args.action in ("list", *agents.ACTIONS)
     if not named and args.agent:
@@ -166,27 +167,27 @@ def _gc(args: argparse.Namespace) -> int:
 
 
 def _restore(args: argparse.Namespace) -> int:
-    from infra import admin
+    from prunefleet.infra import hub_admin
 
-    return _told(lambda: admin.restored(Path(args.source), Path(args.data)))
+    return _told(lambda: hub_admin.restored(Path(args.source), Path(args.data)))
 
 
 def _administrate(args: argparse.Namespace, operation: str, **arguments: object) -> int:
-    from infra import admin
+    from prunefleet.infra import hub_admin
 
-    return _told(lambda: admin.perform(Path(args.data), operation, arguments))
+    return _told(lambda: hub_admin.perform(Path(args.data), operation, arguments))
 
 
 def _told(work: Callable[[], Mapping[str, Any]]) -> int:
     """Show what an administrator asked for; a refusal is one line, as everywhere."""
-    from infra import admin
-    from infra.hub.errors import HubError
+    from prunefleet.infra import hub_admin
+    from prunefleet.infra.hub.store.errors import HubError
 
     try:
-        return admin.show(work())
+        return hub_admin.show(work())
     except HubError as error:
         print(error, file=sys.stderr)
-        return admin.exit_code(error)
+        return hub_admin.exit_code(error)
 
 
 HUB_COMMANDS = (
@@ -361,7 +362,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in AGENT_COMMANDS:
         # Taking over the process keeps its id and group: signals of `wandb agent` reach the trial itself.
-        os.execv(sys.executable, [sys.executable, "-m", "agent", *words])  # noqa: S606 - no shell is wanted
+        os.execv(sys.executable, python_module("prunefleet.agent", *words))  # noqa: S606 - no shell is wanted
     try:
         args = parser().parse_args(words)
         if args.command is None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.hub.errors import StartupError
+from prunefleet.infra.hub.store.errors import StartupError
 
 log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]

@@ -1,7 +1,7 @@
 """Our search beside wandb.ai or a W&B Server, as the Optuna engine of `wandb sweep-scheduler`.
 
 The sweep's file says `method: custom` and `scheduler: {engine: optuna, source: search.py, optimizer: study,
-search_space: candidate}`, and `search.py` holds `from infra.scheduler import candidate, study`. Optuna alone would see
+search_space: candidate}`, and `search.py` holds `from prunefleet import candidate, study`. Optuna alone would see
 finished runs with a score; here each choice is made from all runs as `wandb.Api` tells them, skipped ones and failures
 included, and Optuna keeps those that it was given and the server does not show yet.
 """
@@ -20,13 +20,13 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from infra import remote
-from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec, suggest_many
-from infra.controller.channels import ChannelGrid
-from infra.controller.engines import controller
-from infra.hub.suggest_input import PREFIX, PROFILE_FILE, profile_name, trial_of
-from objective.errors import BadInput
-from objective.profile import Profile
+from prunefleet.infra import wandb_api
+from prunefleet.infra.controller.contract import Exhausted, StoredTrial, Suggestion, SweepSpec, suggest_many
+from prunefleet.infra.controller.engines.registry import controller
+from prunefleet.infra.controller.pruning.channels import ChannelGrid
+from prunefleet.infra.hub.suggest.input import PREFIX, PROFILE_FILE, profile_name, trial_of
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.profiles.profile import Profile
 
 SEARCHED = "bayes"  # what `method: custom` stands for here
 CANDIDATE = "candidate"  # the attribute of Optuna's trials that holds what was chosen, by leaf name
@@ -83,7 +83,7 @@ def candidate(trial: optuna.Trial) -> Mapping[str, Any]:
 class Search(optuna.samplers.BaseSampler):
     """The search of one sweep in the place of Optuna's sampler. `read` tells the sweep's runs as they are now."""
 
-    def __init__(self, sweep: SweepInfo, read: Callable[[str], remote.SweepView] = remote.read_sweep) -> None:
+    def __init__(self, sweep: SweepInfo, read: Callable[[str], wandb_api.SweepView] = wandb_api.read_sweep) -> None:
         self.path = f"{sweep.entity}/{sweep.project}/{sweep.id}"
         self.config = _searched(sweep.config)
         self.spec = _spec(sweep, self.config)
@@ -132,7 +132,7 @@ class Search(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Refused: candidates are chosen as a whole."""
-        raise BadInput("scheduler.search_space", param_name, "name the function `candidate` of infra.scheduler")
+        raise BadInput("scheduler.search_space", param_name, "name the function `candidate` of prunefleet")
 
     def _suggest(self, study: optuna.Study) -> Suggestion | Exhausted:
         trials = self._trials()
@@ -142,7 +142,7 @@ class Search(optuna.samplers.BaseSampler):
         """The sweep's runs; while the server is away as it last told them, since an error would end the command."""
         try:
             runs = self._read(self.path).runs
-        except remote.AWAY as error:
+        except wandb_api.AWAY as error:
             if self._known is None:
                 raise
             log.warning("the runs of %s cannot be read, so what was known serves: %s", self.path, error)
@@ -176,7 +176,7 @@ def _spec(sweep: SweepInfo, config: Mapping[str, Any]) -> SweepSpec:
     """The sweep as our controllers know sweeps; without its profile where that cannot be had."""
     try:
         found = SweepSpec.from_config(sweep.id, config, _profile(sweep))
-    except remote.AWAY as error:
+    except wandb_api.AWAY as error:
         # Whether the profile or the sweep is at fault shows when the profile is left out.
         found = SweepSpec.from_config(sweep.id, config)
         log.warning("%s; the search goes on without a profile", error)
@@ -195,13 +195,13 @@ def _profile(sweep: SweepInfo) -> Profile | None:
     if name is None:
         return None
     if name == "latest":
-        newest = remote.newest_artifact(sweep.entity, sweep.project, "profile", PREFIX)
+        newest = wandb_api.newest_artifact(sweep.entity, sweep.project, "profile", PREFIX)
         if newest is None:
             raise BadInput("parameters.profile", name, "make a profile in this project with `prunefleet plan`")
         name = newest
     artifact = name if name.count("/") == 2 else f"{sweep.entity}/{sweep.project}/{name.rpartition('/')[2]}"
     with tempfile.TemporaryDirectory() as folder:
-        return Profile.load(remote.download(artifact, Path(folder)) / PROFILE_FILE)
+        return Profile.load(wandb_api.download(artifact, Path(folder)) / PROFILE_FILE)
 
 
 def _in_words(why: Mapping[str, Any]) -> str:

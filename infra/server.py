@@ -1,6 +1,6 @@
 """The hub as a process: routes put together, a socket, a ready file, and an orderly end.
 
-`prunefleet hub` and `python -m infra.server` both call `run`.
+`prunefleet hub` and `python -m prunefleet.infra.server` both call `run`.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from infra.dashboard import pages
-from infra.dashboard.render import prepare
-from infra.front import Doorway, Front, exposure, front, is_loopback
-from infra.hub import address_file
-from infra.hub.admin import Admin
-from infra.hub.auth import write_private
-from infra.hub.errors import HubError, Invalid, StartupError, Unauthorized
-from infra.hub.lifecycle import Timing
-from infra.hub.limits import Limits
-from infra.hub.service import Hub
-from infra.hub.store import Store
-from infra.hub.suggest import start_suggester
-from infra.wire import routes as wire
-from infra.wire.http import endpoint, error_response, parse_json
+from prunefleet.infra.dashboard import pages
+from prunefleet.infra.dashboard.render import prepare
+from prunefleet.infra.front import Doorway, Front, exposure, front, is_loopback
+from prunefleet.infra.hub.hub import Hub
+from prunefleet.infra.hub.runs.lifecycle import Timing
+from prunefleet.infra.hub.store.database import Store
+from prunefleet.infra.hub.store.errors import HubError, Invalid, StartupError, Unauthorized
+from prunefleet.infra.hub.suggest.suggester import start_suggester
+from prunefleet.infra.hub.upkeep import address_file
+from prunefleet.infra.hub.upkeep.admin import Admin
+from prunefleet.infra.hub.users.auth import write_private
+from prunefleet.infra.hub.users.limits import Limits
+from prunefleet.infra.wire import routes as wire
+from prunefleet.infra.wire.http import endpoint, error_response, parse_json
 
 REAP_EVERY_S = 2.0
 SWITCH_S = 0.001  # for how long a thread may compute while another one waits
@@ -313,8 +313,8 @@ def _field(asked: dict[str, Any], name: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m infra.server`: the hub alone, with its timing open to tests."""
-    parser = argparse.ArgumentParser(prog="python -m infra.server", description=run.__doc__)
+    """`python -m prunefleet.infra.server`: the hub alone, with its timing open to tests."""
+    parser = argparse.ArgumentParser(prog="python -m prunefleet.infra.server", description=run.__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)

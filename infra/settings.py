@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from objective.errors import BadInput
+from prunefleet.objective.errors import BadInput
 
 
 @dataclass(frozen=True)

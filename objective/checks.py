@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from objective.errors import BadInput
+from prunefleet.objective.errors import BadInput
 
 NAME = re.compile(r"[_a-zA-Z0-9]+")
 

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from objective import checks
-from objective.errors import BadInput
-from objective.plain import Plain
-from objective.sweepfile import PRECISIONS, measured_by
-from objective.trial import Device, Latency
+from prunefleet.objective import checks
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.plain import Plain
+from prunefleet.objective.sweepfile import PRECISIONS, measured_by
+from prunefleet.objective.trial import Device, Latency
 
 VERSION = 1
 LOCAL = "local"
@@ -91,7 +91,7 @@ class NetworkFile(Plain):
 
 @dataclass(frozen=True)
 class MeasurementProtocol(Plain):
-    """How networks are measured together: the settings of `agent.measure.benchmark.compare_many` that a sweep chooses.
+    """How networks are measured together: the settings of a measurement session that a sweep chooses.
 
     Times are seconds; `energy` is the source to read, None for no energy.
     """

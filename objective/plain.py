@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from objective.errors import BadInput
+from prunefleet.objective.errors import BadInput
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from objective import checks
-from objective.errors import BadInput
-from objective.goal import Goal
+from prunefleet.objective import checks
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.goals.goal import Goal
 
 TOP_LEVEL = frozenset(
     {

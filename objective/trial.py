@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from objective import checks
-from objective.errors import BadInput
-from objective.plain import Plain
+from prunefleet.objective import checks
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.plain import Plain
 
 IMPORTANCES = ("l2", "l1", "fpgm", "bn_scale", "taylor", "random")
 RANKINGS = ("group", "filter", "channel")

@@ -4,7 +4,8 @@ import signal
 
 import pytest
 from hypothesis import settings
-from support_needs import NEEDS, insist
+
+from support.needs import NEEDS, insist
 
 # The same examples every time: a failure is found again by running again, on any machine.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)

@@ -9,11 +9,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from agent.compress.groups import Group, find_groups
-from agent.compress.prune import shrink
-from agent.weights import load_weights
-from objective import checks
-from objective.errors import BadInput
+from prunefleet.agent.compress.groups import Group, find_groups
+from prunefleet.agent.compress.prune import shrink
+from prunefleet.agent.compress.weights import load_weights
+from prunefleet.objective import checks
+from prunefleet.objective.errors import BadInput
 
 KEPT, WEIGHTS = "kept.json", "weights.safetensors"
 

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from agent.compress.cut import Slot, can_cut, parts, width
-from agent.compress.depgraph import OPTYPE, tp
-from objective.errors import BadInput
+from prunefleet.agent.compress.cut import Slot, can_cut, parts, width
+from prunefleet.agent.compress.depgraph import OPTYPE, tp
+from prunefleet.objective.errors import BadInput
 
 PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
 Index = tp._helpers._HybridIndex

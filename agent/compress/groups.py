@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
-from agent.compress.cut import Slot, cut, find, width
-from agent.compress.graph import PRUNABLE, Graph, run_once
-from objective.errors import BadInput
-from objective.space import GroupSpec, levels
+from prunefleet.agent.compress.cut import Slot, cut, find, width
+from prunefleet.agent.compress.graph import PRUNABLE, Graph, run_once
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.profiles.space import GroupSpec, levels
 
 
 @dataclass(frozen=True)

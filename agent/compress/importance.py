@@ -11,11 +11,11 @@ from functools import partial
 import torch
 from torch import nn
 
-from agent.compress.cut import Slot, find, rows
-from agent.compress.groups import Group
-from objective import checks
-from objective.errors import BadInput
-from objective.trial import IMPORTANCES, RANKINGS
+from prunefleet.agent.compress.cut import Slot, find, rows
+from prunefleet.agent.compress.groups import Group
+from prunefleet.objective import checks
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.trial import IMPORTANCES, RANKINGS
 
 Backward = Callable[[nn.Module], object]
 """Runs a few training batches forward and backward through the network that it is given, a copy, and may change it."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from agent.compress.groups import Group
-from objective.errors import BadInput
-from objective.space import GroupSpec, Space
+from prunefleet.agent.compress.groups import Group
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.profiles.space import GroupSpec, Space
 
 MOST = 24
 OTHER_ROLE = 3.0

@@ -10,10 +10,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from agent.compress.cut import find, width
-from agent.compress.groups import Group, as_traced, output_shapes, remove
-from agent.compress.importance import Backward, check_method, saliency_of, scores
-from objective.errors import BadInput
+from prunefleet.agent.compress.cut import find, width
+from prunefleet.agent.compress.groups import Group, as_traced, output_shapes, remove
+from prunefleet.agent.compress.importance import Backward, check_method, saliency_of, scores
+from prunefleet.objective.errors import BadInput
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agent.measure.engine import openvino
-from agent.measure.export import save
-from agent.measure.exported import Exported, sized
-from objective.trial import Failure, FailureKind, TrialFailed
+from prunefleet.agent.measure.export import save
+from prunefleet.agent.measure.exported import Exported, sized
+from prunefleet.agent.measure.openvino_core import openvino
+from prunefleet.objective.trial import Failure, FailureKind, TrialFailed
 
 SAMPLES = 300  # NNCF's own default
 ROUGH_SAMPLES = 4

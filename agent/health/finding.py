@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from objective import checks
-from objective.errors import BadInput
-from objective.plain import Plain
+from prunefleet.objective import checks
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.plain import Plain
 
 OK, WARNING, PROBLEM = LEVELS = ("ok", "warning", "problem")
 """A warning makes figures less certain or trials slower, a problem makes them fail."""

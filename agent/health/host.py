@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.cache import cache_folder
-from agent.health.finding import PROBLEM, WARNING, Finding, graded
-from agent.measure.conditions import ROOT, conditions
+from prunefleet.agent.health.finding import PROBLEM, WARNING, Finding, graded
+from prunefleet.agent.host.cache_files import cache_folder
+from prunefleet.agent.measure.conditions import ROOT, conditions
 
 GIB = 2**30
 LEAST_MEMORY_GB, GOOD_MEMORY_GB = 0.5, 2.0
@@ -93,7 +93,7 @@ def disks(usage: Callable[[Path], tuple[int, int, int]] = shutil.disk_usage) -> 
 
 def processor(root: Path) -> Finding:
     """Its cores, and who is busy on them."""
-    from agent.measure.device import cpu_name, usable_cores
+    from prunefleet.agent.measure.device import cpu_name, usable_cores
 
     cores, load = usable_cores(), conditions(root).load or 0.0
     busy = load > max(BUSY_SHARE * cores, BUSY_SHARE)
@@ -138,7 +138,7 @@ def others(root: Path, look_s: float) -> Iterator[Finding]:
         share = (after[0] - before[0]) / (after[1] - before[1])
         remedy = "the machine below this virtual one is shared: measurements are noisy while it is busy; prefer a board"
         yield graded("stolen time", f"{share:.1%}", (share > STOLEN_SHARE, WARNING, remedy))
-    from agent.measure.lock import holder
+    from prunefleet.agent.measure.lock import holder
 
     if who := holder():
         yield Finding("lock", "ok", f"process {who.get('pid')} measures {who.get('device', 'something')} now")

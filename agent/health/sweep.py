@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agent.failures import INSTALL
-from agent.health.finding import OK, PROBLEM, WARNING, Finding
-from agent.report import Reader, RunRecord
-from agent.request import Request, from_sweep
-from objective.devices import LOCAL, device_of
-from objective.errors import BadInput
+from prunefleet.agent.health.finding import OK, PROBLEM, WARNING, Finding
+from prunefleet.agent.host.failures import INSTALL
+from prunefleet.agent.tracking.tracked_run import Reader, RunRecord
+from prunefleet.agent.trial.request import Request, from_sweep
+from prunefleet.objective.devices import LOCAL, device_of
+from prunefleet.objective.errors import BadInput
 
 VERSIONS = ("openvino", "torch", "torch-pruning")
 
@@ -35,8 +35,8 @@ def sweep(path: str) -> Iterator[Finding]:
 
 def _device(request: Request, reader: Reader) -> Iterator[Finding]:
     """Whether what the sweep measures with is here, or known to the project."""
-    from agent.measure.queues import queue_of
-    from agent.place import measured_on
+    from prunefleet.agent.measure.remote.choice import queue_of
+    from prunefleet.agent.trial.places import measured_on
 
     for name in request.devices:
         try:
@@ -53,9 +53,9 @@ def _device(request: Request, reader: Reader) -> Iterator[Finding]:
 def _code_and_data(request: Request, runs: list[RunRecord]) -> Iterator[Finding]:
     """The task's code and data here, beside those that the sweep's runs were made with."""
     try:
-        from agent.bench import loaded
-        from agent.tasks.carried import folder_of, standing
-        from agent.tasks.task import data_hash, task_hash
+        from prunefleet.agent.tasks.code.carried import folder_of, standing
+        from prunefleet.agent.tasks.task import data_hash, task_hash
+        from prunefleet.agent.trial.context import loaded
     except ImportError as error:
         yield Finding("task", PROBLEM, f"{error}: no trial can run here", INSTALL)
         return
@@ -90,7 +90,7 @@ def _code_and_data(request: Request, runs: list[RunRecord]) -> Iterator[Finding]
 
 def _versions(runs: list[RunRecord]) -> Iterator[Finding]:
     """Software that differs from what other hosts of the sweep run."""
-    from agent.measure.device import fingerprint
+    from prunefleet.agent.measure.device import fingerprint
 
     own = fingerprint().versions
     for name in VERSIONS:

@@ -13,16 +13,16 @@ from typing import Protocol
 
 import numpy as np
 
-from agent.measure import lock
-from agent.measure.conditions import conditions
-from agent.measure.energy import Meter, per_inference
-from agent.measure.exported import Exported
-from agent.measure.intervals import Samples, time_interval
-from agent.measure.rounds import DENSE as DENSE
-from agent.measure.rounds import CallSession, Rounds
-from agent.measure.runners import Runner, Sampler, Session
-from objective.errors import BadInput
-from objective.trial import Device, Latency
+from prunefleet.agent.measure import lock
+from prunefleet.agent.measure.conditions import conditions
+from prunefleet.agent.measure.energy.sources import Meter, per_inference
+from prunefleet.agent.measure.exported import Exported
+from prunefleet.agent.measure.intervals import Samples, time_interval
+from prunefleet.agent.measure.rounds import DENSE as DENSE
+from prunefleet.agent.measure.rounds import CallSession, Rounds
+from prunefleet.agent.measure.runners.base import Runner, Sampler, Session
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.trial import Device, Latency
 
 Model = Exported | Callable[[], object]
 

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from objective.trial import Conditions
+from prunefleet.objective.trial import Conditions
 
 ROOT = Path("/")
 CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")

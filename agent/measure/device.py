@@ -9,9 +9,9 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from agent.measure.engine import openvino
-from objective.sweepfile import PRECISIONS
-from objective.trial import Device
+from prunefleet.agent.measure.openvino_core import openvino
+from prunefleet.objective.sweepfile import PRECISIONS
+from prunefleet.objective.trial import Device
 
 VERSIONS = ("openvino", "onnxruntime", "torch", "torch-pruning", "numpy")
 

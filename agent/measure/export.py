@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from agent.measure.engine import openvino, traced
-from agent.measure.exported import Exported, sized
-from objective.errors import BadInput
-from objective.trial import Failure, FailureKind, TrialFailed
+from prunefleet.agent.measure.exported import Exported, sized
+from prunefleet.agent.measure.openvino_core import openvino, traced
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.trial import Failure, FailureKind, TrialFailed
 
 PRECISIONS = ("f32", "bf16", "f16", "int8")
 PARITY_LIMIT = 1e-4
@@ -30,7 +30,7 @@ def export(
 ) -> Exported:
     """Write `network` as `folder/name.xml` and `.bin`, in f32 whatever `precision` it is to run at.
 
-    INT8 is made of that file by `agent.compress.quantise`.
+    INT8 is made of that file by `prunefleet.agent.compress.quantise`.
 
     `example_input`: [1, ...], which fixes the input's shape. The network is left as it was. Raises `BadInput` for an
     unknown precision and `TrialFailed` where the network does not convert.

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from objective.errors import BadInput
-from objective.trial import Failure, FailureKind, TrialFailed
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.trial import Failure, FailureKind, TrialFailed
 
 TRAINER_PATIENCE_S = 120.0
 MEASURER_PATIENCE_S = 600.0

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.cache import cache_folder, replace_file
-from agent.measure.benchmark import CANDIDATE, Sitting
-from objective.trial import Latency
+from prunefleet.agent.host.cache_files import cache_folder, replace_file
+from prunefleet.agent.measure.benchmark import CANDIDATE, Sitting
+from prunefleet.objective.trial import Latency
 
 FOLDER = "pace"
 KEPT = 20

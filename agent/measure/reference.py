@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from agent.cache import cache_folder, replace_file
-from agent.measure import lock
-from agent.measure.engine import openvino
-from agent.measure.exported import Exported, sized
-from agent.measure.intervals import p10
-from agent.measure.rounds import slot, warm_up
-from agent.measure.runners import Array, OpenVINORunner, Runner, Session, supported_precisions
-from objective import checks
-from objective.devices import DRIFTED, REFERENCE
-from objective.plain import Plain
-from objective.trial import TrialFailed
+from prunefleet.agent.host.cache_files import cache_folder, replace_file
+from prunefleet.agent.measure import lock
+from prunefleet.agent.measure.exported import Exported, sized
+from prunefleet.agent.measure.intervals import p10
+from prunefleet.agent.measure.openvino_core import openvino
+from prunefleet.agent.measure.rounds import slot, warm_up
+from prunefleet.agent.measure.runners.base import Array, OpenVINORunner, Runner, Session, supported_precisions
+from prunefleet.objective import checks
+from prunefleet.objective.devices import DRIFTED, REFERENCE
+from prunefleet.objective.plain import Plain
+from prunefleet.objective.trial import TrialFailed
 
 FOLDER = "reference"
 SHAPE = (1, 3, 32, 32)

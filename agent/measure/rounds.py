@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.measure.intervals import (
+from prunefleet.agent.measure.intervals import (
     DRAWS,
     Samples,
     drift,
@@ -18,11 +18,10 @@ from agent.measure.intervals import (
     ratio_interval,
     widened,
 )
-from agent.measure.runners import Array, Sampler, Session, clocked
-from objective.trial import Device, Latency
+from prunefleet.agent.measure.runners.base import WARM_UP_CALLS, Array, Sampler, Session, clocked
+from prunefleet.objective.trial import Device, Latency
 
 DENSE = "dense"
-WARM_UP_CALLS = 20
 SLOT_S = 0.004  # about one time slice: a slot is interrupted once or not at all
 PROGRAM_SLOT_S = 0.2  # of a program of the user's: starting it costs more than its calls
 STEADY = 2.0  # the halves of the rounds agree within this many targets

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from agent.measure.benchmark import Sitting
-from objective import checks
-from objective.errors import BadInput
-from objective.trial import Latency
+from prunefleet.agent.measure.benchmark import Sitting
+from prunefleet.objective import checks
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.trial import Latency
 
 VERSION = 1
 FILE = "samples.json.gz"

@@ -13,12 +13,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from agent.cache import cache_folder, only_one, replace_file, sha256_of
-from agent.tasks.task import Budget, Task, data_hash, dense_budget, digest, task_hash
-from agent.tasks.training import threads
-from agent.weights import load_weights
-from objective.errors import BadInput
-from objective.trial import Failure, FailureKind, TrialFailed
+from prunefleet.agent.compress.weights import load_weights
+from prunefleet.agent.host.cache_files import cache_folder, only_one, replace_file, sha256_of
+from prunefleet.agent.tasks.task import Budget, Task, data_hash, dense_budget, digest, task_hash
+from prunefleet.agent.tasks.training import threads
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.trial import Failure, FailureKind, TrialFailed
 
 FILE = "dense.safetensors"
 HEADER = "prunefleet"
@@ -138,7 +138,7 @@ def _here(name: str) -> Path | None:
 
 
 def _trained(task: Task, name: str, progress: Progress) -> Path:
-    from agent.measure.device import usable_cores
+    from prunefleet.agent.measure.device import usable_cores
 
     began, network, budget = time.perf_counter(), task.network(), dense_budget(task)
     with threads(usable_cores()):  # nothing else runs yet

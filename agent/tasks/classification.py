@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from agent.measure import lock
-from agent.tasks.distill import DistilledLoss, SoftTargets
-from agent.tasks.metrics import Metric, metric
-from agent.tasks.task import Budget, Report
-from agent.tasks.training import Batch, Schedule, fastest, located, train
-from objective.errors import BadInput
+from prunefleet.agent.measure import lock
+from prunefleet.agent.tasks.distill import DistilledLoss, SoftTargets
+from prunefleet.agent.tasks.metrics import Metric, metric
+from prunefleet.agent.tasks.task import Budget, Report
+from prunefleet.agent.tasks.training import Batch, Schedule, fastest, located, train
+from prunefleet.objective.errors import BadInput
 
 EVALUATED_AT_ONCE = 500
 PIXELS_AT_ONCE = 2**22  # fewer images at once where they are large: activations take many times the memory of these
@@ -37,7 +37,7 @@ class Images:
 
 
 class Classification(ABC):
-    """A `Task` of classifying images; its `metrics` are among those of `agent.tasks.metrics`.
+    """A `Task` of classifying images; its `metrics` are among those of `prunefleet.agent.tasks.metrics`.
 
     A subclass gives `name`, `network` and `splits`, and changes what does not suit it below: `lr` is that of
     fine-tuning; `flip` and `flip_vertical` mirror half of the training images; `balanced` weighs classes in the loss as

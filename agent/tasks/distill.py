@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import nn
 from torch.nn import functional
 
-from agent.cache import cache_folder, only_one, replace_file
+from prunefleet.agent.host.cache_files import cache_folder, only_one, replace_file
 
 # Hinton et al. 2015: how soft the teacher's targets are, and their part of the loss. The teacher sees each augmented
 # batch: targets kept from the plain images gained nothing.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from agent.tasks.task import Budget, Task
+from prunefleet.agent.tasks.task import Budget, Task
 
 BATCHES = 16
 STANDSTILL = 1e-12

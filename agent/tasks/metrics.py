@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from objective.errors import BadInput
+from prunefleet.objective.errors import BadInput
 
 Columns = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits [n, classes], labels [n]) → figures [n, k] of each example."""

@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.tasks.task import Task
-from objective import checks
-from objective.errors import BadInput
+from prunefleet.agent.tasks.task import Task
+from prunefleet.objective import checks
+from prunefleet.objective.errors import BadInput
 
 READY = {
-    "fashion_mnist": "agent.tasks.fashion_mnist:FashionMNIST",
-    "torchvision": "agent.tasks.torchvision_set:TorchvisionSet",
-    "image_folder": "agent.tasks.image_folder:ImageFolder",
-    "elpv": "agent.tasks.elpv:ELPV",
+    "fashion_mnist": "prunefleet.agent.tasks.ready.fashion_mnist:FashionMNIST",
+    "torchvision": "prunefleet.agent.tasks.ready.torchvision_set:TorchvisionSet",
+    "image_folder": "prunefleet.agent.tasks.ready.image_folder:ImageFolder",
+    "elpv": "prunefleet.agent.tasks.ready.elpv:ELPV",
 }
 DATA_MAP = "PRUNEFLEET_DATA_MAP"
 REQUIRED = ("network", "example_input", "fit", "evaluate", "calibration")

@@ -7,9 +7,9 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from agent.measure import lock
-from agent.tasks.task import Budget, Report
-from objective.errors import BadInput
+from prunefleet.agent.measure import lock
+from prunefleet.agent.tasks.task import Budget, Report
+from prunefleet.objective.errors import BadInput
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 AT_ONCE = 100  # inputs evaluated together

@@ -10,9 +10,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from objective import checks
-from objective.errors import BadInput
-from objective.stats import Value, mean_itself
+from prunefleet.objective import checks
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.goals.stats import Value, mean_itself
 
 SPLITS = ("validation", "holdout", "test")
 
@@ -65,7 +65,7 @@ class Task(Protocol):
     def fit(self, network: nn.Module, budget: Budget, report: Report) -> None:
         """Train the network in place; call `report` every second or so and end when it returns False.
 
-        Wrap each batch in `agent.measure.lock.batch()` so that a measurement on this host can pause the training. Raise
+        Wrap each batch in `prunefleet.batch()` so that a measurement on this host can pause the training. Raise
         `TrialFailed` with kind DIVERGED on a loss that is not finite.
         """
 

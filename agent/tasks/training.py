@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from agent.cache import cache_folder, replace_file
-from agent.measure import lock
-from agent.tasks.task import Task
-from objective.trial import Failure, FailureKind, TrialFailed
+from prunefleet.agent.host.cache_files import cache_folder, replace_file
+from prunefleet.agent.measure import lock
+from prunefleet.agent.tasks.task import Task
+from prunefleet.objective.trial import Failure, FailureKind, TrialFailed
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

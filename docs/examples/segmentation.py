@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torchvision.ops import Conv2dNormActivation as Block
 
-from agent.measure import lock
-from agent.tasks.supervised import Supervised, cut
+from prunefleet.agent.measure import lock
+from prunefleet.agent.tasks.supervised import Supervised, cut
 
 
 class UNet(nn.Module):

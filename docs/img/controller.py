@@ -8,13 +8,14 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from support_pruning import DENSE, GOAL, NAMES, Problem, sweep_config
 
-from infra.controller.ask_tell import AskTell
-from infra.controller.candidates import Grid
-from infra.controller.channels import ChannelGrid, read
-from infra.controller.search import INTERVAL, Search
-from objective.space import Space
+from prunefleet.infra.controller.ask_tell import AskTell
+from prunefleet.infra.controller.candidates import Grid
+from prunefleet.infra.controller.pruning.channels import ChannelGrid, read
+from prunefleet.infra.controller.pruning.search import INTERVAL, Search
+from prunefleet.objective.profiles.space import Space
+
+from support.controller import DENSE, GOAL, NAMES, Problem, sweep_config
 
 TRIALS, GROUP = 14, "b_in"
 PROBLEM = Problem.seeded(3)

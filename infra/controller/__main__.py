@@ -1,4 +1,4 @@
-"""`python -m infra.controller`: suggestions over pipes, one JSON document a line, until standard input ends.
+"""`python -m prunefleet.infra.controller`: suggestions over pipes, one JSON document a line, until standard input ends.
 
 A request is `{"id", "sweep": {"name", "config", "profile"}, "trials": [...], "count"}`; its answer `{"id",
 "suggestions": [{"params", "config", "why", "repeat"}], "exhausted": reason or null, "recommended": {"trial",
@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec, suggest_many
-from infra.controller.engines import controller
-from infra.controller.random import RandomSearch
-from objective.errors import BadInput
-from objective.profile import Profile
-from objective.sweepfile import DEFAULT_ENGINE
+from prunefleet.infra.controller.contract import Exhausted, StoredTrial, Suggestion, SweepSpec, suggest_many
+from prunefleet.infra.controller.engines.random import RandomSearch
+from prunefleet.infra.controller.engines.registry import controller
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.profiles.profile import Profile
+from prunefleet.objective.sweepfile import DEFAULT_ENGINE
 
 # What a run's summary calls them, the last two for each of several devices.
 SUMMARY = {"drop": "metric_drop", "baseline_ms": "baseline_p50_ms"}
@@ -87,8 +87,8 @@ def _recommended(sweep: SweepSpec, trials: Sequence[StoredTrial]) -> dict[str, A
     """The trial that the models expect most of, where there are models and a trial that was scored."""
     if sweep.method != "bayes" or sweep.engine != DEFAULT_ENGINE or sweep.profile is None or sweep.goal is None:
         return None
-    from infra.controller.pruning import recommend
-    from infra.controller.threads import one_thread
+    from prunefleet.infra.controller.pruning.engine import recommend
+    from prunefleet.infra.controller.threads import one_thread
 
     with one_thread():
         found = recommend(sweep, sweep.profile, sweep.goal, trials, sweep.seed(len(trials)))

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from infra.controller.base import StoredTrial, Suggestion, SweepSpec, devices_of, suggest_many
-from infra.controller.engines import controller
-from infra.controller.pruning import Recommendation, recommend
-from infra.controller.threads import one_thread
-from objective.errors import BadInput
-from objective.profile import Profile
-from objective.score import values_on_all
+from prunefleet.infra.controller.contract import StoredTrial, Suggestion, SweepSpec, devices_of, suggest_many
+from prunefleet.infra.controller.engines.registry import controller
+from prunefleet.infra.controller.pruning.engine import Recommendation, recommend
+from prunefleet.infra.controller.threads import one_thread
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.goals.score import values_on_all
+from prunefleet.objective.profiles.profile import Profile
 
 MEASURED = ("scored", "skipped")
 Figure = float | Mapping[str, float] | None  # of the one device, or by the names of several
@@ -89,7 +89,7 @@ class AskTell:
         self._trials[name] = replace(told, value=self._score(told))
 
     def recommend(self) -> Recommendation | None:
-        """See `infra.controller.pruning.recommend`."""
+        """See `prunefleet.infra.controller.pruning.engine.recommend`."""
         with one_thread():
             return recommend(self.sweep, self._profile, self._goal, self.trials, self.sweep.seed(len(self._trials)))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
 
-from objective.errors import BadInput
+from prunefleet.objective.errors import BadInput
 
 MOST_LEVELS = 10_000  # a longer list of values is treated as continuous
 _MISSING = object()

@@ -7,11 +7,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from infra.dashboard import session
-from infra.dashboard.reader import Hub, Seen
-from infra.dashboard.render import page, segment
-from infra.hub.errors import HubError
-from infra.hub.holds import ACTIONS
+from prunefleet.infra.dashboard import session
+from prunefleet.infra.dashboard.reader import Hub, Seen
+from prunefleet.infra.dashboard.render import page, segment
+from prunefleet.infra.hub.runs.holds import ACTIONS
+from prunefleet.infra.hub.store.errors import HubError
 
 
 def routes(hub: Hub) -> list[BaseRoute]:

@@ -14,17 +14,17 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from infra.dashboard import asked, session
-from infra.dashboard.reader import Hub, Seen
-from infra.dashboard.render import answer, digest, fragment, page, segment
-from infra.dashboard.trials import Question, question
-from infra.dashboard.views import SweepView, headline, sweep_view
-from infra.dashboard.views_answer import controls_of, read_on_test
-from infra.dashboard.views_run import run_view
-from infra.hub.errors import Conflict
-from infra.hub.join_line import join_line
-from infra.hub.joins import MINUTES
-from infra.hub.rows import ProjectRow, RunRow, SweepRow
+from prunefleet.infra.dashboard import asked, session
+from prunefleet.infra.dashboard.reader import Hub, Seen
+from prunefleet.infra.dashboard.render import answer, digest, fragment, page, segment
+from prunefleet.infra.dashboard.trials import Question, question
+from prunefleet.infra.dashboard.views import SweepView, headline, sweep_view
+from prunefleet.infra.dashboard.views_answer import controls_of, read_on_test
+from prunefleet.infra.dashboard.views_run import run_view
+from prunefleet.infra.hub.store.errors import Conflict
+from prunefleet.infra.hub.store.rows import ProjectRow, RunRow, SweepRow
+from prunefleet.infra.hub.users.host_keys import MINUTES
+from prunefleet.infra.hub.users.join_line import join_line
 
 LIVE_MS = 2000
 IDLE_MS = 15000

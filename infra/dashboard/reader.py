@@ -3,11 +3,11 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from infra.hub.access import may, seen
-from infra.hub.advice import Advice
-from infra.hub.file_rows import ArtifactRow, FileRow
-from infra.hub.joins import Invitation
-from infra.hub.rows import AgentRow, ProjectRow, RunRow, SweepRow, UserRow
+from prunefleet.infra.hub.runs.advice import Advice
+from prunefleet.infra.hub.store.file_rows import ArtifactRow, FileRow
+from prunefleet.infra.hub.store.rows import AgentRow, ProjectRow, RunRow, SweepRow, UserRow
+from prunefleet.infra.hub.users.access import may, seen
+from prunefleet.infra.hub.users.host_keys import Invitation
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from infra.dashboard import text, views
-from infra.hub.holds import MEANING
+from prunefleet.infra.dashboard import text, views
+from prunefleet.infra.hub.runs.holds import MEANING
 
 HERE = Path(__file__).parent
 HEADERS = {

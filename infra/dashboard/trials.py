@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from infra.dashboard.text import flat, number, points, ratio
-from infra.hub.lazy import lazy
-from infra.hub.rows import RunRow, SweepRow
-from infra.hub.states import ENDED_STATES
-from objective.errors import BadInput
-from objective.goal import Goal
-from objective.space import GroupSpec, Space
+from prunefleet.infra.dashboard.text import flat, number, points, ratio
+from prunefleet.infra.hub.store.lazy import lazy
+from prunefleet.infra.hub.store.rows import RunRow, SweepRow
+from prunefleet.infra.hub.store.states import ENDED_STATES
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.goals.goal import Goal
+from prunefleet.objective.profiles.space import GroupSpec, Space
 
 KINDS = ("replicate", "dense", "uniform", "greedy", "exploit", "explore", "warm", "random", "grid")
 ANSWERED = frozenset({"scored", "finished"})

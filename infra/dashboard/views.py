@@ -8,14 +8,23 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.dashboard.text import number, percent, plain, points, score
-from infra.dashboard.trials import ANSWERED, Question, Trial, expectations, question, share_kept, trials, widths
-from infra.dashboard.views_answer import Line, answer
-from infra.dashboard.views_hosts import HostSpeed, host_speeds
-from infra.hub.advice import Advice
-from infra.hub.roster import roster, skew
-from infra.hub.rows import AgentRow, RunRow, SweepRow
-from objective.pareto import front
+from prunefleet.infra.dashboard.text import number, percent, plain, points, score
+from prunefleet.infra.dashboard.trials import (
+    ANSWERED,
+    Question,
+    Trial,
+    expectations,
+    question,
+    share_kept,
+    trials,
+    widths,
+)
+from prunefleet.infra.dashboard.views_answer import Line, answer
+from prunefleet.infra.dashboard.views_hosts import HostSpeed, host_speeds
+from prunefleet.infra.hub.runs.advice import Advice
+from prunefleet.infra.hub.runs.roster import roster, skew
+from prunefleet.infra.hub.store.rows import AgentRow, RunRow, SweepRow
+from prunefleet.objective.goals.pareto import front
 
 Chart = dict[str, object]
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from infra.dashboard.text import number
-from infra.dashboard.trials import Question, kept
-from infra.hub.rows import RunRow, SweepRow
+from prunefleet.infra.dashboard.text import number
+from prunefleet.infra.dashboard.trials import Question, kept
+from prunefleet.infra.hub.store.rows import RunRow, SweepRow
 
 LABELS = {
     "dense": "dense network",

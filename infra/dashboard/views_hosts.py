@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from infra.dashboard.text import number
-from infra.hub.rows import RunRow
-from objective.devices import DRIFTED, REFERENCE
+from prunefleet.infra.dashboard.text import number
+from prunefleet.infra.hub.store.rows import RunRow
+from prunefleet.objective.devices import DRIFTED, REFERENCE
 
 
 @dataclass(frozen=True)

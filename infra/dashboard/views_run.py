@@ -3,9 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from infra.dashboard.text import amount, console_line, flat, interval, milliseconds, number, plain, ratio, shown
-from infra.dashboard.trials import Question, Trial, kept, trial
-from infra.hub.rows import RunRow
+from prunefleet.infra.dashboard.text import (
+    amount,
+    console_line,
+    flat,
+    interval,
+    milliseconds,
+    number,
+    plain,
+    ratio,
+    shown,
+)
+from prunefleet.infra.dashboard.trials import Question, Trial, kept, trial
+from prunefleet.infra.hub.store.rows import RunRow
 
 MOST_POINTS = 1000
 MOST_CHARTS = 24

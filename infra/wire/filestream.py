@@ -15,12 +15,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from infra.hub.access import may
-from infra.hub.errors import Invalid, Missing
-from infra.hub.runs import StreamPost, run_is_gone
-from infra.hub.service import Hub
-from infra.hub.store_lines import Stream, parse
-from infra.wire.http import authenticate, endpoint, parse_json, too_large
+from prunefleet.infra.hub.hub import Hub
+from prunefleet.infra.hub.runs.runs import StreamPost, run_is_gone
+from prunefleet.infra.hub.store.errors import Invalid, Missing
+from prunefleet.infra.hub.store.lines import Stream, parse
+from prunefleet.infra.hub.users.access import may
+from prunefleet.infra.wire.http import authenticate, endpoint, parse_json, too_large
 
 log = logging.getLogger(__name__)
 _FILES = {"wandb-history.jsonl": Stream.HISTORY, "wandb-events.jsonl": Stream.EVENTS, "output.log": Stream.CONSOLE}

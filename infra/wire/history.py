@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from infra.hub.errors import Invalid
-from infra.hub.rows import RunRow
-from infra.hub.store_lines import Stream, parse
-from infra.wire import paging
-from infra.wire.graphql import Info
+from prunefleet.infra.hub.store.errors import Invalid
+from prunefleet.infra.hub.store.lines import Stream, parse
+from prunefleet.infra.hub.store.rows import RunRow
+from prunefleet.infra.wire.graphql import paging
+from prunefleet.infra.wire.graphql.execute import Info
 
 T = TypeVar("T")
 SAMPLES = 500

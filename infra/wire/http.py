@@ -13,9 +13,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from infra.hub.errors import HubError, Invalid, TooLarge, Unauthorized
-from infra.hub.rows import UserRow
-from infra.hub.service import Hub
+from prunefleet.infra.hub.hub import Hub
+from prunefleet.infra.hub.store.errors import HubError, Invalid, TooLarge, Unauthorized
+from prunefleet.infra.hub.store.rows import UserRow
 
 log = logging.getLogger(__name__)
 BODY_LIMIT = 64 << 20  # bytes; one file_stream request of the client stays below 16 MiB

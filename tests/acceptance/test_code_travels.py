@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
-from support_code import CARRIED, NAME, write_task
-from support_forked import FakeAgent
-from support_hub import HubProcess
 
-ROOT = Path(__file__).parents[2]
+from support.code import CARRIED, NAME, write_task
+from support.fork import FakeAgent
+from support.hub import HubProcess
+from support.paths import ROOT, TESTS
+
 SWEEP = f"""
 name: mine
 program: prunefleet
@@ -36,10 +37,10 @@ recipe: {{value: {{epochs: 0.2}}}}
 ratio: {{value: {{conv1: 0.5}}}}
 """
 PUBLISH = """
-from agent import report
-from agent.stop import Stop
-from agent.tasks.carried import publish
-from agent.tasks.code import code_of
+from prunefleet.agent.tracking import tracked_run as report
+from prunefleet.agent.host.stop import Stop
+from prunefleet.agent.tasks.code.carried import publish
+from prunefleet.agent.tasks.code.source import code_of
 with report.session(Stop(), "test") as session:
     print(publish(session, code_of("my_task")))
 """
@@ -74,7 +75,7 @@ class Lab:
     def users_folder(self, host: str, answer: int = 1) -> Path:
         """A host's folder with the user's task and all that it imports."""
         folder = write_task(self.folder(host), answer)
-        shutil.copy(ROOT / "tests" / "support_tiny_task.py", folder)
+        shutil.copy(TESTS / "tiny_task.py", folder)
         return folder
 
     def trial(self, host: str, sweep: str, **more: str) -> dict[str, Any]:
@@ -97,12 +98,12 @@ def test_a_host_with_an_empty_folder_runs_the_sweeps_code_or_refuses_it(lab: Lab
     """`plan` lists and sends it, an agent elsewhere fetches and scores; one that may not fetch takes no trial."""
     folder = lab.users_folder("author")
     (folder / "sweep.yaml").write_text(SWEEP)
-    said = lab.on("author", "-m", "agent", "plan", "sweep.yaml", "--out", "resolved.yaml", "--mixed", "0")
+    said = lab.on("author", "-m", "prunefleet.agent", "plan", "sweep.yaml", "--out", "resolved.yaml", "--mixed", "0")
     resolved = yaml.safe_load((folder / "resolved.yaml").read_text())
     code = resolved["parameters"]["code"]["value"]
     sha256 = code.removeprefix("code-").removesuffix(":v0")
     listed = [line.split()[1].rstrip(":") for line in said.splitlines() if line.startswith("code ")]
-    assert listed == [*sorted([*CARRIED, "support_tiny_task.py"]), sha256[:12]]
+    assert listed == [*sorted([*CARRIED, "tiny_task.py"]), sha256[:12]]
 
     lab.folder("other")
     told = lab.hub.wandb("sweep", "--project", "lab", str(folder / "resolved.yaml"), **lab.env("author"))

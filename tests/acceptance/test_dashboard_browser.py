@@ -8,9 +8,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from support_dashboard_hub import KEPT, Scene, served
 
-from infra.dashboard import pages
+from prunefleet.infra.dashboard import pages
+
+from support.dashboard_hub import KEPT, Scene, served
 
 pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_device import Devices, told
-from support_hub import HubProcess, end_session
-from support_wait import wait_for
+
+from support.device import Devices, told
+from support.hub import HubProcess, end_session
+from support.wait import wait_for
 
 SILENCE_S = 8.0
 BOARDS = ("left", "right")

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
-from support_device import Devices, path
-from support_hub import HubProcess
 
-from objective.profile import Profile
+from prunefleet.objective.profiles.profile import Profile
 
-TESTS = Path(__file__).parents[1]
+from support.device import Devices, path
+from support.hub import HubProcess
+from support.paths import TESTS
+
 SWEEP = """
 name: tiny
 program: prunefleet
@@ -22,7 +23,7 @@ method: random
 metric: {name: score, goal: maximize}
 run_cap: 1
 parameters:
-  task: {value: "support_tiny_task:TinyTask"}
+  task: {value: "tiny_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, metric: {value: top1}, max_drop: {value: 0.5}}}
   measure: {parameters: {device: {value: local}, precision: {value: f32}}}
   recipe: {parameters: {epochs: {value: 0.5}}}
@@ -37,7 +38,7 @@ def devices(tmp_path: Path) -> Iterator[Devices]:
 
 def command(devices: Devices, *words: str, code: int = 0) -> str:
     """What `prunefleet` says on the host that trains."""
-    started = devices.hub.popen(sys.executable, "-m", "agent", *words, **training(devices))
+    started = devices.hub.popen(sys.executable, "-m", "prunefleet.agent", *words, **training(devices))
     said, _ = started.communicate(timeout=500)
     assert started.returncode == code, said
     return said

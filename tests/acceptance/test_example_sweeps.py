@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import support_pictures
 import yaml
-from support_hub import HubProcess
 
-from objective.sweepfile import read_sweep_file
+from prunefleet.objective.sweepfile import read_sweep_file
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+from support import pictures as support_pictures
+from support.hub import HubProcess
+from support.paths import ROOT
+
+EXAMPLES = ROOT / "docs" / "examples"
 UNET = ("0_inner_1_inner_1_0", "0_inner_1_inner_2")
 """The deepest convolution, and the transposed one above it."""
-COMMAND = ["${env}", sys.executable, "-m", "agent", "trial"]
+COMMAND = ["${env}", sys.executable, "-m", "prunefleet.agent", "trial"]
 
 
 class Lab:
@@ -47,7 +49,7 @@ class Lab:
 
     def answer(self, sweep: str) -> dict[str, Any]:
         """The answer of a sweep that has ended."""
-        self._done((sys.executable, "-m", "agent", "answer", sweep, "--out", "answer.json"))
+        self._done((sys.executable, "-m", "prunefleet.agent", "answer", sweep, "--out", "answer.json"))
         found: dict[str, Any] = json.loads((self.hub.folder / "answer.json").read_text())
         return found
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from support_fleet import Fleet, assert_kept
-from support_hub import HubProcess, basic, command
-from support_wait import wait_for
 
-from infra.hub.check import check
-from infra.hub.store_check import opened
+from prunefleet.infra.hub.store.integrity import opened
+from prunefleet.infra.hub.upkeep.damage import check
+
+from support.fleet import Fleet, assert_kept
+from support.hub import HubProcess, basic, command
+from support.wait import wait_for
 
 LOG = """
 import pathlib, wandb

@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from support_device import Devices, path
-from support_hub import HubProcess
-from support_tiny_sweep import tiny_sweep
-from support_wait import wait_for
 
-TESTS = Path(__file__).parents[1]
+from support.device import Devices, path
+from support.hub import HubProcess
+from support.paths import TESTS
+from support.tiny_sweep import tiny_sweep
+from support.wait import wait_for
+
 AN_HOUR = 5 + 59
 """Times that a client tries in an hour, waiting 2, 4, 8, 16, 32 and then 60 s in between."""
 WAITS = ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
@@ -38,7 +39,7 @@ def test_an_hour_without_the_hub_loses_nothing(tmp_path: Path) -> None:
         short = {f"WANDB__{name}_RETRY_WAIT_{end}_SECONDS": "1" for name in WAITS for end in ("MIN", "MAX")}
         own = {"PYTHONPATH": path(TESTS.parent, TESTS), "OMP_NUM_THREADS": "1", "TINY_SECONDS": "3"}
         own["PRUNEFLEET_CACHE"] = str(hub.folder / "pruned")
-        hub.popen(sys.executable, str(TESTS / "support_storm_keep.py"), str(hub.folder), sweep, **short, **own)
+        hub.popen(sys.executable, str(TESTS / "studies" / "storm" / "keep.py"), str(hub.folder), sweep, **short, **own)
         runs = Devices(hub).runs
         wait_for(lambda: any("kept" in run["config"] for run in runs(sweep)), 120)
         hub.stop()
@@ -54,8 +55,8 @@ def test_an_hour_without_the_hub_loses_nothing(tmp_path: Path) -> None:
 PUBLISHES = """
 import sys, time
 from pathlib import Path
-from agent import outlast, report
-from agent.stop import Stop
+from prunefleet.agent.tracking import retry, tracked_run as report
+from prunefleet.agent.host.stop import Stop
 folder, is_away = Path(sys.argv[1]), outlast.is_away
 def looked():
     (folder / "given up").touch()
@@ -135,7 +136,7 @@ def test_an_agent_whose_run_ends_while_the_hub_is_away_goes_on(tmp_path: Path) -
         (hub.folder / "sweep.yaml").write_text(yaml.safe_dump({"program": "waits.py", **made}))
         said = hub.wandb("sweep", "--project", "lab", "sweep.yaml")
         sweep = "local/lab/" + said.split("wandb agent local/lab/")[1].split()[0]
-        hub.popen(sys.executable, str(TESTS / "support_storm_keep.py"), str(hub.folder), sweep)
+        hub.popen(sys.executable, str(TESTS / "studies" / "storm" / "keep.py"), str(hub.folder), sweep)
         begun, log = tmp_path / "begun", hub.folder / "agent-1.log"
         wait_for(begun.exists, 60)
         wait_for(lambda: "Running runs: ['" in log.read_text(), 60)

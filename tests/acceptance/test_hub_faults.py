@@ -13,11 +13,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from support_hub import Clock, HubProcess, command, first_user, local_hub
 
-from infra.hub.file_rows import FileOwner
-from infra.hub.runs import RunChange, StreamPost
-from infra.hub.store_lines import Stream
+from prunefleet.infra.hub.runs.runs import RunChange, StreamPost
+from prunefleet.infra.hub.store.file_rows import FileOwner
+from prunefleet.infra.hub.store.lines import Stream
+
+from support.hub import Clock, HubProcess, command, first_user, local_hub
 
 BEGIN = 'mutation { upsertBucket(input: {name: "r1", modelName: "lab", host: "h"}) { inserted } }'
 UPLOAD = """mutation { createRunFiles(input: {projectName: "lab", runName: "r1", files: ["f"]}) {

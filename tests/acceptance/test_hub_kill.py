@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from support_hub import HubProcess
-from support_wait import wait_for
+from support.hub import HubProcess
+from support.wait import wait_for
 
 ROWS = 12
 RUNS = 6

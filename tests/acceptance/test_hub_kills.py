@@ -5,9 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
-from support_fleet import Fleet, assert_kept
-from support_hub import HubProcess
-from support_wait import wait_for
+
+from support.fleet import Fleet, assert_kept
+from support.hub import HubProcess
+from support.wait import wait_for
 
 AGENTS = 4
 READ = """query S($name: String!) { project(name: "load") { sweep(sweepName: $name) { state runs { edges { node {

@@ -12,11 +12,13 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from support_dashboard_hub import ACCURACY, KEPT, RATIO, Scene, served
 
-from infra.hub.rows import SweepRow
+from prunefleet.infra.hub.store.rows import SweepRow
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "01_first_sweep.ipynb"
+from support.dashboard_hub import ACCURACY, KEPT, RATIO, Scene, served
+from support.paths import ROOT
+
+NOTEBOOK = ROOT / "notebooks" / "01_first_sweep.ipynb"
 TELL = """import json
 print(json.dumps({
     "winner": winner["run"], "columns": list(trials.columns), "trials": len(trials),

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import wandb
-from support_hosts import build_wheel, environment_from, second_host
-from support_wait import wait_for
 
-TESTS = Path(__file__).parents[1]
+from support.hosts import build_wheel, environment_from, second_host
+from support.paths import TESTS
+from support.wait import wait_for
+
 BIN = Path(sys.executable).parent
 SWEEP = """
 name: tiny
@@ -25,7 +26,7 @@ method: bayes
 metric: {name: score, goal: maximize}
 run_cap: CAP
 parameters:
-  task: {value: "support_tiny_task:TinyTask"}
+  task: {value: "tiny_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, metric: {value: top1}, max_drop: {value: 0.05}}}
   measure: {parameters: {device: {value: local}, precision: {value: f32}}}
   recipe: {parameters: {epochs: {value: 1}}}
@@ -107,19 +108,19 @@ def test_killed_parts_and_ctrl_c_lose_nothing(up_in, monkeypatch: pytest.MonkeyP
     """Trial, agent and hub killed with -9, then Ctrl-C: the same command ends the same sweep with exact counts."""
     up = up_in(10, "--agents", "2")
     process = up.start()
-    wait_for(lambda: find(up.folder, "-m", "agent", "trial") or process.poll() is not None, 400)
+    wait_for(lambda: find(up.folder, "-m", "prunefleet.agent", "trial") or process.poll() is not None, 400)
     assert process.poll() is None, up.text()
-    os.kill(find(up.folder, "-m", "agent", "trial")[0], signal.SIGKILL)
+    os.kill(find(up.folder, "-m", "prunefleet.agent", "trial")[0], signal.SIGKILL)
     wait_for(lambda: any(run.state == "finished" for run in up.runs(monkeypatch)), 120, every=1)
     os.kill(find(up.folder, "wandb", "agent", "--forward-signals")[0], signal.SIGKILL)
-    os.kill(find(up.folder, "infra.cli", "hub")[0], signal.SIGKILL)
+    os.kill(find(up.folder, "prunefleet.infra.cli", "hub")[0], signal.SIGKILL)
     wait_for(lambda: "started again" in up.text(), 60)
-    wait_for(lambda: find(up.folder, "-m", "agent", "trial"), 120)
+    wait_for(lambda: find(up.folder, "-m", "prunefleet.agent", "trial"), 120)
     before, sweep = {run.id: run.summary.get("score") for run in up.runs(monkeypatch)}, up.state()["sweep"]
     os.kill(process.pid, signal.SIGINT)
     assert done(process, up, 90) == 130
     assert f"goes on with sweep {sweep}" in up.text()
-    assert not find(up.folder, "-m", "agent", "trial") and not find(up.folder, "infra.cli", "hub")
+    assert not find(up.folder, "-m", "prunefleet.agent", "trial") and not find(up.folder, "prunefleet.infra.cli", "hub")
 
     again = up.start()
     assert done(again, up) == 0, up.text()[-3000:]
@@ -147,7 +148,7 @@ def test_a_second_machine_joins_with_the_printed_lines(up_in, tmp_path: Path, mo
         assert process.poll() is None, up.text()
         own = lines.replace(str(BIN.parent), str(environment))
         (tmp_path / "home" / "tiny").mkdir()
-        task = TESTS / "support_tiny_task.py"
+        task = TESTS / "tiny_task.py"
         (tmp_path / "home" / "tiny" / task.name).write_text(task.read_text())
         other = host.start(f"export PYTHONPATH={tmp_path}/home/tiny; {own}", tmp_path / "other.log")
         assert done(process, up) == 0, up.text()[-3000:]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_device import CLOCK, Devices, path
-from support_hub import HubProcess
-from support_tiny_sweep import tiny_sweep
 
-TESTS = Path(__file__).parents[1]
+from support.device import CLOCK, Devices, path
+from support.hub import HubProcess
+from support.paths import TESTS
+from support.tiny_sweep import tiny_sweep
 
 
 @pytest.fixture

@@ -16,21 +16,22 @@ import pytest
 import torch
 import torchvision
 from scipy.stats import spearmanr
-from support_fidelity_app import medians
-from support_fidelity_median import INPUT, calls_in
-from support_fidelity_report import keep, paired
 from torch import nn
 
-from agent.compress.groups import find_groups, specs
-from agent.compress.prune import prune
-from agent.measure.benchmark import DENSE, Sitting, compare, compare_many
-from agent.measure.device import channel_step, fingerprint
-from agent.measure.export import export
-from agent.measure.exported import Exported
-from agent.measure.pace import FEWEST, against_the_past, in_its_usual_state
-from agent.measure.runners import OpenVINORunner, supported_precisions
-from agent.tasks.network import ResNet9
-from objective.space import Space
+from prunefleet.agent.compress.groups import find_groups, specs
+from prunefleet.agent.compress.prune import prune
+from prunefleet.agent.measure.benchmark import DENSE, Sitting, compare, compare_many
+from prunefleet.agent.measure.device import channel_step, fingerprint
+from prunefleet.agent.measure.export import export
+from prunefleet.agent.measure.exported import Exported
+from prunefleet.agent.measure.pace import FEWEST, against_the_past, in_its_usual_state
+from prunefleet.agent.measure.runners.base import OpenVINORunner, supported_precisions
+from prunefleet.agent.tasks.networks.resnet import ResNet9
+from prunefleet.objective.profiles.space import Space
+
+from studies.fidelity.app import medians
+from studies.fidelity.median import INPUT, calls_in
+from studies.fidelity.report import keep, paired
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 SHORT = bool(os.environ.get("FIDELITY_BENCH_SHORT"))

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_fleet_load import CANDIDATE, FILES, TRIALS
-from support_fleet_report import keep, of_linear, throughput
-from support_hub import HubProcess, basic
-from support_measure import children, cpu_seconds
-from support_storm import DENSE, SPARSE
-from support_storm_run import CALM, long_storm
+
+from studies.fleet.load import CANDIDATE, FILES, TRIALS
+from studies.fleet.report import keep, of_linear, throughput
+from studies.storm.run import CALM, long_storm
+from studies.storm.study import DENSE, SPARSE
+from support.hub import HubProcess, basic
+from support.measure import children, cpu_seconds
+from support.paths import TESTS
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 EACH = int(os.environ.get("FLEET_BENCH_TRIALS", TRIALS))
@@ -56,7 +58,7 @@ def _step(folder: Path, agents: int) -> dict[str, Any]:
         sweep = hub.query(MAKE, config=SWEEP + RATIOS)["upsertSweep"]["sweep"]["name"]
         plan = {"url": hub.url, "authorization": basic(hub.api_key), "entity": "local", "project": "fleet"}
         (folder / "plan.json").write_text(json.dumps({**plan, "sweep": sweep, "agents": agents, "trials": EACH}))
-        script = Path(__file__).parents[1] / "support_fleet_load.py"
+        script = TESTS / "studies" / "fleet" / "load.py"
         with (folder / "load.json").open("w") as out:
             load = subprocess.Popen([sys.executable, str(script), str(folder / "plan.json")], stdout=out)
             below = 0.0

@@ -16,16 +16,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_hub import HubProcess, basic
-from support_hub_report import keep
-from support_load import METRICS, row
-from support_measure import children, cpu_seconds, memory_mb, open_files, tree_seconds
-from support_mlflow import Client, install, log_rows, new_run, server
-from support_probe import Probe, probe
-from support_scale import fill
 
-from infra.hub.auth import Auth, load_secret
-from infra.hub.store import Store
+from prunefleet.infra.hub.store.database import Store
+from prunefleet.infra.hub.users.auth import Auth, load_secret
+
+from studies.hub.load import METRICS, row
+from studies.hub.mlflow import Client, install, log_rows, new_run, server
+from studies.hub.report import keep
+from studies.hub.scale import fill
+from support.hub import HubProcess, basic
+from support.measure import children, cpu_seconds, memory_mb, open_files, tree_seconds
+from support.paths import TESTS
+from support.probe import Probe, probe
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 SECONDS = float(os.environ.get("HUB_BENCH_SECONDS", "600"))
@@ -89,7 +91,7 @@ def test_a_fleet_at_work(loaded: HubProcess, tmp_path: Path) -> None:
     plan |= {"searched": "fleet000", "held": "fleet001", "agents": AGENTS, "logging": LOGGING}
     plan |= {"seconds": SECONDS, "warm_up": WARM_UP, "least": LEAST, "most": MOST}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    script = Path(__file__).parents[1] / "support_load.py"
+    script = TESTS / "studies" / "hub" / "load.py"
     with (tmp_path / "load.json").open("w") as out:
         load = subprocess.Popen([sys.executable, str(script), str(tmp_path / "plan.json")], stdout=out)
         try:

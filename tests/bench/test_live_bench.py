@@ -11,10 +11,11 @@ import os
 from itertools import product
 
 import pytest
-from support_live import METHODS, SETTINGS, TRIAL
-from support_live_report import games, keep
-from support_live_trial import compare
-from support_trials_passes import say
+
+from studies.live.report import games, keep
+from studies.live.study import METHODS, SETTINGS, TRIAL
+from studies.live.trial import compare
+from studies.trials.passes import say
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(12 * 3600)]
 SETTING = SETTINGS["tiny" if os.environ.get("LIVE_BENCH_SHORT") else "resnet20"]

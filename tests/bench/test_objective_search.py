@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support_pruning import DENSE, Problem, kept_of, sweep
 
-from infra.controller import generic
-from infra.controller.base import StoredTrial, Suggestion
-from objective.goal import Goal
-from objective.score import values
+from prunefleet.infra.controller.contract import StoredTrial, Suggestion
+from prunefleet.infra.controller.engines import generic
+from prunefleet.objective.goals.goal import Goal
+from prunefleet.objective.goals.score import values
+
+from support.controller import DENSE, Problem, kept_of, sweep
 
 pytestmark = pytest.mark.bench
 LIMIT, TRIALS, NETWORKS = 0.02, 30, 8

@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 import yaml
-from support_hub import HubProcess
-from support_overhead import costs, keep, share
-from support_wait import wait_for
+
+from studies.overhead.study import costs, keep, share
+from support.hub import HubProcess
+from support.paths import ROOT
+from support.wait import wait_for
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1200)]
-ROOT = Path(__file__).parents[2]
+
 SHORT = bool(os.environ.get("OVERHEAD_BENCH_SHORT"))
 AGENTS = 2
 RATIOS = [0.5, 0.75] if SHORT else [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875]
@@ -33,7 +35,7 @@ def _sweep(baseline: str | None = None) -> dict[str, Any]:
     sweep |= {"method": "grid", "run_cap": len(RATIOS)}
     parameters = sweep["parameters"]
     ratios = {**{group: {"value": 0.5} for group in HALVED}, "stage3_block0_conv1": {"values": RATIOS}}
-    parameters |= {"task": {"value": "support_overhead:Brief"}, "ratio": {"parameters": ratios}}
+    parameters |= {"task": {"value": "studies.overhead.study:Brief"}, "ratio": {"parameters": ratios}}
     if SHORT:
         parameters["recipe"]["parameters"]["epochs"] = {"value": 0.1}
     return sweep if baseline is None else sweep | {"parameters": parameters | {"baseline": {"value": baseline}}}
@@ -47,7 +49,7 @@ def test_overhead_of_a_demo_trial(tmp_path: Path) -> None:
         env |= {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "WANDB_SILENT": "true", "TMPDIR": str(tmp_path)}
         file = tmp_path / "sweep.yaml"
         file.write_text(yaml.safe_dump(_sweep()))
-        hub.run(sys.executable, "-m", "agent", "baseline", str(file), **env)
+        hub.run(sys.executable, "-m", "prunefleet.agent", "baseline", str(file), **env)
         (dense,) = (cache / "dense").glob("dense-*.json")
         file.write_text(yaml.safe_dump(_sweep(json.loads(dense.read_text())["sha256"])))
         told = hub.run(sys.executable, "-m", "wandb", "sweep", "--project", "lab", str(file))

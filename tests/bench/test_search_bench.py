@@ -15,9 +15,10 @@ import sys
 from dataclasses import replace
 
 import pytest
-import support_search_scale
-from support_search import CELLS, folder, judged, load, missing
-from support_search_report import RESULTS, keep
+
+from studies.search import scale
+from studies.search.report import RESULTS, keep
+from studies.search.study import CELLS, folder, judged, load, missing
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(6 * 3600)]
 SHORT = bool(os.environ.get("SEARCH_BENCH_SHORT"))
@@ -32,7 +33,7 @@ def test_a_suggestion_takes_seconds(size: tuple[int, int, int], bar_s: float) ->
     """By itself: a median of 1 s with 500 answers; 10 s and 1.5 GB with 5,000, 64 pending and 50 groups."""
     argv = [
         sys.executable,
-        support_search_scale.__file__,
+        scale.__file__,
         *map(str, (size[0], size[1] // (10 if SHORT else 1), size[2])),
     ]
     found = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)

@@ -11,16 +11,17 @@ network.
 import os
 
 import pytest
-import support_table_search_report as search_report
-from support_table import table_of
-from support_table_passes import GRID, measure, train
-from support_table_players import PLAYERS
-from support_table_report import keep
-from support_table_search import CHECKS, GOALS, SEEDS, TRIALS, games, load, missing, save
-from support_table_surrogate import FAMILIES, facts_of
-from support_trials_passes import say
 
-from objective.errors import BadInput
+from prunefleet.objective.errors import BadInput
+
+from studies.table import search_report
+from studies.table.passes import GRID, measure, train
+from studies.table.players import PLAYERS
+from studies.table.report import keep
+from studies.table.search import CHECKS, GOALS, SEEDS, TRIALS, games, load, missing, save
+from studies.table.study import table_of
+from studies.table.surrogate import FAMILIES, facts_of
+from studies.trials.passes import say
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(12 * 3600)]
 SHORT = bool(os.environ.get("TABLE_BENCH_SHORT"))

@@ -8,9 +8,10 @@ run one pass alone. `TRIALS_BENCH_SHORT=1` tries the bench itself on a tiny netw
 import os
 
 import pytest
-from support_trials import NETWORKS
-from support_trials_passes import LONG, measure, train
-from support_trials_report import keep
+
+from studies.trials.passes import LONG, measure, train
+from studies.trials.report import keep
+from studies.trials.study import NETWORKS
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(6 * 3600)]
 SHORT = bool(os.environ.get("TRIALS_BENCH_SHORT"))

@@ -13,13 +13,14 @@ from types import ModuleType
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support_wait import wait_for
 
-from agent.measure import energy
-from agent.measure.energy import Meter, find_meter, per_inference, source_of
-from agent.measure.meters import Integral, NVMLMeter, RAPLMeter, TegrastatsMeter, watts
-from agent.measure.rounds import CallSession
-from objective.trial import Energy
+from prunefleet.agent.measure.energy import sources
+from prunefleet.agent.measure.energy.meters import Integral, NVMLMeter, RAPLMeter, TegrastatsMeter, watts
+from prunefleet.agent.measure.energy.sources import Meter, find_meter, per_inference, source_of
+from prunefleet.agent.measure.rounds import CallSession
+from prunefleet.objective.trial import Energy
+
+from support.wait import wait_for
 
 ORIN = (
     "11-24-2026 08:10:02 RAM 2448/7772MB (lfb 1x4MB) SWAP 0/3886MB (cached 0MB) CPU [1%@729,0%@729,off,off] "
@@ -114,8 +115,10 @@ class FakeNVML:
 def installed(patch: pytest.MonkeyPatch, package: ModuleType | None) -> None:
     """NVML's package is this one from now on; None: it is not installed."""
     patch.setitem(sys.modules, "pynvml", package)
-    patch.setitem(sys.modules, "agent.measure.nvml", None)  # so that what is imported meanwhile goes in the end
-    del sys.modules["agent.measure.nvml"]
+    patch.setitem(
+        sys.modules, "prunefleet.agent.measure.energy.nvml", None
+    )  # so that what is imported meanwhile goes in the end
+    del sys.modules["prunefleet.agent.measure.energy.nvml"]
 
 
 def nvml(_: Path, patch: pytest.MonkeyPatch) -> Source:
@@ -172,13 +175,13 @@ def test_a_meter_can_be_read_again(source: Source) -> None:
 
 def test_it_has_a_name_of_the_vocabulary_and_a_step(source: Source) -> None:
     """The name is the one that a sweep asks for, and the step what the length of a block follows."""
-    assert source.meter.source in energy.METERS and 0 < source.meter.step_s <= 1
+    assert source.meter.source in sources.METERS and 0 < source.meter.step_s <= 1
 
 
 def test_energy_is_shared_out_by_inference(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """Candidate and dense model are read from one source; twice the energy a call is twice the millijoules."""
-    monkeypatch.setattr(energy, "BLOCK_S", 0.0)
-    monkeypatch.setattr(energy, "STEPS_A_BLOCK", 0)
+    monkeypatch.setattr(sources, "BLOCK_S", 0.0)
+    monkeypatch.setattr(sources, "STEPS_A_BLOCK", 0)
 
     def twice() -> None:
         source.spend()
@@ -195,19 +198,19 @@ def test_energy_is_shared_out_by_inference(source: Source, monkeypatch: pytest.M
 def test_a_counter_that_stands_still_tells_nothing(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """No energy at all is no measurement; neither is half of one, where the source fails in the middle."""
     sessions = {"candidate": CallSession(source.spend, "f32"), "dense": CallSession(source.spend, "f32")}
-    monkeypatch.setattr(energy, "_blocks", lambda *_: {"candidate": 1.0, "dense": 0.0})
+    monkeypatch.setattr(sources, "_blocks", lambda *_: {"candidate": 1.0, "dense": 0.0})
     assert per_inference(source.meter, sessions) == {}
 
     def fails(*_: object) -> dict[str, float]:
         raise OSError("the counter is gone")
 
-    monkeypatch.setattr(energy, "_blocks", fails)
+    monkeypatch.setattr(sources, "_blocks", fails)
     assert per_inference(source.meter, sessions) == {}
 
 
 def test_a_host_without_the_source_has_no_meter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No counters, no package, no program, or none asked for: None, and no error."""
-    monkeypatch.setitem(energy.METERS, "rapl", lambda: RAPLMeter(tmp_path))  # type: ignore[misc]
+    monkeypatch.setitem(sources.METERS, "rapl", lambda: RAPLMeter(tmp_path))  # type: ignore[misc]
     installed(monkeypatch, None)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert [find_meter(name) for name in ("rapl", "nvml", "tegrastats", None)] == [None] * 4
@@ -216,7 +219,7 @@ def test_a_host_without_the_source_has_no_meter(tmp_path: Path, monkeypatch: pyt
 def test_a_runner_has_the_source_that_sees_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The processor's counter says nothing of a GPU, and nothing of what a program does elsewhere."""
     zone(tmp_path, "intel-rapl:0", "package-0", 5)
-    monkeypatch.setitem(energy.METERS, "rapl", lambda: RAPLMeter(tmp_path))  # type: ignore[misc]
+    monkeypatch.setitem(sources.METERS, "rapl", lambda: RAPLMeter(tmp_path))  # type: ignore[misc]
     monkeypatch.setenv("PATH", str(tmp_path))
     installed(monkeypatch, None)
     found = {name: source_of(name) for name in ("openvino_cpu", "torch_cpu", "torch_cuda", "openvino_gpu", "command")}
@@ -226,7 +229,7 @@ def test_a_runner_has_the_source_that_sees_its_device(tmp_path: Path, monkeypatc
 def test_counters_that_may_not_be_read_are_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many kernels show them to root alone; and a driver may be missing although its package is there."""
     (zone(tmp_path, "intel-rapl:0", "package-0", 5) / "energy_uj").unlink()
-    monkeypatch.setitem(energy.METERS, "rapl", lambda: RAPLMeter(tmp_path))  # type: ignore[misc]
+    monkeypatch.setitem(sources.METERS, "rapl", lambda: RAPLMeter(tmp_path))  # type: ignore[misc]
     assert find_meter("rapl") is None
     fake = FakeNVML()
 
@@ -242,7 +245,7 @@ def test_a_program_that_says_no_power_is_no_source(tmp_path: Path, monkeypatch: 
     """It ends, or prints lines without a rail."""
     for script in ("print('RAM 1/2MB')", "import sys; sys.exit('tegrastats must run as root')"):
         path = program(tmp_path, script)
-        monkeypatch.setitem(energy.METERS, "tegrastats", lambda path=path: TegrastatsMeter(path))  # type: ignore[misc]
+        monkeypatch.setitem(sources.METERS, "tegrastats", lambda path=path: TegrastatsMeter(path))  # type: ignore[misc]
         assert find_meter("tegrastats") is None
 
 
@@ -285,7 +288,7 @@ def test_candidate_and_dense_model_cannot_have_two_sources() -> None:
     assert Energy(1.0, 2.0, "rapl").to_json() == {"mj": 1.0, "baseline_mj": 2.0, "source": "rapl"}
 
 
-@pytest.mark.parametrize("name", sorted(energy.METERS))
+@pytest.mark.parametrize("name", sorted(sources.METERS))
 def test_this_host_tells_or_has_no_meter(name: str) -> None:
     """The real thing, where there is one: its joules do not fall."""
     meter = find_meter(name)

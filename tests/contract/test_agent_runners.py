@@ -7,17 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support_networks import Residual
 
-from agent.measure.choice import at_default, kind, runner_for
-from agent.measure.command_runner import CommandRunner
-from agent.measure.deployed import Deployed
-from agent.measure.engine import openvino
-from agent.measure.export import export
-from agent.measure.exported import Exported
-from agent.measure.onnx_file import onnx_file
-from agent.measure.rounds import slot, warm_up
-from agent.measure.runners import (
+from prunefleet.agent.measure.export import export
+from prunefleet.agent.measure.exported import Exported
+from prunefleet.agent.measure.openvino_core import openvino
+from prunefleet.agent.measure.rounds import slot, warm_up
+from prunefleet.agent.measure.runners.base import (
     OpenVINORunner,
     Runner,
     Sampler,
@@ -25,9 +20,16 @@ from agent.measure.runners import (
     clocked,
     supported_precisions,
 )
-from agent.measure.torch_runner import TorchRunner, without_tf32
-from objective.errors import BadInput
-from objective.trial import FailureKind, TrialFailed
+from prunefleet.agent.measure.runners.command import CommandRunner
+from prunefleet.agent.measure.runners.deployed import Deployed
+from prunefleet.agent.measure.runners.onnx_file import onnx_file
+from prunefleet.agent.measure.runners.registry import at_default, kind, runner_for
+from prunefleet.agent.measure.runners.torch import TorchRunner, without_tf32
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.trial import FailureKind, TrialFailed
+
+from support.networks import Residual
+from support.paths import TESTS
 
 IMAGES = torch.randn(4, 1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 CLOSE = {"f32": 1e-4, "bf16": 0.03, "f16": 0.01}
@@ -60,7 +62,7 @@ def onnx_on(device: str, precision: str) -> Runner:
 
 def command(device: str, precision: str) -> Runner:
     """A program that times an IR."""
-    program = Path(__file__).parents[1] / "support_program.py"
+    program = TESTS / "support" / "program.py"
     arguments = "--ir {ir} --calls {calls} --warm-up {warm_up} --precision {precision} --threads {threads}"
     return CommandRunner(f"{sys.executable} {program} {arguments} --what {{what}}", precision)
 

@@ -6,19 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import support_idx
-import support_pictures
 import torch
-from support_tiny_task import TinyTask
+from tiny_task import TinyTask
 
-from agent.compress.groups import find_groups
-from agent.tasks.fashion_mnist import FashionMNIST
-from agent.tasks.image_folder import ImageFolder
-from agent.tasks.registry import load_task
-from agent.tasks.task import SPLITS, Budget, Task, data_hash, dense_budget, task_hash
-from agent.tasks.training import recalibrate
+from prunefleet.agent.compress.groups import find_groups
+from prunefleet.agent.tasks.ready.fashion_mnist import FashionMNIST
+from prunefleet.agent.tasks.ready.image_folder import ImageFolder
+from prunefleet.agent.tasks.registry import load_task
+from prunefleet.agent.tasks.task import SPLITS, Budget, Task, data_hash, dense_budget, task_hash
+from prunefleet.agent.tasks.training import recalibrate
 
-PAGE = Path(__file__).parents[2] / "docs" / "task.md"
+from support import idx as support_idx
+from support import pictures as support_pictures
+from support.paths import ROOT
+
+PAGE = ROOT / "docs" / "task.md"
 
 
 def documented(name: str) -> Task:

@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support_pruning import GROUPS, Problem, sweep
 
-from infra.controller.__main__ import serve
-from infra.controller.base import Exhausted, StoredTrial, Suggestion, SweepSpec, suggest_many
-from infra.controller.engines import controller
-from infra.controller.parameters import parse
-from objective.sweepfile import ENGINES
+from prunefleet.infra.controller.__main__ import serve
+from prunefleet.infra.controller.contract import Exhausted, StoredTrial, Suggestion, SweepSpec, suggest_many
+from prunefleet.infra.controller.engines.registry import controller
+from prunefleet.infra.controller.parameters import parse
+from prunefleet.objective.sweepfile import ENGINES
+
+from support.controller import GROUPS, Problem, sweep
 
 MIXED: dict[str, Any] = {
     "task": {"value": "fashion_mnist"},
@@ -197,7 +198,7 @@ def test_another_process_agrees() -> None:
         "trials": [trial.to_json() for trial in trials],
         "count": 1,
     }
-    command = [sys.executable, "-m", "infra.controller"]
+    command = [sys.executable, "-m", "prunefleet.infra.controller"]
     done = subprocess.run(command, input=json.dumps(request) + "\n", capture_output=True, text=True, check=True)
     (suggestion,) = json.loads(done.stdout)["suggestions"]
     expected = ask(spec, trials, spec.seed(10))

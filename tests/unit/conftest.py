@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_hub import Clock, local_hub
 
-from infra.hub.service import Hub
+from prunefleet.infra.hub.hub import Hub
+
+from support.hub import Clock, local_hub
 
 
 @pytest.fixture

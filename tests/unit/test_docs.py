@@ -4,15 +4,16 @@ import re
 from pathlib import Path
 
 import pytest
-from support_page import blocks, commands
 
-from agent.__main__ import parser as agent_parser
-from infra.cli import AGENT_COMMANDS, COMMANDS, HUB_COMMANDS, Command
-from infra.cli import parser as infra_parser
-from infra.settings import BY_NAME, SETTINGS, VARIABLES
-from objective.sweepfile import BLOCKS, SINGLE
+from prunefleet.agent.__main__ import parser as agent_parser
+from prunefleet.infra.cli import AGENT_COMMANDS, COMMANDS, HUB_COMMANDS, Command
+from prunefleet.infra.cli import parser as infra_parser
+from prunefleet.infra.settings import BY_NAME, SETTINGS, VARIABLES
+from prunefleet.objective.sweepfile import BLOCKS, SINGLE
 
-ROOT = Path(__file__).parents[2]
+from support.page import blocks, commands
+from support.paths import ROOT
+
 PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 
 

@@ -1,8 +1,9 @@
 """Wire tests run with the current client, and with an older one: a sample in `make test`, all in `make test-all`."""
 
 import pytest
-from support_clients import CURRENT, OLDER, Client
-from support_needs import insist
+
+from support.clients import CURRENT, OLDER, Client
+from support.needs import insist
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

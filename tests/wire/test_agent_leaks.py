@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_forked import FakeAgent, descriptors
-from support_hub import HubProcess
-from support_wait import wait_for
 
-from infra.fleet.process import session_members
+from prunefleet.infra.fleet.supervision.process import session_members
+
+from support.fork import FakeAgent, descriptors
+from support.hub import HubProcess
+from support.paths import TESTS
+from support.wait import wait_for
 
 CONFIG = """
-task: {value: "support_tiny_task:TinyTask"}
+task: {value: "tiny_task:TinyTask"}
 objective: {value: {kind: fastest, max_drop: 0.05}}
 recipe: {value: {epochs: 0.2, seed: SEED}}
 ratio: {value: {conv1: 0.5}}
@@ -81,11 +83,11 @@ def _runs(hub: HubProcess) -> list[dict[str, str]]:
 
 SWEEP = """
 program: prunefleet
-command: ["${env}", "%s", "-m", "agent", trial]
+command: ["${env}", "%s", "-m", "prunefleet.agent", trial]
 method: grid
 metric: {name: score, goal: maximize}
 parameters:
-  task: {value: "support_tiny_task:TinyTask"}
+  task: {value: "tiny_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.05}}}
   recipe: {parameters: {epochs: {value: 0.2}, seed: {values: [1, 2, 3]}}}
   ratio: {parameters: {conv1: {value: 0.5}}}
@@ -106,12 +108,12 @@ def test_a_stopped_agent_leaves_no_process(number: signal.Signals, tmp_path: Pat
         (tmp_path / "sweep.yaml").write_text(SWEEP % sys.executable)
         told = hub.run(sys.executable, "-m", "wandb", "sweep", "--project", "lab", str(tmp_path / "sweep.yaml"))
         sweep = "local/lab/" + told.split("wandb agent local/lab/")[1].split()[0]
-        tests, temporary = Path(__file__).parents[1], tmp_path / "tmp"
+        tests, temporary = TESTS, tmp_path / "tmp"
         temporary.mkdir()
         env = {"PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "PRUNEFLEET_CACHE": str(tmp_path / "cache")}
         env |= {"OMP_NUM_THREADS": "1", "TMPDIR": str(temporary), "PRUNEFLEET_CACHE_MB": "0"}
         seconds = "4" if number == signal.SIGKILL else "300"
-        hub.run(sys.executable, "-m", "agent", "baseline", str(tmp_path / "sweep.yaml"), **env)
+        hub.run(sys.executable, "-m", "prunefleet.agent", "baseline", str(tmp_path / "sweep.yaml"), **env)
         argv = [sys.executable, "-m", "wandb", "agent", "--forward-signals", sweep]
         agent = hub.popen(*argv, **env, TINY_SECONDS=seconds)
         wait_for(lambda: list(temporary.glob("prunefleet-trial-*")), 120)

@@ -9,40 +9,42 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_hub import HubProcess
-from support_wait import wait_for
+
+from support.hub import HubProcess
+from support.paths import TESTS
+from support.wait import wait_for
 
 SWEEP = """
 program: prunefleet
-command: ["${env}", "%s", "-m", "agent", trial]
+command: ["${env}", "%s", "-m", "prunefleet.agent", trial]
 method: grid
 metric: {name: score, goal: maximize}
 parameters:
-  task: {value: "support_tiny_task:TinyTask"}
+  task: {value: "tiny_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.05}}}
   recipe: {parameters: {epochs: {value: 0.5}, lr: {values: [%s]}}}
   ratio: {parameters: {conv1: {value: 0.5}}}
 """
 LATENCY_FIRST = """
 program: prunefleet
-command: ["${env}", "%s", "-m", "agent", trial]
+command: ["${env}", "%s", "-m", "prunefleet.agent", trial]
 method: grid
 run_cap: 2
 metric: {name: score, goal: maximize}
 parameters:
-  task: {value: "support_tiny_task:TinyTask"}
+  task: {value: "tiny_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.2}}}
   recipe: {parameters: {epochs: {value: 1}}}
   ratio: {parameters: {conv2: {values: [0.75, 0.0, 0.5]}}}
 """
 EARLY = """
 program: prunefleet
-command: ["${env}", "%s", "-m", "agent", trial]
+command: ["${env}", "%s", "-m", "prunefleet.agent", trial]
 method: grid
 early_terminate: {type: hyperband, min_iter: 2, eta: 2}
 metric: {name: score, goal: maximize}
 parameters:
-  task: {value: "support_tiny_task:TinyTask"}
+  task: {value: "tiny_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.2}}}
   recipe: {parameters: {epochs: {value: 1}, seed: {value: 5}, skip: {value: false}}}
   ratio: {parameters: {conv2: {values: [0.75, 0.0]}}}
@@ -55,7 +57,7 @@ class Lab:
     def __init__(self, hub: HubProcess) -> None:
         self.hub = hub
         self.env = {
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
             "PRUNEFLEET_CACHE": str(hub.folder / "pruned"),
             "OMP_NUM_THREADS": "1",
             "WANDB_PROJECT": "lab",

@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from support_hub import HubProcess
-from support_wait import wait_for
 
-from infra.fleet.process import is_deaf
+from prunefleet.infra.fleet.supervision.process import is_deaf
+
+from support.hub import HubProcess
+from support.wait import wait_for
 
 HANGS_UP = """
 import contextlib, os, socket, wandb

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_device import Devices, path, told
-from support_hub import HubProcess
-from support_proxy import proxied
-from support_wait import wait_for
+
+from support.device import Devices, path, told
+from support.hub import HubProcess
+from support.paths import ROOT
+from support.proxy import proxied
+from support.wait import wait_for
 
 REFUSED = ("SWEEPS_LOCAL_SCHEDULER", "enqueueSweepRun")
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_a_host_polls_for_requests_and_answers_each_once(devices: Devices) -> No
     polling.send_signal(signal.SIGTERM)
     said, _ = polling.communicate(timeout=60)
     assert polling.returncode == 0, said
-    doctor = devices.hub.run(sys.executable, "-m", "agent", "doctor", check=False, **devices.env)
+    doctor = devices.hub.run(sys.executable, "-m", "prunefleet.agent", "doctor", check=False, **devices.env)
     assert "measuring elsewhere: the server enqueues no runs: one host per device looks for requests" in doctor
 
 
@@ -78,4 +79,4 @@ def poll(devices: Devices, name: str = "board") -> "subprocess.Popen[str]":
         "PYTHONPATH": path(devices.hub.folder, ROOT),
         "PRUNEFLEET_CACHE": str(devices.hub.folder / "c"),
     }
-    return devices.hub.popen(sys.executable, "-m", "agent", "measure", "--poll", name, **env)
+    return devices.hub.popen(sys.executable, "-m", "prunefleet.agent", "measure", "--poll", name, **env)

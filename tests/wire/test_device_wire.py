@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_device import Devices, told
-from support_hub import HubProcess
-from support_wait import wait_for
+
+from support.device import Devices, told
+from support.hub import HubProcess
+from support.wait import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_a_device_answers_once_what_is_asked_again_and_again(devices: Devices) -
     unknown = devices.asking("board7").communicate(timeout=60)[0]
     assert "measure.device: got 'board7'; write local or one of board1" in unknown
     assert "; `prunefleet device add board7` makes" in unknown
-    listed = devices.hub.run(sys.executable, "-m", "infra.cli", "device", **devices.env)
+    listed = devices.hub.run(sys.executable, "-m", "prunefleet.infra.cli", "device", **devices.env)
     assert f"board1: wandb agent --forward-signals {sweep}" in listed.splitlines()
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from support_device import NO_TORCH, path
-from support_hub import HubProcess
 
-TESTS = Path(__file__).parents[1]
+from support.device import NO_TORCH, path
+from support.hub import HubProcess
+from support.paths import TESTS
+
 SWEEP = {
     "name": "tiny",
     "program": "prunefleet",
@@ -19,7 +20,7 @@ SWEEP = {
     "method": "random",
     "metric": {"name": "score", "goal": "maximize"},
     "parameters": {
-        "task": {"value": "support_tiny_task:TinyTask"},
+        "task": {"value": "tiny_task:TinyTask"},
         "objective": {"parameters": {"kind": {"value": "fastest"}, "metric": {"value": "top1"}}},
         "measure": {"parameters": {"device": {"value": ["local", "board1"]}}},
         "ratio": {"parameters": {"conv1": {"min": 0.0, "max": 0.8}}},
@@ -36,7 +37,7 @@ def hub(tmp_path: Path) -> Iterator[HubProcess]:
 def look(hub: HubProcess, *words: str, code: int = 0, **env: str) -> dict[str, Any]:
     """The findings by name."""
     own = {"PYTHONPATH": path(TESTS.parent, TESTS), "WANDB_PROJECT": "lab", **env}
-    started = hub.popen(sys.executable, "-m", "agent", "doctor", "--json", *words, **own)
+    started = hub.popen(sys.executable, "-m", "prunefleet.agent", "doctor", "--json", *words, **own)
     said, _ = started.communicate(timeout=120)
     assert started.returncode == code, said
     return {each["name"]: each for each in json.loads(said[said.index("{") :])["findings"]}
@@ -44,7 +45,9 @@ def look(hub: HubProcess, *words: str, code: int = 0, **env: str) -> dict[str, A
 
 def test_a_hub_and_its_sweeps_are_looked_at(hub: HubProcess) -> None:
     """The user, the clock, the link, the queue of a device and what the sweep needs are told; a wrong sweep is one."""
-    device = hub.run(sys.executable, "-m", "infra.cli", "device", "add", "board1", PYTHONPATH=path(TESTS.parent))
+    device = hub.run(
+        sys.executable, "-m", "prunefleet.infra.cli", "device", "add", "board1", PYTHONPATH=path(TESTS.parent)
+    )
     (hub.folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
     made = hub.wandb("sweep", "--project", "prunefleet", "sweep.yaml")
     name = made.split("wandb agent local/prunefleet/")[1].split()[0]
@@ -62,7 +65,9 @@ def test_a_hub_and_its_sweeps_are_looked_at(hub: HubProcess) -> None:
 
 def test_a_host_without_torch_is_looked_at(hub: HubProcess) -> None:
     """What only measures has no torch: all of the host, the server and a device's queue are told there all the same."""
-    device = hub.run(sys.executable, "-m", "infra.cli", "device", "add", "board1", PYTHONPATH=path(TESTS.parent))
+    device = hub.run(
+        sys.executable, "-m", "prunefleet.infra.cli", "device", "add", "board1", PYTHONPATH=path(TESTS.parent)
+    )
     (hub.folder / "sitecustomize.py").write_text(NO_TORCH)
     found = look(hub, device.split()[-1], PYTHONPATH=path(hub.folder, TESTS.parent))
     assert {"memory", "steadiness", "openvino", "link"} <= set(found) and found["sweep"]["level"] == "ok"

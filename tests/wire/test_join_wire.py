@@ -14,10 +14,11 @@ from typing import Any
 
 import httpx
 import pytest
-from support_hub import HubProcess, basic, end_session, post
-from support_wait import wait_for
 
-ROOT = Path(__file__).parents[2]
+from support.hub import HubProcess, basic, end_session, post
+from support.paths import ROOT
+from support.wait import wait_for
+
 SWEEP = """
 program: train.py
 command: ["${env}", "${interpreter}", "${program}"]
@@ -42,7 +43,7 @@ case "$1" in
         name=$(echo $2 | sed 's/.*@//; s/.service$//')
         cd $HOME
         setsid env -i HOME=$HOME PATH=$PATH PYTHONPATH=$PYTHONPATH WANDB_ERROR_REPORTING=false \\
-            {python} -m infra.cli agent $name > $here/log 2>&1 &
+            {python} -m prunefleet.infra.cli agent $name > $here/log 2>&1 &
         echo $! > $here/pid ;;
     disable)
         pid=$(cat $here/pid); kill $pid
@@ -71,7 +72,7 @@ class NewHost:
     def start(self, *words: str, **more: str) -> "subprocess.Popen[str]":
         """`prunefleet WORDS` there."""
         with (self.home / f"said-{len(self.started)}").open("w") as out:
-            argv = [sys.executable, "-m", "infra.cli", *words]
+            argv = [sys.executable, "-m", "prunefleet.infra.cli", *words]
             made = subprocess.Popen(
                 argv, env={**self.env, **more}, cwd=self.home, stdin=subprocess.DEVNULL, stdout=out,
                 stderr=subprocess.STDOUT, text=True, start_new_session=True,

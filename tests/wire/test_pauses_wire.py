@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_hub import HubProcess
-from support_wait import wait_for
 
-from infra.fleet.pauses import GIB, LOOK_EVERY, Pauses
-from infra.fleet.supervise import Agent, Supervisor
+from prunefleet.infra.fleet.supervision.pauses import GIB, LOOK_EVERY, Pauses
+from prunefleet.infra.fleet.supervision.supervise import Agent, Supervisor
+
+from support.hub import HubProcess
+from support.wait import wait_for
 
 TRAIN = """
 import os, pathlib, time

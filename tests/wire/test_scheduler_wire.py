@@ -9,15 +9,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
-from support_hub import HubProcess
-from support_pruning import GROUPS, Problem, sweep_config
-from support_wait import wait_for
 
-from objective.space import Space
+from prunefleet.objective.profiles.space import Space
+
+from support.controller import GROUPS, Problem, sweep_config
+from support.hub import HubProcess
+from support.paths import TESTS
+from support.wait import wait_for
 
 pytestmark = pytest.mark.skipif(not find_spec("optuna"), reason="needs optuna, as the extra dev installs it")
 LIVE = "PRUNEFLEET_LIVE"
@@ -25,7 +26,7 @@ PROJECT = "prunefleet-scheduler-test"
 PROBLEM = Problem.seeded(0)
 WARM = [tuple(Space(GROUPS).kept(ratios).values()) for ratios in PROBLEM.profile().warm]
 RUNS = len(WARM) + 2
-TESTS = {"PYTHONPATH": str(Path(__file__).parents[1])}
+TESTS = {"PYTHONPATH": str(TESTS)}
 PUBLISH = f"""
 import wandb
 run = wandb.init(project="{PROJECT}", job_type="profile")
@@ -34,12 +35,12 @@ artifact.add_file("profile.json")
 run.log_artifact(artifact).wait()
 run.finish()
 """
-SEARCH = "from infra.scheduler import candidate, study\n"
+SEARCH = "from prunefleet.infra.scheduler import candidate, study\n"
 # The third candidate is too slow to be trained: it has a latency alone.
 TRIAL = """
 import wandb
-from support_pruning import GROUPS, Problem
-from objective.space import Space
+from support.controller import GROUPS, Problem
+from prunefleet.objective.profiles.space import Space
 
 run = wandb.init()
 kept = Space(GROUPS).kept(run.config["ratio"])
@@ -147,7 +148,7 @@ def test_what_a_skipped_run_measured_is_not_lost(sweep: Scheduled) -> None:
     code = f"""
 from wandb import Api
 from wandb.sdk.sweeps.sweep_info import SweepInfo
-from infra.scheduler import Search
+from prunefleet.infra.scheduler import Search
 config = Api().sweep("{sweep.path}").config
 for trial in Search(SweepInfo("{name}", "s", "{entity}", "{project}", config, ""))._trials():
     if trial.outcome == "skipped":

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_clients import Client
-from support_hub import HubProcess, basic
-from support_measure import children
-from support_wait import wait_for
+
+from support.clients import Client
+from support.hub import HubProcess, basic
+from support.measure import children
+from support.wait import wait_for
 
 # A run goes on until the file `go-RUN` is there; told to end, it hands itself back.
 TRAIN = """

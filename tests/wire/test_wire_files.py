@@ -10,12 +10,14 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support_hub import Clock, basic, first_user, local_hub
 
-from infra.hub.runs import RunChange
-from infra.hub.service import Hub
-from infra.server import create_app
-from infra.wire import artifacts, files
+from prunefleet.infra.hub.hub import Hub
+from prunefleet.infra.hub.runs.runs import RunChange
+from prunefleet.infra.server import create_app
+from prunefleet.infra.wire import file_routes as files
+from prunefleet.infra.wire.artifacts import operations
+
+from support.hub import Clock, basic, first_user, local_hub
 
 CREATE = """mutation CreateRunFiles($files: [String!]!) {
   createRunFiles(input: {entityName: null, projectName: "demo", runName: "run1", files: $files}) {
@@ -157,7 +159,7 @@ def test_no_name_makes_a_file_outside_the_data_folder(client: Client, tmp_path: 
     assert all(len(path.name) == 64 if "blobs" in path.parts else path.name in own for path in made), made
 
 
-MUTATIONS = sorted({**files.RESOLVERS["Mutation"], **artifacts.RESOLVERS["Mutation"]})
+MUTATIONS = sorted({**files.RESOLVERS["Mutation"], **operations.RESOLVERS["Mutation"]})
 FIELDS = ["artifactID", "aliases", "tags", "files", "artifactFiles", "name", "entityName", "projectName", "runName"]
 FIELDS += ["artifactCollectionName", "artifactPortfolioName", "artifactTypeName", "digest", "projectId", "metadata"]
 FIELDS += ["artifactSequenceID", "artifactCollectionNames", "type", "ttlDurationSeconds", "description", "tagsToAdd"]

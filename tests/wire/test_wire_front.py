@@ -11,8 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support_hub import HubProcess, basic
-from support_proxy import proxied
+
+from support.hub import HubProcess, basic
+from support.proxy import proxied
 
 # A run with rows, a file and an artifact, read back through the public interface.
 WHOLE = """
@@ -110,7 +111,7 @@ def test_pages_over_tls_have_a_secure_cookie(secured: HubProcess, certificate: P
 @pytest.mark.openssl
 def test_an_administrator_s_command_reaches_a_hub_with_tls(secured: HubProcess) -> None:
     """`prunefleet hub users` on the same machine trusts the certificate by its bytes."""
-    output = secured.run("python", "-m", "infra.cli", "hub", "users", "--data", str(secured.folder / "hub"))
+    output = secured.run("python", "-m", "prunefleet.infra.cli", "hub", "users", "--data", str(secured.folder / "hub"))
     assert "local" in output
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_clients import Client
-from support_hub import HubProcess
+
+from support.clients import Client
+from support.hub import HubProcess
 
 CODE = """
 import json, pathlib, numpy, wandb

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_hub import HubProcess
+
+from support.hub import HubProcess
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_the_key_is_told_on_the_first_start_only(tmp_path: Path) -> None:
         assert second["api_key"] is None
         assert {**second, "pid": 0, "api_key": 0} == {**first, "pid": 0, "api_key": 0}
         assert hub.query("{viewer{username}}")["viewer"]["username"] == "local"
-        serve, port = ("python", "-m", "infra.server", "--data"), hub.url.rsplit(":", 1)[1]
+        serve, port = ("python", "-m", "prunefleet.infra.server", "--data"), hub.url.rsplit(":", 1)[1]
         taken = hub.run(*serve, "other", "--port", port, check=False)
         assert taken.count("\n") == 1
         assert "stop what uses it, or take --port 0" in taken

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support_clients import Client
-from support_hub import HubProcess
+
+from support.clients import Client
+from support.hub import HubProcess
 
 # One process makes every run of this module: the client's start-up is what takes time.
 LOG = """

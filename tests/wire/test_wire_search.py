@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
-from support_hub import HubProcess
-from support_wait import wait_for
+
+from support.hub import HubProcess
+from support.wait import wait_for
 
 # A good run logs five small losses and ends; a bad one goes on for ever unless it is stopped. It sleeps for most of its
 # time: the client interrupts a run once, and where that falls into its own code it may be lost.

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_clients import Client
-from support_hub import HubProcess
-from support_wait import wait_for
+
+from support.clients import Client
+from support.hub import HubProcess
+from support.wait import wait_for
 
 # What a run does is its parameter `kind`. A second attempt is told by the file that the first one left.
 TRAIN = """

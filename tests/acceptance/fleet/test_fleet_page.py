@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 import yaml
-from support_hosts import ROOT
-from support_hub import basic
-from support_page import DOCS, Block, blocks, commands
-from support_storm_fleet import SWEEP
-from support_storm_net import Machine, machines
-from support_wait import wait_for
 
-from infra.hub.store_check import opened
+from prunefleet.infra.hub.store.integrity import opened
+
+from studies.storm.fleet import SWEEP
+from studies.storm.net import Machine, machines
+from support.hub import basic
+from support.page import Block, blocks, commands
+from support.paths import DOCS, ROOT, TESTS
+from support.wait import wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 EXAMPLE = "192.0.2.10"
@@ -169,11 +170,11 @@ def environment(machine: Machine, commands: Path, packages: Path) -> dict[str, s
 
 def clone(folder: Path) -> None:
     """The project's tree, with a small task and a small sweep in place of the demonstration's."""
-    for name in ("agent", "objective", "infra"):
+    for name in ("door", "agent", "objective", "infra"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
-    task = (ROOT / "tests" / "support_tiny_task.py").read_text()
+    task = (TESTS / "tiny_task.py").read_text()
     for old, new in SMALLER.items():
         assert old in task
         task = task.replace(old, new)

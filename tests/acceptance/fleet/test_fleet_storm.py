@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support_storm import Fault
-from support_storm_fleet import TRIALS
-from support_storm_run import long_storm, small_storm
+
+from studies.storm.fleet import TRIALS
+from studies.storm.run import long_storm, small_storm
+from studies.storm.study import Fault
 
 pytestmark = pytest.mark.netns
 SEED = 6

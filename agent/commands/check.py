@@ -1,0 +1,215 @@
+"""`prunefleet check`: everything that a sweep relies on, one line each, and one miniature trial of its machinery."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunefleet.agent.compress.groups import Group, find_groups
+from prunefleet.agent.compress.merge import MergedSpace
+from prunefleet.agent.host.progress import Watch
+from prunefleet.agent.measure.energy.sources import find_meter
+from prunefleet.agent.measure.remote.choice import queue_of
+from prunefleet.agent.measure.runners.base import Runner
+from prunefleet.agent.tasks.baseline import Baseline
+from prunefleet.agent.tasks.code.carried import folder_of, standing
+from prunefleet.agent.tasks.code.source import code_of
+from prunefleet.agent.tasks.registry import module_of
+from prunefleet.agent.tasks.task import SPLITS, Task, digest
+from prunefleet.agent.tracking.probe import base_url, require_server
+from prunefleet.agent.trial.context import Bench, export_dense, loaded, space_of, trial_threads
+from prunefleet.agent.trial.places import Place, measured_on
+from prunefleet.agent.trial.request import Request, from_sweep
+from prunefleet.agent.trial.run import Trial, run_trial
+from prunefleet.objective.devices import LOCAL
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.profiles.space import Space
+from prunefleet.objective.sweepfile import F32, UPLOADS, block, choices, read_sweep_file
+from prunefleet.objective.trial import Device, Failure, TrialFailed
+
+EPOCHS = 0.02
+EXAMPLES = 500
+SERVER = {"WANDB_BASE_URL", "WANDB_API_KEY"}
+MEASURED_S = 1.0
+
+
+class Brief:
+    """A task with its evaluation cut short: all else is the task's own."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def evaluate(self, network: torch.nn.Module, split: str, limit: int | None = None) -> dict[str, float]:
+        """The task's own, on a few examples."""
+        return self._task.evaluate(network, split, min(limit or EXAMPLES, EXAMPLES))
+
+
+@dataclass
+class Checks:
+    """Prints one line for each part that is well, with what was found."""
+
+    watch: Watch
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[list[str]]:
+        """Runs a part; what it appends to the list is told behind its name."""
+        found: list[str] = []
+        began = time.perf_counter()
+        with self.watch.during(name):
+            yield found
+        print(f"ok  {name}: {', '.join(found)} ({time.perf_counter() - began:.1f} s)", flush=True)
+
+
+def check(sweep_file: Path) -> int:
+    """Check a sweep file and what it needs on this host. Raises `BadInput` or `TrialFailed` at the first fault."""
+    torch.set_num_threads(trial_threads())
+    checks = Checks(Watch())
+    with checks.part("file") as found:
+        config = read_sweep_file(sweep_file)
+        request = from_sweep(config)
+        found += [str(sweep_file), f"{request.goal.kind} on {request.goal.metric}"]
+    with checks.part("upload") as found:
+        found += [UPLOADS[request.upload]]
+    request = _here(checks, request)
+    task = _task(checks, request, _code(checks, request))
+    network = task.network()
+    device, runner = _device(checks, request, config)
+    groups, space = _groups(checks, task, network, config, device, request)
+    _server(checks)
+    with tempfile.TemporaryDirectory() as folder, _cache_in(Path(folder)):
+        baseline = _untrained(task, network, Path(folder))
+        brief: Any = Brief(task)
+        dense, plain = (export_dense(baseline, task, each) for each in (request.candidate.precision, "f32"))
+        places = (Place(device, runner, find_meter(request.energy)),)
+        recipe = (request.lr, request.distill, False, MEASURED_S)
+        bench = Bench(brief, baseline, groups, space, request.goal, places, dense, plain, *recipe)
+        _miniature(checks, request, bench, Path(folder))
+    print(f"{sweep_file}: all is well", flush=True)
+    return 0
+
+
+def _here(checks: Checks, request: Request) -> Request:
+    """Devices elsewhere are looked for; the miniature trial then measures on this host alone."""
+    elsewhere = [device for device in request.devices if device != LOCAL]
+    if not elsewhere:
+        return request
+    with checks.part("measure.device") as found:
+        if not SERVER & set(os.environ):
+            remedy = "write local, or set WANDB_BASE_URL and WANDB_API_KEY to the server that knows this device"
+            raise BadInput("measure.device", elsewhere[0], remedy)
+        project = f"{require_server()}/{os.environ.get('WANDB_PROJECT', 'prunefleet')}"
+        found += [f"{device} takes measurements from {queue_of(project, device).path}" for device in elsewhere]
+        found += ["of all devices the slowest counts"] if len(request.devices) > 1 else []
+    here = replace(request, devices=(LOCAL,))
+    return here if LOCAL in request.devices else replace(here, runner="openvino_cpu", energy=None)
+
+
+def _code(checks: Checks, request: Request) -> Path | None:
+    """The folder with the sweep's code, where that is here and is not this host's own; nothing is fetched."""
+    own, folder = code_of(module_of(request.task)), None
+    if not own and not request.code:
+        return None
+    with checks.part("code") as found:
+        if request.code:
+            there = standing(request.task, request.code)
+            found += [there.told] if there.here else [there.told, "what is checked is this host's own"]
+            folder = folder_of(there)
+        elif own:
+            planned = "the sweep brings it to every host" if request.upload == "all" else "every host needs a copy"
+            found += [own.described(), planned]
+    return folder
+
+
+def _task(checks: Checks, request: Request, folder: Path | None) -> Task:
+    with checks.part("task") as found:
+        task = loaded(request, folder, at_fault=True)
+        if request.goal.metric not in task.metrics:
+            raise BadInput("objective.metric", request.goal.metric, f"{task.name} gives {', '.join(task.metrics)}")
+        found += [task.name, f"metrics {', '.join(task.metrics)}"]
+    with checks.part("data") as found:
+        shape = tuple(task.example_input().shape)
+        batches = [len(batch) for batch in task.calibration()]
+        found += [f"input {shape}", f"{sum(batches)} examples to calibrate with"]
+    return task
+
+
+def _device(checks: Checks, request: Request, config: Mapping[str, Any]) -> tuple[Device, Runner]:
+    with checks.part("device") as found:
+        device, runner = measured_on(request)
+        found += [device.cpu, f"{device.cores} cores", f"{request.runner} measures at {runner.precision}"]
+        found += _compared(block(config["parameters"], "measure"))
+        if request.energy:
+            found += [f"energy from {request.energy}" if find_meter(request.energy) else f"no {request.energy} here"]
+    return device, runner
+
+
+def _compared(measure: Mapping[str, Any]) -> list[str]:
+    """What candidates of several precisions are held against; nothing where there is one."""
+    precisions = choices(measure.get("precision", {"value": F32}))
+    if len(precisions) < 2:
+        return []
+    if "against" not in measure and F32 in precisions:
+        against = "at f32, for which `prunefleet plan` and `up` add measure.against"
+    else:
+        against = "at f32" if measure.get("against") == {"value": F32} else "at its own precision"
+    return [f"each of {', '.join(precisions)} against the dense network {against}"]
+
+
+def _groups(
+    checks: Checks, task: Task, network: torch.nn.Module, config: dict[str, Any], device: Device, request: Request
+) -> tuple[tuple[Group, ...], MergedSpace]:
+    with checks.part("groups") as found:
+        groups = find_groups(network, task.example_input())
+        space = space_of(groups, [device], request.candidate.precision)
+        if "ratio" in config["parameters"]:
+            known = {**space.widths, **space.searched.widths}
+            Space.from_parameters(config["parameters"]["ratio"], known, space.groups[0].step)
+        found += [f"{group.name} {group.width}" for group in space.searched.groups]
+    return groups, space
+
+
+def _server(checks: Checks) -> None:
+    if not SERVER & set(os.environ):
+        print("--  server: neither WANDB_BASE_URL nor WANDB_API_KEY is set; `prunefleet up` starts its own", flush=True)
+        return
+    with checks.part("server") as found:
+        found += [base_url(), f"user {require_server()}"]
+
+
+@contextmanager
+def _cache_in(folder: Path) -> Iterator[None]:
+    """Keep what an untrained network leaves out of the real cache."""
+    before = os.environ.get("PRUNEFLEET_CACHE")
+    os.environ["PRUNEFLEET_CACHE"] = str(folder / "cache")
+    try:
+        yield
+    finally:
+        os.environ.pop("PRUNEFLEET_CACHE")
+        if before is not None:
+            os.environ["PRUNEFLEET_CACHE"] = before
+
+
+def _untrained(task: Task, network: torch.nn.Module, folder: Path) -> Baseline:
+    metrics = {split: task.evaluate(network, split, EXAMPLES) for split in SPLITS[:2]}
+    return Baseline(network.eval(), metrics, digest(str(folder)), folder / "none", "untrained", 0.0)
+
+
+def _miniature(checks: Checks, request: Request, bench: Bench, folder: Path) -> None:
+    with checks.part("trial") as found:
+        kept = bench.space.uniform_ladder()[-1]
+        candidate = replace(request.candidate, ratios=bench.space.ratios(kept), epochs=EPOCHS)
+        result = run_trial(candidate, bench, folder, Watch())
+        if isinstance(result, Failure):
+            raise TrialFailed(result)
+        assert isinstance(result, Trial)  # nothing is skipped here
+        ratio = result.measurement.worst.ratio
+        found += [f"latency ratio {ratio:.2f} at the smallest uniform size", f"parity {result.parity:.0e}"]

@@ -1,0 +1,209 @@
+"""`prunefleet plan`, and the dense model alone: what a sweep needs before its first trial.
+
+Lines on standard output: `progress PHASE DONE/TOTAL TEXT` and `seconds PHASE S`.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from prunefleet.agent.compress.groups import Survey, survey
+from prunefleet.agent.compress.merge import merge
+from prunefleet.agent.host.cache_files import cache_folder, replace_file
+from prunefleet.agent.host.failures import explain
+from prunefleet.agent.host.progress import Watch
+from prunefleet.agent.host.stop import Stop
+from prunefleet.agent.profile.make import Effort, make_profile, resolve
+from prunefleet.agent.tasks.code.carried import SHOWN, keep, publish
+from prunefleet.agent.tasks.code.source import Code, code_of
+from prunefleet.agent.tasks.registry import module_of
+from prunefleet.agent.tasks.task import digest, named_data
+from prunefleet.agent.tracking import tracked_run
+from prunefleet.agent.tracking.probe import require_server
+from prunefleet.agent.trial.context import Bench, prepare
+from prunefleet.agent.trial.request import Request, from_sweep
+from prunefleet.objective.devices import LOCAL, device_names
+from prunefleet.objective.errors import BadInput
+from prunefleet.objective.profiles.profile import Profile
+from prunefleet.objective.profiles.worth import worths
+from prunefleet.objective.sweepfile import read_sweep_file
+from prunefleet.objective.trial import Device, TrialFailed
+
+LONG = 64  # characters of a profile's name for its devices: W&B allows 128 in all
+
+
+def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, mixed: int | None = None) -> int:
+    """Train or fetch the dense model, measure the profile, log both as artifacts, and write the sweep file to `out`.
+
+    Latencies are measured on the devices of the fleet `measure_on` (names with commas between), or where the sweep file
+    says; `mixed` is how many candidates are timed that are pruned in several groups. Raises `BadInput`, or
+    `TrialFailed` for a fault of this host; what was measured is kept for the next call.
+    """
+    if mixed is not None and mixed < 0:
+        raise BadInput("--mixed", mixed, "give a whole number, 0 or more")
+    effort = Effort(mixed=mixed)
+    config = read_sweep_file(sweep_file)
+    if measure_on:
+        names = device_names("--measure-on", measure_on.split(","))
+        measure = config["parameters"].setdefault("measure", {"parameters": {}})
+        measure["parameters"]["device"] = {"value": names[0] if len(names) == 1 else list(names)}
+    # What is planned with is what trials are held to.
+    own = code_of(module_of(from_sweep(config).task))
+    request = replace(from_sweep(config), code=own.sha256 if own else None, data=None)
+    require_server()
+    for line in code_told(own, request.upload):
+        print(line, flush=True)
+    with watching() as watch, _session(watch, f"plan {request.task}", request) as session:
+        bench = _dense(request, session, watch)
+        reference = _profiled(request, bench, session, watch, effort)
+        code = _code(own, request.upload, session)
+    if out:
+        resolved = resolve(config, *reference, _energy(request, bench), named_data(bench.task), code)
+        replace_file(out, yaml.safe_dump(resolved, sort_keys=False).encode())
+        print(f"Wrote {out}: start its sweep with `wandb sweep {out}`", flush=True)
+    return 0
+
+
+def code_told(code: Code | None, upload: str) -> Iterator[str]:
+    """What becomes of the task's code, a line for each file, where it is the user's own."""
+    if code is None:
+        return
+    for name in sorted(code.files):
+        yield f"code {name}: {len(code.files[name])} bytes"
+    if upload == "all":
+        yield f"code {code.sha256[:SHOWN]} goes to the server: every host of the sweep runs it"
+    else:
+        yield f"code {code.sha256[:SHOWN]} stays here: every host needs a copy, or the sweep `upload: {{value: all}}`"
+
+
+def _code(code: Code | None, upload: str, session: tracked_run.Session) -> str | None:
+    """The code that was planned with, kept here and, where it may leave, in the project; how the sweep names it."""
+    if code is None:
+        return None
+    keep(code)
+    return publish(session, code) if upload == "all" else code.sha256
+
+
+def _energy(request: Request, bench: Bench) -> str | None:
+    """The source of energy that all trials are to read: one that sees the runner on every device."""
+    sources = {place.energy_source(request.runner) for place in bench.places}
+    return sources.pop() if len(sources) == 1 else None
+
+
+def baseline(sweep_file: Path) -> int:
+    """Train or fetch the dense model alone, and log it as an artifact. Raises as `plan` does."""
+    request = replace(from_sweep(read_sweep_file(sweep_file)), code=None, data=None)
+    require_server()
+    with watching() as watch, _session(watch, f"dense {request.task}", request) as session:
+        bench = _dense(request, session, watch)
+        session.summarise({"seconds_dense": bench.baseline.seconds})
+    return 0
+
+
+def _session(watch: "Watching", name: str, request: Request) -> AbstractContextManager[tracked_run.Session]:
+    return tracked_run.session(watch.stopper, "plan", upload=request.upload, name=name)
+
+
+class Watching(Watch):
+    """A watch for a command: its stop also ends the run."""
+
+    def __init__(self) -> None:
+        self.stopper = Stop().listen()
+        super().__init__(stop=self.stopper.reason)
+
+
+@contextmanager
+def watching() -> Iterator[Watching]:
+    """A watch; exceptions inside become `TrialFailed` with the stage, bad input stays bad input."""
+    watch = Watching()
+    try:
+        yield watch
+    except BadInput:
+        raise
+    except Exception as error:
+        raise TrialFailed(explain(error, watch.stage)) from error
+
+
+def _dense(request: Request, session: tracked_run.Session, watch: Watching) -> Bench:
+    began = time.perf_counter()
+
+    def progress(share: float, text: str) -> bool:
+        tell("dense", round(100 * share), 100, text)
+        return watch.stop() is None
+
+    bench = prepare(request, session, watch.during, progress, watch.check, fresh=True)
+    quality = ", ".join(f"{name} {value:.4f}" for name, value in bench.baseline.metrics["validation"].items())
+    tell("dense", 100, 100, f"validation {quality}")
+    print(f"seconds dense {time.perf_counter() - began:.1f}", flush=True)
+    for line in described(survey(bench.baseline.network, bench.task.example_input())):
+        print(line, flush=True)
+    return bench
+
+
+def described(found: Survey) -> Iterator[str]:
+    """A line for each group, for each layer that stays whole, and for groups that share a dimension of the search."""
+    for group in found.groups:
+        yield f"group {group.name}: {group.width} channels of {', '.join(group.members)}"
+    for layer, reason in found.whole.items():
+        yield f"whole {layer}: {reason}"
+    for dimension in merge(found.groups):
+        if len(dimension.groups) > 1:
+            yield f"merged {dimension.name}: {', '.join(dimension.groups)} share one ratio"
+
+
+def _profiled(
+    request: Request, bench: Bench, session: tracked_run.Session, watch: Watching, effort: Effort
+) -> tuple[Profile, str]:
+    began = time.perf_counter()
+
+    def progress(done: int, total: int, text: str) -> None:
+        tell("profile", done, total, text)
+        watch.check()
+
+    with watch.during("profile"):
+        profile = make_profile(
+            bench.task,
+            bench.baseline,
+            bench.places,
+            request.candidate.precision,
+            request.goal,
+            cache_folder(),
+            progress,
+            effort=effort,
+        )
+        reference = publish_profile(session, profile, named_after(bench.devices))
+    print(f"seconds profile {time.perf_counter() - began:.1f}", flush=True)
+    for worth in worths(profile):
+        print(worth, flush=True)
+    session.summarise({"seconds_dense": bench.baseline.seconds, "seconds_profile": time.perf_counter() - began})
+    return profile, reference
+
+
+def named_after(devices: Sequence[Device]) -> str:
+    """The devices in a profile's name: of this host the kind, else their names, or how many where that grows long."""
+    names = [device.name for device in devices]
+    if names == [LOCAL]:
+        return devices[0].kind
+    told = "-".join(names)
+    return f"on-{told}" if len(told) <= LONG else f"on-{len(names)}-devices-{digest(told)[:8]}"
+
+
+def publish_profile(session: tracked_run.Session, profile: Profile, device_kind: str) -> str:
+    """Log the profile as an artifact; returns how a sweep names it, such as "profile-fashion_mnist-cpu-f32:v0"."""
+    name = f"profile-{profile.task}-{device_kind}-{profile.precision}"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "profile.json"
+        file.write_text(json.dumps(profile.to_json(), indent=1))
+        version = session.publish(name, "profile", [file], {"baseline": profile.baseline_hash, "made": profile.made})
+    return f"{name}:{version}"
+
+
+def tell(phase: str, done: int, total: int, text: str) -> None:
+    """One line of progress."""
+    print(f"progress {phase} {done}/{total} {text}", flush=True)

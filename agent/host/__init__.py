@@ -1,0 +1,1 @@
+"""What a process needs of its host: cached files, failures, progress, stopping."""

@@ -1,0 +1,1 @@
+"""Measurements on devices elsewhere: asking and answering."""

@@ -1,0 +1,1 @@
+"""Pictures, downloads, and how data is divided."""

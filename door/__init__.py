@@ -1,0 +1,1 @@
+"""Find how much to prune each layer of a neural network for a device."""

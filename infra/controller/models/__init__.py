@@ -1,0 +1,1 @@
+"""Models of accuracy and latency, and the Gaussian processes under them."""

@@ -1,0 +1,1 @@
+"""Stopping trials that are not worth finishing."""

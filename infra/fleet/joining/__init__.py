@@ -1,0 +1,1 @@
+"""How a host joins a sweep, keeps its agents, and leaves."""

@@ -1,0 +1,1 @@
+"""Keeping `wandb agent` processes alive."""

@@ -1,0 +1,1 @@
+"""`prunefleet up`: a whole sweep on this machine."""

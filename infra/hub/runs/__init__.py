@@ -1,0 +1,1 @@
+"""Runs, sweeps and agents: their states, and what changes them."""

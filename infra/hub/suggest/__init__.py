@@ -1,0 +1,1 @@
+"""Suggestions made ahead of time by a controller in its own process."""

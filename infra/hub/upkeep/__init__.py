@@ -1,0 +1,1 @@
+"""Backup, checks, retention and administration of a hub."""

@@ -1,0 +1,182 @@
+"""The winner against its controls: who is chosen, which uniform rungs are needed, and how lines are compared."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_task import TinyTask
+
+from prunefleet.agent.answer.controls import Judged, Point, against_uniform, judge, line
+from prunefleet.agent.answer.winner import choose, gain, published
+from prunefleet.agent.commands.answer import evenly, wanted
+from prunefleet.agent.tasks.task import Budget
+from prunefleet.agent.tracking.tracked_run import RunRecord
+from prunefleet.objective.goals.goal import Goal
+
+RANDOM = np.random.default_rng(0)
+
+
+def _run(name: str, drop: float = 0.005, holdout: float = 0.005, ratio: float = 0.5, seed: int = 0) -> RunRecord:
+    summary = {"val_top1": 0.93 - drop, "holdout_top1": 0.925 - holdout, "metric_drop": drop, "latency_ratio": ratio}
+    return RunRecord(name, "finished", {"kept": {name[0]: len(name)}, "recipe": {"seed": seed}}, summary)
+
+
+FASTEST = Goal(max_drop=0.01)
+
+
+def test_the_fastest_within_the_limit_wins() -> None:
+    """Where validation and holdout agree, the fastest candidate within the limit wins."""
+    run, agrees = choose([_run("a", ratio=0.5), _run("b", ratio=0.3)], FASTEST, 0.925)
+    assert (run.name, agrees) == ("b", True)
+
+
+def test_what_ships_is_what_was_scored() -> None:
+    """The latest version of a run's candidate: an attempt that was killed before its score may have left the first."""
+    assert published(_run("a")) == "candidate-a:latest"
+
+
+def test_a_winner_that_holdout_contradicts_is_passed_over() -> None:
+    """A candidate that both parts together put beyond the limit was lucky on validation: the next one is taken."""
+    run, agrees = choose([_run("lucky", 0.008, holdout=0.02, ratio=0.2), _run("b")], FASTEST, 0.925)
+    assert (run.name, agrees) == ("b", True)
+
+
+def test_a_winner_just_beyond_the_limit_on_holdout_is_marked() -> None:
+    """Both parts together decide; that holdout alone is beyond the limit is said."""
+    run, agrees = choose([_run("close", 0.004, holdout=0.012, ratio=0.2), _run("b")], FASTEST, 0.925)
+    assert (run.name, agrees) == ("close", False)
+
+
+def test_a_candidate_that_ran_twice_goes_by_the_mean_of_its_runs() -> None:
+    """A second run beyond the limit takes the first one's luck away; where both hold it, the better one ships."""
+    lucky, other = _run("fast1", 0.006, 0.006, 0.2), _run("b")
+    assert choose([lucky, _run("fast2", 0.02, 0.02, 0.2, seed=1), other], FASTEST, 0.925) == (other, True)
+    again = _run("fast2", 0.004, 0.005, 0.2, seed=1)
+    assert choose([lucky, again, other], FASTEST, 0.925) == (again, True)
+
+
+def test_where_none_is_within_the_limit_the_nearest_wins() -> None:
+    """No candidate within the limit: the one that misses it least, marked."""
+    run, agrees = choose([_run("far", 0.05, 0.05, 0.2), _run("near", 0.011, 0.012)], FASTEST, 0.925)
+    assert (run.name, agrees) == ("near", False)
+
+
+def test_a_goal_without_a_drop_limit_takes_the_best_on_both() -> None:
+    """Holdout counts for other goals too, and there is no limit on the drop that it could contradict."""
+    goal = Goal(kind="most_accurate", max_latency_ratio=0.6)
+    assert choose([_run("lucky", -0.01, holdout=0.05), _run("b")], goal, 0.925) == (_run("b"), True)
+
+
+def test_the_gain_is_what_the_search_added_to_the_warm_points() -> None:
+    """Hypervolume of warm runs, of all, and their difference."""
+    warm, better = _run("w", drop=0.05, ratio=0.5), _run("ab", drop=0.05, ratio=0.4)
+    found = gain([warm, better], [{"w": 1}])
+    assert found == pytest.approx({"warm": 0.025, "all": 0.03, "gain": 0.005})
+
+
+def test_rungs_beside_the_winners_latency_come_first() -> None:
+    """The nearest rungs on both sides in latency are wanted, then slower ones until one is as good as the winner."""
+    ratio = {"winner": 0.35, "r1": 0.1, "r2": 0.3, "r3": 0.4, "r4": 0.6, "r5": 0.8}
+    judged: dict[str, float] = {}
+    order = []
+    while (name := wanted(ratio, judged, quality=0.92)) is not None:
+        order.append(name)
+        judged[name] = {"r2": 0.90, "r3": 0.91, "r4": 0.925}[name]
+    assert order == ["r2", "r3", "r4"]
+
+
+def test_a_long_ladder_is_thinned_evenly() -> None:
+    """Of hundreds of uniform candidates some are measured, both ends among them; a short ladder stays whole."""
+    ladder = [{"a": count} for count in range(160)]
+    chosen = [rung["a"] for rung in evenly(ladder, 16)]
+    assert len(chosen) == 16 and (chosen[0], chosen[-1]) == (0, 159) and set(np.diff(chosen)) <= {10, 11}
+    assert evenly(ladder[:5], 16) == ladder[:5] and evenly([], 16) == []
+
+
+def test_a_line_is_followed_both_ways() -> None:
+    """Quality at a latency and latency at a quality lie on the same segments; slower and worse points do not count."""
+    ratios, qualities = [0.2, 0.4, 0.6, 1.0], [0.88, 0.90, 0.89, 0.92]
+    assert line(ratios, qualities, 0.3, 0.89) == pytest.approx((0.89, 0.3))
+    assert line(ratios, qualities, 0.6, 0.91) == pytest.approx((0.90, 0.8), abs=1e-6)
+    assert line(ratios, qualities, 0.1, 0.5) == pytest.approx((0.88, 0.2))
+    assert line(ratios, qualities, 2.0, 0.99) == pytest.approx((0.92, 1.0))
+
+
+def _point(quality: float, ms: float) -> Point:
+    return Point((RANDOM.random((4000, 1)) < quality).astype(float), ms * (1 + 0.02 * RANDOM.random(200)))
+
+
+def test_a_better_network_gains_beyond_noise() -> None:
+    """A winner above the uniform line gains quality at its latency and saves latency at its quality, beyond noise."""
+    uniform = [_point(0.80, 0.2), _point(0.88, 0.5)]
+    found = against_uniform(_point(0.92, 0.3), uniform, _point(0.93, 1.0), n=200)
+    quality, latency = found["equal_latency"], found["equal_quality"]
+    assert 0.05 < quality["gain_lo"] < quality["gain"] < quality["gain_hi"] < 0.12
+    assert 0.5 < latency["saved_lo"] < latency["saved"] < latency["saved_hi"] < 0.75
+    assert quality["test_lo"] <= quality["test"] <= quality["test_hi"]
+
+
+def test_a_network_on_the_line_gains_nothing() -> None:
+    """A winner that is a uniform one itself gains nothing, and the interval says so."""
+    same = _point(0.9, 0.4)
+    found = against_uniform(same, [same, _point(0.8, 0.2)], _point(0.93, 1.0), n=200)
+    assert found["equal_latency"]["gain"] == pytest.approx(0, abs=1e-9)
+    assert found["equal_quality"]["saved"] == pytest.approx(0, abs=1e-9)
+
+
+def test_test_quality_comes_with_intervals_where_examples_are_known() -> None:
+    """A task that tells each example gives Wilson and paired intervals; another one gives the metric alone."""
+    task = TinyTask()
+    judged = judge(task, task.network(), {"a": 1}, "top1")
+    assert judged.metric == pytest.approx(task.evaluate(judged.network, "test")["top1"])
+    assert judged.quality()["test_lo"] < judged.metric < judged.quality()["test_hi"]
+    assert judged.drop_from(judged) == {"test_drop": 0.0, "test_drop_lo": 0.0, "test_drop_hi": 0.0}
+    bare = Judged({}, judged.network, 0.5)
+    assert bare.quality() == {"test": 0.5} and list(bare.drop_from(judged)) == ["test_drop"]
+
+
+class _Halves(TinyTask):
+    """The tiny task judged by a quality that is no mean over examples."""
+
+    metrics = ("f1",)
+
+
+def test_a_metric_that_is_no_mean_has_intervals_too() -> None:
+    """F1 and its like come with bootstrap intervals, of the drop in pairs, from what single examples contribute."""
+    task = _Halves()
+    network = task.network()
+    task.fit(network, Budget(0.5, 0.1), lambda row: True)
+    dense = judge(task, network, {}, "f1")
+    assert dense.examples is not None and dense.examples.shape == (500, 3)
+    assert dense.metric == pytest.approx(task.evaluate(dense.network, "test")["f1"])
+    told = dense.quality()
+    assert told["test_lo"] <= told["test"] <= told["test_hi"] and told["test_hi"] > told["test_lo"]
+    assert dense.drop_from(dense) == {"test_drop": 0.0, "test_drop_lo": 0.0, "test_drop_hi": 0.0}
+    other = Point(dense.examples, 0.5 * np.ones(50))
+    found = against_uniform(other, [other], Point(dense.examples, np.ones(50)), dense.value, n=50)
+    assert found["equal_latency"]["gain"] == pytest.approx(0)
+
+
+def test_a_share_of_all_is_not_certain() -> None:
+    """Where every defect of few was found, the interval of the recall is Wilson's of those few, not a point."""
+    examples = np.array([[1.0, 1.0]] * 20 + [[0.0, 0.0]] * 80)
+    told = Judged({}, torch.nn.Identity(), 1.0, examples, lambda means: means[..., 0] / means[..., 1]).quality()
+    assert (told["test_lo"], told["test_hi"]) == pytest.approx((0.8389, 1.0), abs=1e-4)
+
+
+class _Simple:
+    """A task that says which examples are right, and no more."""
+
+    metrics = ("share", "other")
+
+    def correct(self, network: object, split: str) -> torch.Tensor:
+        return torch.tensor([True, True, True, False])
+
+    def evaluate(self, network: object, split: str) -> dict[str, float]:
+        return {"share": 0.75, "other": 0.5}
+
+
+def test_a_task_may_tell_shares_alone() -> None:
+    """`correct` gives the first metric its Wilson interval; another metric of that task has none."""
+    told = judge(_Simple(), torch.nn.Identity(), {}, "share").quality()  # type: ignore[arg-type]
+    assert (told["test"], told["test_lo"], told["test_hi"]) == pytest.approx((0.75, 0.3006, 0.9544), abs=1e-4)
+    assert judge(_Simple(), torch.nn.Identity(), {}, "other").quality() == {"test": 0.5}  # type: ignore[arg-type]

@@ -1,0 +1,170 @@
+"""`prunefleet check`: one line per part of a sweep that is well, and one line for the first that is not."""
+
+import re
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prunefleet.agent.__main__ import main
+from prunefleet.agent.commands import check as module
+from prunefleet.agent.tasks.code.source import code_of
+from prunefleet.objective.errors import BadInput
+
+SWEEP: dict[str, Any] = {
+    "program": "prunefleet",
+    "command": ["${env}", "prunefleet", "trial"],
+    "method": "bayes",
+    "metric": {"name": "score", "goal": "maximize"},
+    "parameters": {
+        "task": {"value": "tiny_task:TinyTask"},
+        "objective": {"parameters": {"kind": {"value": "fastest"}, "max_drop": {"value": 0.05}}},
+        "ratio": {"parameters": {"conv1": {"values": [0.0, 0.5]}}},
+    },
+}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes a sweep file, changed in places, and runs `check` on it; returns the exit code."""
+    monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "MEASURED_S", 0.2)
+    for name in ("WANDB_BASE_URL", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def check(**changes: Any) -> int:
+        path = tmp_path / "sweep.yaml"
+        parameters = SWEEP["parameters"] | changes.pop("parameters", {})
+        path.write_text(yaml.safe_dump(SWEEP | changes | {"parameters": parameters}))
+        return main(["check", str(path)])
+
+    return check
+
+
+def test_a_device_elsewhere_is_looked_for(
+    sweep: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It must be known to the project; the miniature trial measures on this host in its place."""
+    asked = []
+
+    def queue_of(project: str, device: str) -> Any:
+        asked.append((project, device))
+        raise BadInput("measure.device", device, "write local: there is no other yet")
+
+    monkeypatch.setattr(module, "queue_of", queue_of)
+    monkeypatch.setattr(module, "require_server", lambda: "me")
+    monkeypatch.setenv("WANDB_PROJECT", "lab")
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    assert sweep(parameters={"measure": {"parameters": {"device": {"value": "board"}}}}) == 2
+    assert asked == [("me/lab", "board")] and "measure.device: got 'board'" in capsys.readouterr().err
+    monkeypatch.setattr(module, "queue_of", lambda project, device: Namespace(path="me/lab/abc"))
+    there = {"device": {"value": "board"}, "runner": {"value": "openvino_npu"}}
+    checks = module.Checks(module.Watch())
+    request = module.from_sweep(SWEEP | {"parameters": SWEEP["parameters"] | {"measure": {"parameters": there}}})
+    here = module._here(checks, request)
+    assert (here.devices, here.runner) == (("local",), "openvino_cpu")
+    assert "board takes measurements from me/lab/abc" in capsys.readouterr().out
+    several = {"device": {"value": ["board", "local", "pi"]}, "threads": {"value": 2}}
+    request = module.from_sweep(SWEEP | {"parameters": SWEEP["parameters"] | {"measure": {"parameters": several}}})
+    assert module._here(checks, request).devices == ("local",)
+    assert "pi takes measurements from me/lab/abc, of all devices the slowest counts" in capsys.readouterr().out
+
+
+def test_a_good_sweep_passes_every_part(sweep: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each part has its line, a miniature trial included; nothing is left in the cache but what is of use."""
+    assert sweep() == 0
+    lines = capsys.readouterr().out.splitlines()
+    parts = [line.split()[1].rstrip(":") for line in lines[:-1]]
+    assert parts == ["file", "upload", "code", "task", "data", "device", "groups", "server", "trial"]
+    assert lines[-1].endswith("all is well")
+    assert {path.name for path in (tmp_path / "cache").glob("*")} <= {"bf16"}
+
+
+@pytest.mark.parametrize(
+    ("upload", "code", "words"),
+    [
+        ("all", None, "tiny_task.py (2.1 KiB), the sweep brings it to every host"),
+        ("bundles", None, "every host needs a copy"),
+        ("all", "own", "here is the sweep's"),
+        ("all", f"code-{'a' * 64}:v0", "would be fetched and run here, what is checked is this host's own"),
+    ],
+)
+def test_what_becomes_of_the_code_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    upload: str,
+    code: str | None,
+    words: str,
+) -> None:
+    """Before a plan what a sweep would bring, after it what this host would run; nothing is fetched."""
+    monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path))
+    own = code_of("tiny_task")
+    assert own is not None
+    named = {"code": {"value": f"code-{own.sha256}:v0" if code == "own" else code}} if code else {}
+    parameters = SWEEP["parameters"] | {"upload": {"value": upload}} | named
+    request = module.from_sweep(SWEEP | {"parameters": parameters})
+    assert module._code(module.Checks(module.Watch()), request) is None
+    told = capsys.readouterr().out
+    assert told.startswith("ok  code: ") and re.sub(r"\d+\.\d KiB", "2.1 KiB", words) in re.sub(
+        r"\d+\.\d KiB", "2.1 KiB", told
+    )
+
+
+ADDED = "for which `prunefleet plan` and `up` add measure.against"
+
+
+@pytest.mark.parametrize(
+    ("measure", "words"),
+    [
+        ({"precision": {"value": "int8"}}, ""),
+        ({"precision": {"values": ["int8", "f32"]}}, f"at f32, {ADDED}"),
+        ({"precision": {"values": ["int8", "f32"]}, "against": {"value": "f32"}}, "at f32"),
+        ({"precision": {"values": ["int8", "f32"]}, "against": {"value": "same"}}, "at its own precision"),
+        ({"precision": {"values": ["int8", "bf16"]}}, "at its own precision"),
+    ],
+)
+def test_what_several_precisions_are_held_against_is_told(measure: dict[str, Any], words: str) -> None:
+    """One precision needs no word; of several it is said which dense network the ratios are of."""
+    told = module._compared(measure)
+    names = ", ".join(measure["precision"].get("values", []))
+    assert told == ([f"each of {names} against the dense network {words}"] if words else [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"goal": "x"}, "unknown key: got 'goal'"),
+        ({"parameters": {"ration": {}}}, "unknown key: got 'ration'; did you mean 'ratio'?"),
+        ({"parameters": {"ratio": {"parameters": {"conv1": {"value": 1.0}}}}}, "ratio.conv1: got 1.0"),
+        ({"parameters": {"ratio": {"parameters": {"conv7": {"value": 0.5}}}}}, "ratio.conv7"),
+        ({"parameters": {"task": {"value": "nowhere:Task"}}}, "no module 'nowhere'"),
+        ({"parameters": {"objective": {"parameters": {"metric": {"value": "iou"}}}}}, "objective.metric: got 'iou'"),
+        ({"parameters": {"measure": {"parameters": {"device": {"value": "a b"}}}}}, "measure.device: got 'a b'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    sweep: Any, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], words: str
+) -> None:
+    """The first fault ends the check with its field, its value and its remedy."""
+    assert sweep(**changes) == 2
+    told = capsys.readouterr().err
+    assert words in told and told.count("\n") == 1
+
+
+def test_a_server_that_does_not_answer_is_found(
+    sweep: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a server named, its address and key are tried."""
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    assert sweep() == 2
+    assert "WANDB_BASE_URL: got 'http://127.0.0.1:1'" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing file is told by its path."""
+    assert main(["check", str(tmp_path / "none.yaml")]) == 2
+    assert "none.yaml" in capsys.readouterr().err
