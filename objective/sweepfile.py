@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from prunefleet.objective import checks
+from prunefleet.objective import checks, old_names
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
 
@@ -70,6 +70,8 @@ def read_sweep_file(path: Path) -> dict[str, Any]:
         raise BadInput(
             "sweep file", str(path), "start it as the sweep.yaml of the README does: name, program, parameters"
         )
+    if isinstance(config.get("command"), list):
+        config["command"] = old_names.translated_words([str(word) for word in config["command"]])
     validate(config)
     return config
 

@@ -181,6 +181,10 @@ class Session:
         self.outlasting(lambda: self._run.use_artifact(path).download(root=str(folder)))
         return True
 
+    def named(self, kind: str, sha256: str) -> str | None:
+        """Return the name of the project's artifact of that type whose metadata has this SHA-256; None without one."""
+        return self.outlasting(lambda: _named(wandb.Api(), self.project, kind, sha256))
+
     def finish(self, exit_code: int, again: bool = False) -> None:
         """End the run and wait until the server has everything; `again` hands it back, to be tried once more."""
         if again:
@@ -284,6 +288,10 @@ class Reader:
         self._api.artifact(path).download(root=str(folder))
         return True
 
+    def named(self, kind: str, sha256: str) -> str | None:
+        """Return the name of the project's artifact of that type whose metadata has this SHA-256; None without one."""
+        return _named(self._api, self.project, kind, sha256)
+
     def publish(self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any]) -> str:
         """A reader writes no artifacts."""
         raise NotImplementedError(f"{name}: open a session to publish it")
@@ -298,6 +306,14 @@ class Reader:
         """Change the summary of a run that has ended."""
         found = self._api.run(f"{self.project}/{run}")
         found.summary.update(dict(values))  # type: ignore[no-untyped-call]
+
+
+def _named(api: wandb.Api, project: str, kind: str, sha256: str) -> str | None:
+    if kind not in {each.name for each in api.artifact_types(project)}:
+        return None
+    names = [collection.name for collection in api.artifact_collections(project, kind)]
+    held = (name for name in names if api.artifact(f"{project}/{name}:v0").metadata.get("sha256") == sha256)
+    return next(held, None)
 
 
 def _summary(run: Any) -> dict[str, Any]:

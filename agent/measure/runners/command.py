@@ -21,6 +21,7 @@ from prunefleet.agent.measure.exported import Exported
 from prunefleet.agent.measure.intervals import Samples
 from prunefleet.agent.measure.runners.base import WARM_UP_CALLS, Array
 from prunefleet.agent.measure.runners.onnx_file import onnx_file
+from prunefleet.objective import old_names
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import Failure, FailureKind, TrialFailed
 
@@ -60,7 +61,7 @@ class CommandRunner:
     @classmethod
     def of_host(cls, precision: str = "f32", threads: int = 1) -> "CommandRunner":
         """The runner that this host's environment describes. Raises `BadInput` where it describes none."""
-        return cls(os.environ.get(VARIABLE, ""), precision, threads)
+        return cls(old_names.translated(os.environ.get(VARIABLE, "")), precision, threads)
 
     @property
     def times_throughput(self) -> bool:

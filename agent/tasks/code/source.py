@@ -23,7 +23,7 @@ from prunefleet.objective.errors import BadInput
 
 MIB = 2**20
 LIMIT = 4 * MIB
-OWN = ("agent", "objective", "infra")
+OWN = ("prunefleet",)
 MORE = "CODE_FILES"
 """The name in a module under which it lists files that go along: patterns below the module's folder."""
 INSTALLED = ("site-packages", "dist-packages")
