@@ -57,6 +57,13 @@ def test_names_of_pythons_own_stay_pythons(here: Path) -> None:
     assert sorted(collected().files) == CARRIED
 
 
+def test_a_file_named_like_an_installed_package_stays(here: Path) -> None:
+    """The working directory comes last: the task imports the installed torch, so a `torch.py` beside it does not go."""
+    (here / "torch.py").write_text("raise SystemExit\n")
+    (here / "my_later.py").write_text("import torch\n")
+    assert sorted(collected().files) == CARRIED
+
+
 def test_the_user_s_own_agent_folder_goes_along(here: Path) -> None:
     """A package of the user's is theirs whatever it is called: only `prunefleet` is ours."""
     (here / "agent").mkdir()
