@@ -162,7 +162,7 @@ def test_no_room_imports_the_door(room: str) -> None:
     assert {str(path): found for path in paths if (found := list(from_the_door(path.read_text())))} == {}
 
 
-READ_BY_USERS = [ROOT / "README.md", *DOCS.rglob("*.md"), *DOCS.glob("examples/*"), *ROOT.glob("notebooks/*.ipynb")]
+READ_BY_USERS = [ROOT / "README.md", *DOCS.rglob("*.md"), *DOCS.glob("examples/*.*"), *ROOT.glob("notebooks/*.ipynb")]
 
 
 @pytest.mark.parametrize("path", READ_BY_USERS, ids=lambda path: path.name)
