@@ -13,6 +13,7 @@ from prunefleet.objective.errors import BadInput
 from prunefleet.objective.processes import python_module
 
 BAD_INPUT, INTERRUPTED = 2, 130
+HELP = "help"
 
 
 @dataclass(frozen=True)
@@ -308,14 +309,27 @@ AGENT_COMMANDS = {
 }
 
 
+class _Version(argparse.Action):
+    """Print the version and exit; looked up only when asked for, since that takes as long as the rest of the parser."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"prunefleet {version('prunefleet')}")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line; docs/commands.md is made from it."""
     top = argparse.ArgumentParser(prog="prunefleet", description="Find how much to prune each layer for a device.")
+    top.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for command in COMMANDS:
         _fill(commands.add_parser(command.name, help=command.help, description=command.help), command)
     for name, text in AGENT_COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
+    text = "show this help, or the help of COMMAND"
+    commands.add_parser(HELP, help=text, description=text).add_argument("of", metavar="COMMAND", nargs="*")
     return top
 
 
@@ -360,6 +374,8 @@ def _add(sub: argparse.ArgumentParser, name: str, *, inherited: bool = False) ->
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code, 2 for bad input and 130 for Ctrl-C, told in one line on standard error."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == [HELP] and not {"-h", "--help"} & set(words):
+        words = [*words[1:], "--help"]
     if words and words[0] in AGENT_COMMANDS:
         # Taking over the process keeps its id and group: signals of `wandb agent` reach the trial itself.
         os.execv(sys.executable, python_module("prunefleet.agent", *words))  # noqa: S606 - no shell is wanted

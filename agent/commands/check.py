@@ -1,6 +1,7 @@
 """`prunefleet check`: everything that a sweep relies on, one line each, and one miniature trial of its machinery."""
 
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,7 @@ EPOCHS = 0.02
 EXAMPLES = 500
 SERVER = {"WANDB_BASE_URL", "WANDB_API_KEY"}
 MEASURED_S = 1.0
+OLD_SEARCH = re.compile(r"^[ \t]*((?:from|import)[ \t]+infra\b[^#\n]*)", re.MULTILINE)
 
 
 class Brief:
@@ -75,6 +77,7 @@ def check(sweep_file: Path) -> int:
     checks = Checks(Watch())
     with checks.part("file") as found:
         config = read_sweep_file(sweep_file)
+        _check_scheduler(sweep_file.parent, config.get("scheduler"))
         request = from_sweep(config)
         found += [str(sweep_file), f"{request.goal.kind} on {request.goal.metric}"]
     with checks.part("upload") as found:
@@ -95,6 +98,17 @@ def check(sweep_file: Path) -> int:
         _miniature(checks, request, bench, Path(folder))
     print(f"{sweep_file}: all is well", flush=True)
     return 0
+
+
+def _check_scheduler(folder: Path, scheduler: object) -> None:
+    """Raise `BadInput` where the scheduler's source beside the sweep file imports the search as version 0.1 did."""
+    source = scheduler.get("source") if isinstance(scheduler, Mapping) else None
+    path = folder / source if isinstance(source, str) else None
+    if path is None or not path.is_file():
+        return
+    if old := OLD_SEARCH.search(path.read_text(errors="replace")):
+        remedy = f"write `from prunefleet import candidate, study` in it: version 0.1 said `{old[1].strip()}`"
+        raise BadInput("scheduler.source", source, remedy)
 
 
 def _here(checks: Checks, request: Request) -> Request:

@@ -18,7 +18,14 @@ from prunefleet.objective.errors import BadInput
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruned network: channels kept by group, parameters, and multiply-accumulates of one inference on one input."""
+    """A pruned network, and how large it is.
+
+    Args:
+        network: the pruned copy, in the same mode (training or evaluation) as the network that it was made from.
+        kept: the number of channels in every group by the group's name, also of groups that were not pruned.
+        params: the number of its parameters.
+        macs: multiply-accumulates of one forward pass on one input.
+    """
 
     network: nn.Module
     kept: dict[str, int]

@@ -9,11 +9,12 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 
-from prunefleet.infra.controller.ask_tell import AskTell
+from prunefleet import AskTell, Space
+
+# The figure shows the inside of the search, so these are no public names.
 from prunefleet.infra.controller.candidates import Grid
 from prunefleet.infra.controller.pruning.channels import ChannelGrid, read
 from prunefleet.infra.controller.pruning.search import INTERVAL, Search
-from prunefleet.objective.profiles.space import Space
 
 from support.controller import DENSE, GOAL, NAMES, Problem, sweep_config
 

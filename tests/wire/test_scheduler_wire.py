@@ -35,7 +35,7 @@ artifact.add_file("profile.json")
 run.log_artifact(artifact).wait()
 run.finish()
 """
-SEARCH = "from prunefleet.infra.scheduler import candidate, study\n"
+SEARCH = "from prunefleet import candidate, study\n"
 # The third candidate is too slow to be trained: it has a latency alone.
 TRIAL = """
 import wandb
