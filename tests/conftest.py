@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 
 from support.needs import NEEDS, insist
+from support.paths import TESTS
 
 # The same examples every time: a failure is found again by running again, on any machine.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
@@ -19,13 +20,17 @@ for number in (signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 # Files of few, long tests go first, or one process would still be at them when the other has nothing left to do.
-LONGEST = "acceptance"
+LONGEST = ("acceptance", "wire")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the room whose tests take longest; the order within it and after it stays random."""
-    items.sort(key=lambda item: LONGEST not in item.path.parts)
+    """Start with the folders whose tests take longest; the order within them and after them stays random."""
+    items.sort(key=lambda item: _place(item.path.relative_to(TESTS).parts[0]))
+
+
+def _place(folder: str) -> int:
+    return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
 
 
 @pytest.fixture(autouse=True)

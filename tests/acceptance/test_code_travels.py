@@ -94,6 +94,9 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         yield Lab(hub)
 
 
+# `make test` has the test below, with real trials of code that is fetched; and what is listed, sent, refused and kept,
+# without processes, in tests/unit/agent/tasks/test_carried.py and test_source.py.
+@pytest.mark.slow
 def test_a_host_with_an_empty_folder_runs_the_sweeps_code_or_refuses_it(lab: Lab) -> None:
     """`plan` lists and sends it, an agent elsewhere fetches and scores; one that may not fetch takes no trial."""
     folder = lab.users_folder("author")

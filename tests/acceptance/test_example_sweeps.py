@@ -91,6 +91,8 @@ def _judged(found: dict[str, Any], metric: str) -> None:
     assert set(controls["uniform"]) >= {"equal_latency", "equal_quality", "test_lo"}
 
 
+# `make test` trains, prunes and evaluates the same U-Net in tests/contract/test_agent_task.py.
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_segmentation_is_swept(lab: Lab) -> None:
     """A U-Net with the user's loss, loop and mean IoU: its concatenations and transposed convolutions are pruned."""

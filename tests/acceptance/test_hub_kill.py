@@ -9,7 +9,7 @@ from support.hub import HubProcess
 from support.wait import wait_for
 
 ROWS = 12
-RUNS = 6
+RUNS = 4
 TRAIN = f"""
 import time, wandb
 run = wandb.init(resume="allow")

@@ -78,6 +78,8 @@ def test_the_notebook_reads_a_sweep_and_draws_it(scene: Scene, tmp_path: Path) -
     assert len(pictures) == 2
 
 
+# The test above runs the same cells in `make test`.
+@pytest.mark.slow
 def test_nbmake_runs_it_as_it_stands(scene: Scene, tmp_path: Path) -> None:
     """`pytest --nbmake` runs the notebook as it stands in git, against a running hub."""
     sweep, _ = scene.demo()

@@ -94,14 +94,10 @@ parameters:
 """
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        pytest.param(signal.SIGTERM, id="SIGTERM"),
-        pytest.param(signal.SIGINT, id="SIGINT", marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, id="SIGKILL", marks=pytest.mark.slow),
-    ],
-)
+# `make test` has Ctrl-C with real agents in tests/acceptance/test_up_tiny.py, and stops and kills of trial, agent and
+# fork server in tests/unit/agent/fork/test_fork.py.
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
 def test_a_stopped_agent_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
     """SIGTERM and Ctrl-C end agent, trial and fork server; a killed agent's trial ends by itself, then the server."""
     with HubProcess(tmp_path / "hub") as hub:

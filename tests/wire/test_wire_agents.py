@@ -1,4 +1,7 @@
-"""Agents paused, drained, stopped and lost: what the unmodified `wandb agent` does with it."""
+"""Agents paused, drained, stopped and lost: what the unmodified `wandb agent` does with it.
+
+With the older client in `make test-all` alone: its agents are in the sample of test_wire_sweep.py.
+"""
 
 import json
 import os
@@ -162,19 +165,16 @@ def driven(tmp_path_factory: pytest.TempPathFactory, wandb_client: Client) -> It
         yield fleet
 
 
-@pytest.mark.both
 def test_a_paused_agent_waits_until_it_is_resumed(driven: Fleet) -> None:
     """Its run ends well and no other comes, though the grid has some; `resume` brings the next one."""
     assert driven.noted["paused"] == ("finished", 1, "paused")
 
 
-@pytest.mark.both
 def test_a_stopped_agent_hands_its_run_back_and_exits(driven: Fleet) -> None:
     """The process of its run is told to end, the agent ends with 0, and the run waits for another agent."""
     assert driven.noted["stopped"] == (0, "preempted", "stopped")
 
 
-@pytest.mark.both
 def test_what_takes_a_stopped_agents_place_waits(driven: Fleet) -> None:
     """An agent that joins from its host is given neither that run nor another, until the place is free again."""
     assert driven.noted["held"] == (2, "paused")
@@ -182,7 +182,6 @@ def test_what_takes_a_stopped_agents_place_waits(driven: Fleet) -> None:
     assert driven.noted["two"] == {"state": "finished", "lines": 2}
 
 
-@pytest.mark.both
 def test_a_drained_agent_exits_after_its_run(driven: Fleet) -> None:
     """The run under way ends well, then `wandb agent` and `wandb.agent(function=…)` end with 0, without another run."""
     assert driven.noted["drained"] == (0, "finished", "drained")

@@ -26,6 +26,8 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     return told
 
 
+# `make test` has kills of a trial, an agent and the hub in test_up_tiny.py, and of the hub in test_hub_kill*.py.
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_small_storm_loses_nothing(tmp_path: Path, say: Callable[[str], None]) -> None:
     """A process killed, a host cut off and a hub killed in a sweep on two devices: all is there, and once."""

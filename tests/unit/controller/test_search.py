@@ -59,10 +59,12 @@ def found(problem: Problem, done: list[tuple[StoredTrial, dict[str, int]]]) -> f
 # The search as a whole
 
 
-def test_beats_random() -> None:
+# Two problems in `make test`.
+@pytest.mark.parametrize("problems", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_beats_random(problems: int) -> None:
     """In 20 trials the search finds a clearly faster candidate than random draws do, and than its own warm points."""
     gains = []
-    for seed in range(4):
+    for seed in range(problems):
         problem = Problem.seeded(100 + seed)
         ours, random = (play(problem, method, seed) for method in ("bayes", "random"))
         gains.append(found(problem, ours) - found(problem, random))

@@ -115,6 +115,13 @@ def test_another_run_of_the_same_candidate_is_handed_out(hub: ListHub) -> None:
     assert [each.config["seed"] for each in (first, second, third)] == [0, 1, 2]
 
 
+def first_ready(suggester: ProcessSuggester, sweep: int) -> int:
+    """The number of the newest suggestion that lies ready; -1 while what was made before fills the gap."""
+    with suggester._change:
+        ready = suggester._shelves[sweep].ready
+        return int(ready[0].params["a"]) if ready else -1
+
+
 def test_older_suggestions_fill_the_gap_while_newer_ones_are_made(
     hub: ListHub, slow: tuple[SlowChild, ProcessSuggester]
 ) -> None:
@@ -127,7 +134,6 @@ def test_older_suggestions_fill_the_gap_while_newer_ones_are_made(
     before = child.number
     hub.end(sweep, run, loss=1.0)
     suggester.poke(sweep)
-    wait_for(lambda: child.number > before)
-    wait_for(lambda: suggester._shelves[sweep].ready[0].params["a"] >= before)
+    wait_for(lambda: first_ready(suggester, sweep) >= before)
     got = [suggester.take(sweep) for _ in range(3)]
     assert all(isinstance(each, Suggestion) for each in got)

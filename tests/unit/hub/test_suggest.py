@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from prunefleet.infra.controller.contract import Exhausted, Suggestion
 from prunefleet.infra.hub.runs.advice import Advice
 from prunefleet.infra.hub.store.rows import ProjectRow, RunState, SweepRow, SweepState
+from prunefleet.infra.hub.suggest.controller_process import ControllerProcess
 from prunefleet.infra.hub.suggest.input import profile_of
 from prunefleet.infra.hub.suggest.suggester import ProcessSuggester
 
@@ -27,17 +28,44 @@ def hub() -> ListHub:
     return ListHub()
 
 
+class Kept(ControllerProcess):
+    """A controller process that outlives its suggesters: its libraries take a second to load."""
+
+    def stop(self) -> None:
+        """Leave it running."""
+
+    def end(self) -> None:
+        """Stop it after all."""
+        super().stop()
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[Kept]:
+    """One for all tests of this file: what it answers follows from the request alone."""
+    made = Kept()
+    yield made
+    made.end()
+
+
 @pytest.fixture
-def suggester(hub: ListHub) -> Iterator[ProcessSuggester]:
-    thinking = ProcessSuggester(hub)
+def suggester(hub: ListHub, process: Kept) -> Iterator[ProcessSuggester]:
+    thinking = ProcessSuggester(hub, process=process)
     thinking.start()
     yield thinking
     thinking.stop()
 
 
 def ready(suggester: ProcessSuggester, sweep: int) -> list[Suggestion]:
-    shelf = suggester._shelves.get(sweep)
-    return list(shelf.ready) if shelf else []
+    with suggester._change:
+        shelf = suggester._shelves.get(sweep)
+        return list(shelf.ready) if shelf else []
+
+
+def lying(suggester: ProcessSuggester, sweep: int) -> list[Suggestion]:
+    """What a heartbeat could be given, older suggestions included."""
+    with suggester._change:
+        shelf = suggester._shelves[sweep]
+        return [*shelf.ready, *shelf.older]
 
 
 def test_nobody_pokes(hub: ListHub, suggester: ProcessSuggester) -> None:
@@ -65,12 +93,37 @@ def test_as_many_as_idle_agents(hub: ListHub, suggester: ProcessSuggester) -> No
     assert first.config != second.config
 
 
-def test_take_does_not_wait(hub: ListHub, suggester: ProcessSuggester) -> None:
-    """A heartbeat is answered at once, even before the controller's process has started."""
+class Stuck(ControllerProcess):
+    """Starts no process, and answers nothing until it is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.stopped = threading.Event(), threading.Event()
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def ask(self, request: Any) -> dict[str, Any]:
+        self.asked.set()
+        self.stopped.wait(60)
+        return {"id": request["id"], "error": "stopped"}
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+
+def test_take_does_not_wait(hub: ListHub) -> None:
+    """A heartbeat is answered while the controller still thinks of its first suggestion."""
+    child = Stuck()
+    thinking = ProcessSuggester(hub, process=child)
     sweep = hub.add(sweep_config())
-    begun = time.monotonic()
-    assert suggester.take(sweep) is None
-    assert time.monotonic() - begun < 0.5
+    thinking.start()
+    try:
+        thinking.poke(sweep)
+        assert child.asked.wait(60)
+        assert thinking.take(sweep) is None and not child.stopped.is_set()
+    finally:
+        thinking.stop()
 
 
 def test_refreshed_by_results(hub: ListHub, suggester: ProcessSuggester) -> None:
@@ -83,7 +136,7 @@ def test_refreshed_by_results(hub: ListHub, suggester: ProcessSuggester) -> None
     for run in runs:
         hub.end(sweep, run, loss=(run.config["x"] - 0.3) ** 2)
     suggester.poke(sweep)
-    assert ready(suggester, sweep)
+    assert lying(suggester, sweep)
     fresh = wait_for(lambda: [each for each in ready(suggester, sweep) if each not in old], 60)
     assert fresh[0].why["nearest"]["trial"] in {run.name for run in runs}
 
@@ -146,10 +199,10 @@ def test_sweeps_that_others_search_rest(hub: ListHub, suggester: ProcessSuggeste
     assert not any(ready(suggester, sweep) or suggester.advice(sweep).problem for sweep in others)
 
 
-def test_prior_runs_are_known_and_do_not_count(hub: ListHub) -> None:
+def test_prior_runs_are_known_and_do_not_count(hub: ListHub, process: Kept) -> None:
     """A grid does not repeat what was run before, and its run_cap is for new runs alone."""
     before = [run_row(9, {"a": 2}, RunState.FINISHED, {"loss": 1.0})]
-    thinking = ProcessSuggester(hub, prior=lambda _sweep: before)
+    thinking = ProcessSuggester(hub, prior=lambda _sweep: before, process=process)
     sweep = hub.add(grid_config(run_cap=2))
     thinking.start()
     try:
@@ -159,7 +212,7 @@ def test_prior_runs_are_known_and_do_not_count(hub: ListHub) -> None:
         thinking.stop()
 
 
-def test_profile_is_used_and_its_lack_told(hub: ListHub) -> None:
+def test_profile_is_used_and_its_lack_told(hub: ListHub, process: Kept) -> None:
     """With a profile the first suggestions are its warm points; without it the search goes on and says so."""
     profile = Problem.seeded(1).profile()
     documents = {1: profile.to_json(), 2: {"version": 99}}
@@ -167,7 +220,7 @@ def test_profile_is_used_and_its_lack_told(hub: ListHub) -> None:
     def read(sweep: SweepRow) -> dict[str, Any]:
         return documents[sweep.id]
 
-    thinking = ProcessSuggester(hub, read)
+    thinking = ProcessSuggester(hub, read, process)
     with_profile, without = hub.add(sweep_config()), hub.add(sweep_config())
     thinking.start()
     try:
@@ -180,14 +233,14 @@ def test_profile_is_used_and_its_lack_told(hub: ListHub) -> None:
         thinking.stop()
 
 
-def test_the_run_that_the_models_expect_most_of_is_told(hub: ListHub) -> None:
+def test_the_run_that_the_models_expect_most_of_is_told(hub: ListHub, process: Kept) -> None:
     """Once results are in, also for a sweep that ended before anybody asked; what was skipped is not recommended."""
     problem = Problem.seeded(1)
     document = problem.profile().to_json()
     config = sweep_config()
     config["parameters"]["profile"] = {"value": "latest"}
     running = hub.add(config)
-    thinking = ProcessSuggester(hub, lambda _sweep: document)
+    thinking = ProcessSuggester(hub, lambda _sweep: document, process)
     thinking.start()
     try:
         assert thinking.advice(running) == Advice()
@@ -206,7 +259,7 @@ def test_the_run_that_the_models_expect_most_of_is_told(hub: ListHub) -> None:
     finally:
         thinking.stop()
     hub.sweeps[running] = replace(hub.sweeps[running], state=SweepState.FINISHED)
-    later = ProcessSuggester(hub, lambda _sweep: document)
+    later = ProcessSuggester(hub, lambda _sweep: document, process)
     later.start()
     try:
         assert wait_for(lambda: later.advice(running).trial, 60) in ("r2", "r3")

@@ -13,6 +13,7 @@ from prunefleet.objective.errors import BadInput
 from prunefleet.objective.profiles.profile import Curve, Profile
 from prunefleet.objective.profiles.space import GroupSpec, Space
 
+from studies.trials import lines as trials_lines
 from studies.trials import passes
 from studies.trials.lines import grouped, lines, lost, noise, rank_interval, ranks, swapped
 from studies.trials.report import section
@@ -100,6 +101,12 @@ def _judged(name: str, seed: int, worse: float = 0.0) -> dict[str, Any]:
 def _worked(name: str, seed: int, precisions: tuple[str, ...]) -> dict[str, Any]:
     judged = {each: _judged(name, seed, 0.05 * (each == "int8")) for each in precisions}
     return {"macs": 10**6, "params": 1, "seconds": {"train": 1.0}, "precisions": judged}
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of a bench's: enough to tell what is so from what is not."""
+    monkeypatch.setattr(trials_lines, "RESAMPLES", 200)
 
 
 @pytest.fixture

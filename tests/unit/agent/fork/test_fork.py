@@ -142,11 +142,11 @@ def test_the_socket_is_private(agent: FakeAgent) -> None:
 
 
 def test_forks_leave_nothing_in_the_server(agent: FakeAgent) -> None:
-    """After forty trials, some of them killed, the server has the descriptors and children that it had after two."""
+    """After ten trials, some of them killed, the server has the descriptors and children that it had after two."""
     server = [agent.run(f"exit_{number}") for number in range(2)][-1][1]["parent"]
     before = descriptors(server)
-    for number in range(40):
-        if number % 4:
+    for number in range(10):
+        if number % 3:
             agent.run(f"exit_{number}")
         else:
             started = agent.start(f"wait_{number}")
