@@ -98,6 +98,10 @@ def bytes_of(paths: Mapping[str, Path]) -> dict[str, torch.Tensor]:
 @cache
 def code_hash() -> str:
     """Hash of the code that trials run: results of another version are not taken for its own."""
-    root = Path(__file__).parent
-    sources = sorted([*root.rglob("*.py"), *(root.parent / "objective").glob("*.py")])
-    return digest(*(path.read_bytes() for path in sources))
+    return digest(*(path.read_bytes() for path in sources()))
+
+
+def sources() -> list[Path]:
+    """Return all files of `prunefleet.agent` and `prunefleet.objective`, in one order on every host."""
+    package = Path(__file__).parents[2]
+    return sorted(path for room in ("agent", "objective") for path in (package / room).rglob("*.py"))

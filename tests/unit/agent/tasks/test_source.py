@@ -51,9 +51,9 @@ def test_what_is_not_the_users_is_no_code(here: Path, module: str) -> None:
 def test_names_of_pythons_own_stay_pythons(here: Path) -> None:
     """A file beside the task that is called as a module of Python's or this package's is not what Python would load."""
     (here / "json.py").write_text("")
-    (here / "agent").mkdir()
-    (here / "agent" / "__init__.py").write_text("")
-    (here / "my_later.py").write_text("import json, agent\n")
+    (here / "prunefleet").mkdir()
+    (here / "prunefleet" / "__init__.py").write_text("")
+    (here / "my_later.py").write_text("import json, prunefleet\n")
     assert sorted(collected().files) == CARRIED
 
 

@@ -13,14 +13,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunefleet.agent.compress import cut
+from prunefleet.agent.host import failures
 from prunefleet.agent.host.cache_files import limit_bytes
 from prunefleet.agent.host.progress import Watch
+from prunefleet.agent.measure.runners import base
 from prunefleet.agent.trial import stage_cache as module
 from prunefleet.agent.trial.context import Bench
 from prunefleet.agent.trial.run import Trial, run_trial
 from prunefleet.agent.trial.stage_cache import Stages, bytes_of
 from prunefleet.agent.trial.stages import remembered
+from prunefleet.objective import sweepfile
 from prunefleet.objective.errors import BadInput
+from prunefleet.objective.goals import score
 from prunefleet.objective.trial import Candidate, Failure, FailureKind
 
 from support.bench_context import tiny_bench
@@ -54,6 +59,12 @@ def test_other_content_is_not_recalled(tmp_path: Path, monkeypatch: pytest.Monke
     assert _stages(tmp_path).recall("train", 2) is None and _stages(tmp_path).recall("measure", 1) is None
     monkeypatch.setattr(module, "code_hash", lambda: "newer")
     assert _stages(tmp_path).recall("train", 1) is None
+
+
+def test_the_hash_of_the_code_is_of_all_rooms_that_a_trial_runs() -> None:
+    """A change to any file of agent or objective, however deep, is another version of the code."""
+    found = {str(path) for path in module.sources()}
+    assert {each.__file__ for each in (module, cut, base, failures, score, sweepfile)} <= found
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other"])
