@@ -60,16 +60,6 @@ def shrink(
     return prune(network, example_input, groups, kept).network
 
 
-def structure(network: nn.Module, groups: Sequence[Group]) -> dict[str, int]:
-    """The channels that `network` has now in each group."""
-    return {group.name: out_channels(network.get_submodule(group.root)) for group in groups}
-
-
-def out_channels(layer: nn.Module) -> int:
-    """Output channels of a convolution or linear layer."""
-    return width(layer, out=True)
-
-
 def count_params(network: nn.Module) -> int:
     """Number of parameters."""
     return sum(parameter.numel() for parameter in network.parameters())

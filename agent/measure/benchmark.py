@@ -19,8 +19,8 @@ from prunefleet.agent.measure.energy.sources import Meter, per_inference
 from prunefleet.agent.measure.exported import Exported
 from prunefleet.agent.measure.intervals import Samples, time_interval
 from prunefleet.agent.measure.rounds import DENSE as DENSE
-from prunefleet.agent.measure.rounds import CallSession, Rounds
-from prunefleet.agent.measure.runners.base import Runner, Sampler, Session
+from prunefleet.agent.measure.rounds import CallableNetwork, Rounds
+from prunefleet.agent.measure.runners.base import LoadedNetwork, Runner, SampledNetwork
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import Device, Latency
 
@@ -35,7 +35,7 @@ THROUGHPUT_S = 0.2
 
 
 @dataclass(frozen=True)
-class Sitting:
+class MeasurementSession:
     """Networks measured together: a `Latency` for each (the dense one under "dense"), and the raw samples.
 
     `slots[name]`: the fastest call of each slot in milliseconds, in the order of the rounds; `calls[name]`: every call,
@@ -49,7 +49,7 @@ class Sitting:
 
     @property
     def latency(self) -> Latency:
-        """The candidate's, of a sitting that `compare` held."""
+        """The candidate's, of a measurement session that `compare` held."""
         return self.latencies[CANDIDATE]
 
     def interval_ms(self, name: str) -> tuple[float, float]:
@@ -57,8 +57,8 @@ class Sitting:
         return time_interval(self.slots[name], self.loads)
 
 
-class Sit(Protocol):
-    """Measures networks in one sitting on one device: `compare_many` on this host, or a device elsewhere."""
+class Measure(Protocol):
+    """Measures networks in one session on one device: `compare_many` on this host, or a device elsewhere."""
 
     def __call__(
         self,
@@ -73,7 +73,7 @@ class Sit(Protocol):
         throughput_s: float = THROUGHPUT_S,
         loads: int = LOADS,
         meter: Meter | None = None,
-    ) -> Sitting:
+    ) -> MeasurementSession:
         """A `Latency` for each candidate and for the dense model; raises as `compare_many` does."""
 
 
@@ -90,7 +90,7 @@ def compare(
     min_rounds: int | None = None,
     max_rounds: int = MAX_ROUNDS,
     meter: Meter | None = None,
-) -> Sitting:
+) -> MeasurementSession:
     """One candidate against the dense model: `compare_many` of one, whose `latency` is the candidate's."""
     return compare_many(
         {CANDIDATE: candidate},
@@ -123,8 +123,8 @@ def compare_many(
     throughput_s: float = THROUGHPUT_S,
     loads: int = LOADS,
     meter: Meter | None = None,
-) -> Sitting:
-    """Measure all `candidates` and the dense model in one sitting, under the host's lock.
+) -> MeasurementSession:
+    """Measure all `candidates` and the dense model in one measurement session, under the host's lock.
 
     `precision` is checked against the runner's. `runners` gives single candidates another runner, such as one at the
     device's default precision. Rounds go on until every ratio's interval is within ±`target` of it (looked at from
@@ -136,11 +136,11 @@ def compare_many(
     _check(candidates, runner, precision)
     models: dict[str, tuple[Model, Runner]] = {DENSE: (dense, runner)}
     models |= {name: (model, (runners or {}).get(name, runner)) for name, model in candidates.items()}
-    sessions = _load(models, loads)
-    first = {name: each[0] for name, each in sessions.items()}
+    networks = _load(models, loads)
+    first = {name: each[0] for name, each in networks.items()}
     with lock.exclusive(device.name):
         before = conditions()
-        rounds = Rounds(sessions, seed)
+        rounds = Rounds(networks, seed)
         rounds.measure(time_limit_s, target, min_rounds, max_rounds)
         fps = {name: each.throughput(throughput_s) if throughput_s else 0.0 for name, each in first.items()}
         energy = per_inference(meter, first, seed) if meter else {}
@@ -152,7 +152,7 @@ def compare_many(
 
     slots = {name: np.array(values) for name, values in rounds.slots.items()}
     calls = {name: np.concatenate(parts) for name, parts in rounds.calls.items()}
-    return Sitting({name: latency(name) for name in models}, slots, calls, rounds.loads)
+    return MeasurementSession({name: latency(name) for name in models}, slots, calls, rounds.loads)
 
 
 def _check(candidates: Mapping[str, Model], runner: Runner, precision: str | None) -> None:
@@ -163,20 +163,20 @@ def _check(candidates: Mapping[str, Model], runner: Runner, precision: str | Non
         raise BadInput("precision", precision, f"the runner computes in {runner.precision}")
 
 
-def _load(models: Mapping[str, tuple[Model, Runner]], loads: int) -> dict[str, Sequence[Session]]:
+def _load(models: Mapping[str, tuple[Model, Runner]], loads: int) -> dict[str, Sequence[LoadedNetwork]]:
     """Each network loaded as often as the others: `loads` times, half as often while that would take too long.
 
     Once where a program runs it, which loads it for each slot anew.
     """
     began = time.perf_counter()
-    sessions = {name: [_session(*pair)] for name, pair in models.items()}
+    networks = {name: [_loaded(*pair)] for name, pair in models.items()}
     once = time.perf_counter() - began
-    if any(isinstance(each[0], Sampler) for each in sessions.values()):
+    if any(isinstance(each[0], SampledNetwork) for each in networks.values()):
         loads = 1
     while loads > 1 and once * (loads - 1) > LOADING_S:
         loads //= 2
-    return {name: each + [_session(*models[name]) for _ in range(loads - 1)] for name, each in sessions.items()}
+    return {name: each + [_loaded(*models[name]) for _ in range(loads - 1)] for name, each in networks.items()}
 
 
-def _session(model: Model, runner: Runner) -> Session:
-    return runner.load(model) if isinstance(model, Exported) else CallSession(model, runner.precision)
+def _loaded(model: Model, runner: Runner) -> LoadedNetwork:
+    return runner.load(model) if isinstance(model, Exported) else CallableNetwork(model, runner.precision)

@@ -27,7 +27,7 @@ from prunefleet.agent.measure.exported import Exported
 from prunefleet.agent.tasks.task import Task, data_hash, digest, task_hash
 from prunefleet.agent.tasks.training import recalibrate
 from prunefleet.agent.trial.context import deploy
-from prunefleet.agent.trial.places import Place
+from prunefleet.agent.trial.places import MeasuringPlace
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
 from prunefleet.objective.profiles.profile import Curve, DeviceLatencies, Profile, warm_points
@@ -58,7 +58,7 @@ class Effort:
     """How much `make_profile` measures.
 
     `examples` of validation per point; at most `levels` per group; `mixed` extra candidates (None: see `mixed_beside`),
-    for which no new sitting begins after `seconds`; `sitting` networks are measured together, for `sitting_s` seconds
+    for which no new session begins after `seconds`; `together` networks are measured at once, for `session_s` seconds
     at most, `mixed_s` where all are mixed: a model of the device takes many of them together, a curve takes each as it
     is.
     """
@@ -67,8 +67,8 @@ class Effort:
     levels: int = 7
     mixed: int | None = None
     seconds: float = 480.0
-    sitting: int = 12
-    sitting_s: float = 6.0
+    together: int = 12
+    session_s: float = 6.0
     mixed_s: float = 2.0
     seed: int = 0
 
@@ -80,7 +80,7 @@ class Effort:
 def make_profile(
     task: Task,
     baseline: Dense,
-    places: Sequence[Place],
+    places: Sequence[MeasuringPlace],
     precision: str,
     goal: Goal,
     cache: Path,
@@ -153,7 +153,7 @@ def _name(kept: Mapping[str, int]) -> str:
 def _key(
     task: Task,
     baseline: Dense,
-    places: Sequence[Place],
+    places: Sequence[MeasuringPlace],
     precision: str,
     goal: Goal,
     space: MergedSpace,
@@ -183,25 +183,25 @@ class _Plan:
     space: MergedSpace
     metric: str
     journal: Journal
-    places: Sequence[Place]
+    places: Sequence[MeasuringPlace]
     precision: str
     effort: Effort
     began: float = field(default_factory=time.perf_counter)
 
     def run(self, todo: Sequence[tuple[str, Kept]], report: Report) -> None:
-        """Measure what the journal has not, a sitting at a time; mixed candidates only while there is time."""
+        """Measure what the journal has not, a session at a time; mixed candidates only while there is time."""
         self.dense_metric()
         open_points = [point for point in todo if not self.timed(point[1])]
         done = len(todo) - len(open_points)
         report(done, len(todo), "dense model evaluated")
-        for first in range(0, len(open_points), self.effort.sitting):
-            sitting = open_points[first : first + self.effort.sitting]
-            if not any(group for group, _ in sitting) and time.perf_counter() - self.began > self.effort.seconds:
+        for first in range(0, len(open_points), self.effort.together):
+            part = open_points[first : first + self.effort.together]
+            if not any(group for group, _ in part) and time.perf_counter() - self.began > self.effort.seconds:
                 report(done, done, f"time is over: {len(todo) - done} mixed candidates left out")
                 return
-            self._sit(sitting, partial(report, done, len(todo)))
-            done += len(sitting)
-            report(done, len(todo), f"{len(sitting)} networks timed")
+            self._measure(part, partial(report, done, len(todo)))
+            done += len(part)
+            report(done, len(todo), f"{len(part)} networks timed")
 
     def dense_metric(self) -> float:
         """The dense model's metric under the same treatment as each point's."""
@@ -217,35 +217,35 @@ class _Plan:
         recalibrate(self.task, network)
         return self.task.evaluate(network, "validation", self.effort.examples)[self.metric]
 
-    def _sit(self, sitting: Sequence[tuple[str, Kept]], note: Callable[[str], None]) -> None:
-        """Quality and latency of some networks; devices elsewhere measure while quality is judged here."""
-        networks = [self._pruned(kept) for _, kept in sitting]
+    def _measure(self, part: Sequence[tuple[str, Kept]], note: Callable[[str], None]) -> None:
+        """Quality and latency of some networks; devices elsewhere measure while quality is evaluated here."""
+        networks = [self._pruned(kept) for _, kept in part]
         with tempfile.TemporaryDirectory() as folder:
             dense = deploy(self.network, self.task, Path(folder), self.precision, DENSE, rough=True)
             models = {
                 _name(kept): deploy(network, self.task, Path(folder), self.precision, f"model{place}", rough=True)
-                for place, ((_, kept), network) in enumerate(zip(sitting, networks, strict=True))
+                for place, ((_, kept), network) in enumerate(zip(part, networks, strict=True))
             }
-            alone = any(group for group, _ in sitting)
-            limit = self.effort.sitting_s if alone else min(self.effort.sitting_s, self.effort.mixed_s)
+            alone = any(group for group, _ in part)
+            limit = self.effort.session_s if alone else min(self.effort.session_s, self.effort.mixed_s)
             wanted = {place.device.name: self._untimed(place, models) for place in self.places}
             how: Any = {"time_limit_s": limit, "throughput_s": 0.0, "loads": 1}
             for place in self.places:
                 if place.elsewhere and (own := wanted[place.device.name]):
                     place.elsewhere.ahead(own, dense, runner=place.runner, device=place.device, **how)
-            for (group, kept), network in zip(sitting, networks, strict=True):
-                self._judge(group, kept, network, note)
+            for (group, kept), network in zip(part, networks, strict=True):
+                self._evaluate(group, kept, network, note)
             for place in self.places:
                 if own := wanted[place.device.name]:
-                    timed = place.sit(own, dense, runner=place.runner, device=place.device, **how)
+                    timed = place.measure(own, dense, runner=place.runner, device=place.device, **how)
                     for name in own:
                         self.journal.add(self._label(place, name), timed.latencies[name].ratio)
 
-    def _untimed(self, place: Place, models: Mapping[str, Exported]) -> dict[str, Exported]:
+    def _untimed(self, place: MeasuringPlace, models: Mapping[str, Exported]) -> dict[str, Exported]:
         """Those of the networks that were not timed there before an interruption."""
         return {name: model for name, model in models.items() if self._label(place, name) not in self.journal}
 
-    def _label(self, place: Place, name: str) -> str:
+    def _label(self, place: MeasuringPlace, name: str) -> str:
         """What the journal calls a latency ratio."""
         return f"latency {name}" if len(self.places) == 1 else f"latency {place.device.name} {name}"
 
@@ -253,7 +253,7 @@ class _Plan:
         """Whether a network was timed at all places."""
         return all(self._label(place, _name(kept)) in self.journal for place in self.places)
 
-    def ratio(self, place: Place, kept: Kept) -> float:
+    def ratio(self, place: MeasuringPlace, kept: Kept) -> float:
         """The latency ratio of a network that was timed at that place."""
         return float(self.journal[self._label(place, _name(kept))])
 
@@ -265,7 +265,7 @@ class _Plan:
         ratios = self.space.searched.ratios(kept)
         return prune(self.network, self.task.example_input(), self.groups, self.space.kept(ratios)).network
 
-    def _judge(self, group: str, kept: Kept, network: nn.Module, note: Callable[[str], None]) -> None:
+    def _evaluate(self, group: str, kept: Kept, network: nn.Module, note: Callable[[str], None]) -> None:
         """The metric of a network whose `group` is pruned alone; others are timed only."""
         if group:
             metric = self.value(f"metric {_name(kept)}", lambda: self._quality(network))

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from prunefleet.agent.measure.benchmark import DENSE, LOADS, THROUGHPUT_S, TIME_LIMIT_S, Sitting
+from prunefleet.agent.measure.benchmark import DENSE, LOADS, THROUGHPUT_S, TIME_LIMIT_S, MeasurementSession
 from prunefleet.agent.measure.energy.sources import Meter
 from prunefleet.agent.measure.exported import Exported, content_hash
 from prunefleet.agent.measure.remote.device_queue import NETWORKS, Asked, Publisher, Queue
@@ -108,11 +108,11 @@ class Elsewhere:
         throughput_s: float = THROUGHPUT_S,
         loads: int = LOADS,
         meter: Meter | None = None,
-    ) -> Sitting:
-        """Measure all there in one sitting. Raises `TrialFailed` with kind DEVICE where it fails or is silent."""
+    ) -> MeasurementSession:
+        """Measure all there in one session. Raises `TrialFailed` with kind DEVICE where it fails or is silent."""
         how = _protocol(runner, time_limit_s, throughput_s, loads, seed, meter)
         request, models = self._requested(candidates, dense, device, how, _precisions(candidates, runner, runners))
-        return self._sitting([DENSE, *candidates], request, models)
+        return self._session([DENSE, *candidates], request, models)
 
     def ahead(
         self,
@@ -128,7 +128,7 @@ class Elsewhere:
         loads: int = LOADS,
         meter: Meter | None = None,
     ) -> None:
-        """Ask for a sitting and do not wait: the same call without `ahead` later finds it under way or answered."""
+        """Ask for a session and do not wait: the same call without `ahead` later finds it under way or answered."""
         how = _protocol(runner, time_limit_s, throughput_s, loads, seed, meter)
         self._ask(*self._requested(candidates, dense, device, how, _precisions(candidates, runner, runners)))
 
@@ -140,7 +140,7 @@ class Elsewhere:
         how: MeasurementProtocol,
         precisions: Mapping[str, str],
     ) -> tuple[MeasurementRequest, dict[str, Exported]]:
-        """A sitting as a request, and its networks by their hash."""
+        """A measurement session as a request, and its networks by their hash."""
         models = {DENSE: dense, **candidates}
         hashes = {name: content_hash(model.xml) for name, model in models.items()}
         files = [NetworkFile(hashes[name], model.input_shape, precisions[name]) for name, model in models.items()]
@@ -158,7 +158,9 @@ class Elsewhere:
             self.publisher.offer(NETWORKS, "network", files)
         self._sent |= set(models)
 
-    def _sitting(self, names: list[str], request: MeasurementRequest, models: Mapping[str, Exported]) -> Sitting:
+    def _session(
+        self, names: list[str], request: MeasurementRequest, models: Mapping[str, Exported]
+    ) -> MeasurementSession:
         answer, run, version = self._answer(request, models)
         self._measured.setdefault(request.networks, set()).add(answer.device.host)
         if len(answer.latencies) != len(names):
@@ -167,7 +169,7 @@ class Elsewhere:
             raw = read_samples(self._heard(partial(self.queue.samples, run, Path(folder), version)))
             own = {name: place_name(place) for place, name in enumerate(names)}
             slots, calls = ({name: kind[key] for name, key in own.items()} for kind in (raw.slots, raw.calls))
-        return Sitting(dict(zip(names, answer.latencies, strict=True)), slots, calls, raw.loads)
+        return MeasurementSession(dict(zip(names, answer.latencies, strict=True)), slots, calls, raw.loads)
 
     def _answer(
         self, request: MeasurementRequest, models: Mapping[str, Exported]

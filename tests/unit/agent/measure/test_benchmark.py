@@ -158,7 +158,7 @@ def test_an_interval_counts_loads_and_not_only_slots() -> None:
 
 
 def test_intervals_of_one_sitting_cover_its_truth() -> None:
-    """Over 100 seeded sittings of networks that a spell slows alike, the 95 % interval holds the true ratio in 85."""
+    """Over 100 seeded sessions of networks that a spell slows alike, the 95 % interval holds the true ratio in 85."""
     covered = 0
     for seed in range(100):
         random = np.random.default_rng(seed)
@@ -196,11 +196,11 @@ def test_slow_networks_get_slots_of_one_call_and_do_not_overstay(clock: Clock) -
 def test_one_sitting_compares_several(clock: Clock) -> None:
     """All against the same slots of the dense model, which is listed too, with intervals in milliseconds."""
     models = {"half": taking(clock, lambda: 0.5), "same": taking(clock, lambda: 1.0)}
-    sitting = compare_many(models, taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE)
-    assert {name: latency.ratio for name, latency in sitting.latencies.items()} == {"dense": 1, "half": 0.5, "same": 1}
-    assert {latency.baseline_p10_ms for latency in sitting.latencies.values()} == {1.0}
-    assert sitting.interval_ms("half") == (0.5, 0.5)
-    assert len(sitting.slots["half"]) == sitting.latencies["half"].n <= len(sitting.calls["half"])
+    session = compare_many(models, taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE)
+    assert {name: latency.ratio for name, latency in session.latencies.items()} == {"dense": 1, "half": 0.5, "same": 1}
+    assert {latency.baseline_p10_ms for latency in session.latencies.values()} == {1.0}
+    assert session.interval_ms("half") == (0.5, 0.5)
+    assert len(session.slots["half"]) == session.latencies["half"].n <= len(session.calls["half"])
 
 
 def test_names_and_precisions_that_would_mislead_are_refused(clock: Clock) -> None:
@@ -219,8 +219,8 @@ def test_a_pruned_network_is_measured_faster(tmp_path: Path) -> None:
     dense = export(network, IMAGE, tmp_path, name="dense")
     models = {"pruned": export(smaller.network, IMAGE, tmp_path, name="pruned"), "default": dense}
     free = {"default": OpenVINORunner(precision="default")}
-    sitting = compare_many(models, dense, runner=OpenVINORunner(), runners=free, device=HERE, time_limit_s=1.0)
-    pruned, default = sitting.latencies["pruned"], sitting.latencies["default"]
+    session = compare_many(models, dense, runner=OpenVINORunner(), runners=free, device=HERE, time_limit_s=1.0)
+    pruned, default = session.latencies["pruned"], session.latencies["default"]
     assert pruned.ratio_lo <= pruned.ratio <= pruned.ratio_hi < 0.7
     assert pruned.precision == "f32" and default.precision in ("f32", "bf16", "f16")
     assert pruned.throughput_fps > 0 and pruned.device == HERE
@@ -236,11 +236,11 @@ def test_a_sitting_says_how_it_was_run_and_how_the_host_was(clock: Clock, monkey
         return read[-1]
 
     monkeypatch.setattr(benchmark, "conditions", conditions)
-    sitting = compare(taking(clock, lambda: 0.5), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE)
-    for latency in sitting.latencies.values():
+    session = compare(taking(clock, lambda: 0.5), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE)
+    for latency in session.latencies.values():
         assert (latency.before, latency.after) == (Conditions(0.0, 2000.0), Conditions(1.0, 2000.0))
         assert latency.settings == {"runner": "fake", "streams": "1", "threads": "1"} and latency.energy is None
-    assert sitting.latency is sitting.latencies["candidate"]
+    assert session.latency is session.latencies["candidate"]
 
 
 def test_single_calls_tell_the_higher_percentiles(clock: Clock) -> None:
@@ -275,20 +275,20 @@ def test_slots_take_turns_in_random_order(clock: Clock) -> None:
 
 
 def test_throughput_is_a_run_of_its_own(clock: Clock, tmp_path: Path) -> None:
-    """It is what the session counts while requests queue, whatever one call takes."""
+    """It is what the loaded network counts while requests queue, whatever one call takes."""
 
-    class Queueing(rounds.CallSession):
+    class Queueing(rounds.CallableNetwork):
         def throughput(self, seconds: float) -> float:
             return 7777.0 if seconds else 0.0
 
     @dataclass(frozen=True)
     class Runs(FakeRunner):
-        def load(self, model: object) -> rounds.CallSession:  # type: ignore[override]
+        def load(self, model: object) -> rounds.CallableNetwork:  # type: ignore[override]
             return Queueing(taking(clock, lambda: 1.0), "f32")
 
     model = Exported(tmp_path / "none.xml", None, "f32", 0, (1, 1, 16, 16))
-    sitting = compare_many({"a": model}, model, runner=Runs(), device=HERE)
-    assert {latency.throughput_fps for latency in sitting.latencies.values()} == {7777.0}
+    session = compare_many({"a": model}, model, runner=Runs(), device=HERE)
+    assert {latency.throughput_fps for latency in session.latencies.values()} == {7777.0}
     without = compare_many({"a": model}, model, runner=Runs(), device=HERE, throughput_s=0)
     assert without.latencies["a"].throughput_fps == 0
 

@@ -87,11 +87,11 @@ Path(sys.argv[1]).with_name("argv").write_text(json.dumps(sys.argv[1:]))
 print("some noise")
 print(json.dumps({"samples_ms": [0.5] * 30, "precision": sys.argv[4]}))
 """
-    session = saying(script)
-    assert np.array_equal(session.samples(30), [0.5] * 30) and session.precision == "f16"  # type: ignore[attr-defined]
+    network = saying(script)
+    assert np.array_equal(network.samples(30), [0.5] * 30) and network.precision == "f16"  # type: ignore[attr-defined]
     argv = json.loads(model.xml.with_name("argv").read_text())
     assert argv == [str(model.xml), "30", "20", "f16", "3"]
-    assert session.throughput(1.0) == 0  # type: ignore[attr-defined]  # not asked for: there is no {what}
+    assert network.throughput(1.0) == 0  # type: ignore[attr-defined]  # not asked for: there is no {what}
 
 
 @pytest.mark.parametrize(

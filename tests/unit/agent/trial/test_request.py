@@ -15,7 +15,6 @@ from prunefleet.agent.tasks.task import task_hash
 from prunefleet.agent.trial.places import measured_on
 from prunefleet.agent.trial.request import from_config, from_sweep
 from prunefleet.objective.errors import BadInput
-from prunefleet.objective.profiles.space import nest
 from prunefleet.objective.sweepfile import RUNNERS
 
 CONFIG: dict[str, Any] = {
@@ -122,7 +121,7 @@ def test_a_sweep_file_asks_for_the_same() -> None:
     )
     request = from_sweep({"parameters": parameters})
     assert request.candidate.epochs == 2 and request.candidate.ratios == {}
-    assert from_config(nest({"task": "fashion_mnist", "recipe.epochs": 2})) == request
+    assert from_config({"task": "fashion_mnist", "recipe": {"epochs": 2}}) == request
 
 
 def test_of_several_precisions_the_dense_candidate_takes_f32() -> None:
