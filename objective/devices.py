@@ -16,7 +16,7 @@ from typing import Any
 from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.plain import Plain
-from prunefleet.objective.sweepfile import PRECISIONS, measured_by
+from prunefleet.objective.runners import PRECISIONS, REMOTE, measured_by
 from prunefleet.objective.trial import Device, Latency
 
 VERSION = 1
@@ -29,8 +29,6 @@ ANSWER, DUPLICATE, SAMPLES = "answer", "duplicate_of", "samples"
 REFERENCE, DRIFTED = "reference", 0.10
 """The name of a host's own speed in a run's summary, and from which change on, either way, the host has drifted."""
 HARDWARE = ("kind", "cpu", "accelerator")
-REMOTE_RUNNERS = ("openvino_cpu", "openvino_gpu", "openvino_npu", "command")
-"""Runners that need a network's files alone: a device elsewhere is sent no torch network."""
 
 
 def device_name(field_name: str, got: object) -> str:
@@ -106,7 +104,7 @@ class MeasurementProtocol(Plain):
 
     def __post_init__(self) -> None:
         measured_by(self.runner, self.threads, self.energy)
-        checks.one_of("measure.runner", self.runner, REMOTE_RUNNERS)
+        checks.one_of("measure.runner", self.runner, REMOTE)
         checks.number("protocol.time_limit_s", self.time_limit_s, low=0, high=600)
         checks.number("protocol.throughput_s", self.throughput_s, low=0, high=600)
         checks.whole("protocol.loads", self.loads, low=1)

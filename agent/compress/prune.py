@@ -39,7 +39,7 @@ def prune(
     """A pruned copy of `network` with exactly the `kept` channels in each group; a group not named stays whole.
 
     `example_input`: [1, ...]; `groups` are the network's own. The channels with the least `importance`, ranked by
-    filter, channel or group, go; `seed` matters to "random" alone, `backward` to "taylor", whose gradients it makes.
+    filter, channel or group, go. `seed` and `backward` matter where the criterion is random or needs gradients.
     Raises `BadInput` for an unknown group, a count outside 1..width or off the group's multiple, and, naming the layer,
     where pruning breaks the forward pass or changes the output's shape.
     """
@@ -119,7 +119,7 @@ def _gone(
 ) -> dict[str, set[int]]:
     """By group, the numbers of the root channels to remove."""
     fewer = {group.name: group for group in groups if kept[group.name] < group.width}
-    saliency = saliency_of(network, backward) if fewer and importance == "taylor" else None
+    saliency = saliency_of(network, importance, backward) if fewer else None
     gone: dict[str, set[int]] = {group.name: set() for group in groups}
     for place, group in enumerate(groups):
         if group.name in fewer:

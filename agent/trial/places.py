@@ -19,7 +19,7 @@ from prunefleet.agent.trial.request import Request
 from prunefleet.objective.devices import LOCAL
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.profiles.profile import Profile
-from prunefleet.objective.sweepfile import RUNNERS
+from prunefleet.objective.runners import RUNNERS
 from prunefleet.objective.trial import Device, Failure, FailureKind, TrialFailed
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class MeasuringPlace:
         if self.elsewhere is None:
             return source_of(runner)
         said = self.elsewhere.said
-        return next((each for each in RUNNERS[runner] if said and each in said.energy_sources), None)
+        return next((each for each in RUNNERS[runner].energy if said and each in said.energy_sources), None)
 
 
 def ask_ahead(

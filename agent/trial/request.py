@@ -5,21 +5,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prunefleet.objective import checks
-from prunefleet.objective.devices import LOCAL, REMOTE_RUNNERS, device_names
+from prunefleet.objective.devices import LOCAL, device_names
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
+from prunefleet.objective.runners import REMOTE, RUNNERS, measured_by
 from prunefleet.objective.sweepfile import (
     BLOCKS,
     DEFAULT_UPLOAD,
     F32,
-    RUNNERS,
     SAME,
     SINGLE,
     against,
     block,
     choices,
     code_sha256,
-    measured_by,
     options,
     upload_of,
 )
@@ -74,8 +73,8 @@ class Request:
         """A device elsewhere is sent the networks' files, through the server."""
         if self.upload == "metrics":
             raise BadInput("measure.device", device, "write local, or `upload: {value: bundles}`: it needs networks")
-        if self.runner in RUNNERS and self.runner not in REMOTE_RUNNERS:
-            remedy = f"write {', '.join(REMOTE_RUNNERS)}, or local for measure.device"
+        if self.runner in RUNNERS and self.runner not in REMOTE:
+            remedy = f"write {', '.join(REMOTE)}, or local for measure.device"
             raise BadInput("measure.runner", self.runner, remedy)
 
 

@@ -20,6 +20,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+import prunefleet.agent
+import prunefleet.objective
 from prunefleet.agent.host.cache_files import cache_folder, limit_bytes, replace_file, trim
 from prunefleet.agent.tasks.task import digest
 
@@ -98,10 +100,5 @@ def bytes_of(paths: Mapping[str, Path]) -> dict[str, torch.Tensor]:
 @cache
 def code_hash() -> str:
     """Hash of the code that trials run: results of another version are not taken for its own."""
-    return digest(*(path.read_bytes() for path in sources()))
-
-
-def sources() -> list[Path]:
-    """Return all files of `prunefleet.agent` and `prunefleet.objective`, in one order on every host."""
-    package = Path(__file__).parents[2]
-    return sorted(path for room in ("agent", "objective") for path in (package / room).rglob("*.py"))
+    rooms = [Path(place) for room in (prunefleet.agent, prunefleet.objective) for place in room.__path__]
+    return digest(*(path.read_bytes() for room in rooms for path in sorted(room.rglob("*.py"))))

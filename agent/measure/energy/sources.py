@@ -15,7 +15,7 @@ import numpy as np
 from prunefleet.agent.measure.energy.meters import NVMLMeter, RAPLMeter, TegrastatsMeter
 from prunefleet.agent.measure.rounds import DENSE
 from prunefleet.agent.measure.runners.base import LoadedNetwork, SampledNetwork
-from prunefleet.objective.sweepfile import RUNNERS
+from prunefleet.objective.runners import RUNNERS
 from prunefleet.objective.trial import Energy
 
 BLOCKS = 4
@@ -61,7 +61,7 @@ def find_meter(source: str | None) -> Meter | None:
 
 def source_of(runner: str) -> str | None:
     """The first source that sees this runner's device and that this host can read."""
-    return next((source for source in RUNNERS[runner] if find_meter(source)), None)
+    return next((source for source in RUNNERS[runner].energy if find_meter(source)), None)
 
 
 def per_inference(meter: Meter, networks: Mapping[str, LoadedNetwork], seed: int = 0) -> dict[str, Energy]:

@@ -16,6 +16,7 @@ from prunefleet.objective.trial import Failure, FailureKind, TrialFailed
 
 Array = NDArray[np.float32]
 WARM_UP_CALLS = 20
+"""Inferences before those that are timed."""
 PRECISION_NAMES = {"float32": "f32", "float": "f32", "bfloat16": "bf16", "float16": "f16"}
 REQUESTS_PER_STREAM = 4
 

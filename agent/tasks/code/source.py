@@ -23,7 +23,7 @@ from prunefleet.objective.errors import BadInput
 
 MIB = 2**20
 LIMIT = 4 * MIB
-OWN = "prunefleet"
+OWN = ("prunefleet",)
 MORE = "CODE_FILES"
 """The name in a module under which it lists files that go along: patterns below the module's folder."""
 INSTALLED = ("site-packages", "dist-packages")
@@ -134,7 +134,7 @@ def _root(module: str) -> Path | None:
 def _users(module: str, root: Path) -> bool:
     first = module.partition(".")[0]
     standard = Path(sysconfig.get_path("stdlib"))
-    return first != OWN and not set(INSTALLED) & set(root.parts) and not root.is_relative_to(standard)
+    return first not in OWN and not set(INSTALLED) & set(root.parts) and not root.is_relative_to(standard)
 
 
 def _file(root: Path, module: str) -> Path | None:
@@ -161,7 +161,7 @@ class _ImportWalk:
     def follow(self, module: str) -> None:
         """Take the module's file and those of the packages it is in."""
         parts = module.split(".")
-        if parts[0] == OWN or parts[0] in sys.stdlib_module_names or not _file(self.root, module):
+        if parts[0] in OWN or parts[0] in sys.stdlib_module_names or not _file(self.root, module):
             return
         for count in range(1, len(parts) + 1):
             if path := _file(self.root, ".".join(parts[:count])):

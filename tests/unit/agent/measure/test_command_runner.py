@@ -13,8 +13,8 @@ from prunefleet.agent.measure import lock
 from prunefleet.agent.measure.benchmark import compare
 from prunefleet.agent.measure.device import fingerprint
 from prunefleet.agent.measure.exported import Exported
+from prunefleet.agent.measure.runners import base, trtexec
 from prunefleet.agent.measure.runners import command as command_runner
-from prunefleet.agent.measure.runners import trtexec
 from prunefleet.agent.measure.runners.command import VARIABLE, CommandRunner
 from prunefleet.agent.measure.runners.registry import runner_for
 from prunefleet.objective.errors import BadInput
@@ -231,3 +231,8 @@ def test_the_adapter_needs_nothing_but_python() -> None:
         line.split()[1].partition(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))
     }
     assert modules <= sys.stdlib_module_names
+
+
+def test_the_adapter_warms_up_as_every_runner() -> None:
+    """Its default number of warm-up calls is that of the runners' base, which it cannot import."""
+    assert trtexec.WARM_UP_CALLS == base.WARM_UP_CALLS

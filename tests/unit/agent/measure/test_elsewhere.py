@@ -273,12 +273,12 @@ MEASURE = f"""{NO_TORCH}
 import json
 from pathlib import Path
 from prunefleet.agent.commands.measure import measured
-from prunefleet.agent.host.progress import Watch
+from prunefleet.agent.host.progress import StageWatch
 from prunefleet.objective.devices import MeasurementRequest
 import prunefleet.agent.commands.measure, prunefleet.agent.tracking.tracked_run
 import prunefleet.agent.measure.remote.device_queue
 request = MeasurementRequest.read(json.loads(Path(sys.argv[1]).read_text()))
-answer = measured(request, lambda name: Path(sys.argv[2]) / f"{{name}}.xml", Path(sys.argv[2]) / "s.gz", Watch())
+answer = measured(request, lambda name: Path(sys.argv[2]) / f"{{name}}.xml", Path(sys.argv[2]) / "s.gz", StageWatch())
 print(json.dumps(answer.to_json()))
 """
 

@@ -57,6 +57,15 @@ def test_names_of_pythons_own_stay_pythons(here: Path) -> None:
     assert sorted(collected().files) == CARRIED
 
 
+def test_the_user_s_own_agent_folder_goes_along(here: Path) -> None:
+    """A package of the user's is theirs whatever it is called: only `prunefleet` is ours."""
+    (here / "agent").mkdir()
+    (here / "agent" / "__init__.py").write_text("")
+    (here / "agent" / "mine.py").write_text("")
+    (here / "my_later.py").write_text("import agent.mine\n")
+    assert sorted(collected().files) == ["agent/__init__.py", "agent/mine.py", *CARRIED]
+
+
 def test_a_file_that_does_not_parse_goes_along(here: Path) -> None:
     """Whether it matters shows when it is imported, as it does where the user works."""
     (here / "my_later.py").write_text("def\n")
