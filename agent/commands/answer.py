@@ -19,7 +19,7 @@ from prunefleet.agent.commands.plan import Watching, tell, watching
 from prunefleet.agent.compress import bundle
 from prunefleet.agent.compress.prune import prune
 from prunefleet.agent.host.cache_files import bundle_folder, replace_file
-from prunefleet.agent.measure.benchmark import DENSE, MeasurementSession
+from prunefleet.agent.measure.benchmark import DENSE, MeasurementSession, MeasurementSetup
 from prunefleet.agent.measure.device import usable_cores
 from prunefleet.agent.measure.remote.stubs import RemoteRunner
 from prunefleet.agent.measure.runners.base import SampledNetwork
@@ -217,23 +217,23 @@ class _Answer:
                 for index, (name, each) in enumerate(networks.items())
             }
             models[DEFAULT] = self.context.dense_f32
-            how = partial(self._options, list(networks), seconds)
-            ask_ahead(self.context.places, models, self.context.reference, how)
+            setup = partial(self._setup, list(networks), seconds)
+            ask_ahead(self.context.places, models, self.context.reference, setup)
             self.sessions = {
-                place.device.name: place.measure(models, self.context.reference, **how(place))
+                place.device.name: place.measure(models, self.context.reference, setup(place))
                 for place in self.context.places
             }
         return max(self.sessions.values(), key=lambda session: session.latencies["winner"].ratio)
 
-    def _options(self, names: Sequence[str], seconds: float, place: MeasuringPlace) -> dict[str, Any]:
-        """How a place measures networks of these names."""
-        return {
-            "runner": place.at(self.context.reference.precision).runner,
-            "runners": {**dict.fromkeys(names, place.runner), DEFAULT: at_default(place.runner)},
-            "device": place.device,
-            "time_limit_s": seconds,
-            "throughput_s": 0.2 if seconds > LOOK_S else 0.0,
-        }
+    def _setup(self, names: Sequence[str], seconds: float, place: MeasuringPlace) -> MeasurementSetup:
+        """Return how a place measures networks of these names."""
+        return MeasurementSetup(
+            runner=place.at(self.context.reference.precision).runner,
+            runners={**dict.fromkeys(names, place.runner), DEFAULT: at_default(place.runner)},
+            device=place.device,
+            time_limit_s=seconds,
+            throughput_s=0.2 if seconds > LOOK_S else 0.0,
+        )
 
     def _controls(
         self, winner: Evaluated, dense: Evaluated, uniform: Sequence[Evaluated], session: MeasurementSession

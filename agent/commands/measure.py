@@ -186,7 +186,7 @@ def measured(
 
     Raises `BadInput` where this host has not what is asked for, `TrialFailed` where the device refuses a network.
     """
-    from prunefleet.agent.measure.benchmark import compare_many
+    from prunefleet.agent.measure.benchmark import MeasurementSetup, compare_many
     from prunefleet.agent.measure.device import described
     from prunefleet.agent.measure.energy.sources import METERS, find_meter
     from prunefleet.agent.measure.exported import sized
@@ -206,18 +206,17 @@ def measured(
         models = [sized(fetch(each.sha256), each.precision, each.input_shape) for each in networks]
     names = [place_name(place) for place in range(len(networks))]
     with watch.during("measure"):
-        session = compare_many(
-            dict(zip(names[1:], models[1:], strict=True)),
-            models[0],
+        setup = MeasurementSetup(
             runner=first,
             runners={name: runners[each.precision] for name, each in zip(names[1:], networks[1:], strict=True)},
             device=device,
+            meter=find_meter(how.energy),
             time_limit_s=how.time_limit_s,
-            seed=how.seed,
             throughput_s=how.throughput_s,
             loads=how.loads,
-            meter=find_meter(how.energy),
+            seed=how.seed,
         )
+        session = compare_many(dict(zip(names[1:], models[1:], strict=True)), models[0], setup)
     write_samples(session, samples)
     return MeasurementAnswer(device, sources, tuple(session.latencies[name] for name in names))
 

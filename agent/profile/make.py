@@ -21,7 +21,7 @@ from prunefleet.agent.compress.groups import Group, find_groups, specs
 from prunefleet.agent.compress.merge import MergedSpace, merge
 from prunefleet.agent.compress.prune import prune
 from prunefleet.agent.host.journal import Journal
-from prunefleet.agent.measure.benchmark import DENSE
+from prunefleet.agent.measure.benchmark import DENSE, MeasurementSetup
 from prunefleet.agent.measure.device import common_step
 from prunefleet.agent.measure.exported import Exported
 from prunefleet.agent.tasks.task import Task, data_hash, digest, task_hash
@@ -229,15 +229,18 @@ class _Plan:
             alone = any(group for group, _ in part)
             limit = self.effort.session_s if alone else min(self.effort.session_s, self.effort.mixed_s)
             wanted = {place.device.name: self._untimed(place, models) for place in self.places}
-            how: Any = {"time_limit_s": limit, "throughput_s": 0.0, "loads": 1}
+
+            def setup(place: MeasuringPlace) -> MeasurementSetup:
+                return MeasurementSetup(place.runner, place.device, time_limit_s=limit, throughput_s=0.0, loads=1)
+
             for place in self.places:
                 if place.elsewhere and (own := wanted[place.device.name]):
-                    place.elsewhere.ahead(own, dense, runner=place.runner, device=place.device, **how)
+                    place.elsewhere.ahead(own, dense, setup(place))
             for (group, kept), network in zip(part, networks, strict=True):
                 self._evaluate(group, kept, network, note)
             for place in self.places:
                 if own := wanted[place.device.name]:
-                    timed = place.measure(own, dense, runner=place.runner, device=place.device, **how)
+                    timed = place.measure(own, dense, setup(place))
                     for name in own:
                         self.journal.add(self._label(place, name), timed.latencies[name].ratio)
 

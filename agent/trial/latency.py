@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from prunefleet.agent.host.progress import StageWatch
-from prunefleet.agent.measure.benchmark import CANDIDATE, MeasurementSession
+from prunefleet.agent.measure.benchmark import CANDIDATE, MeasurementSession, MeasurementSetup
 from prunefleet.agent.measure.exported import Exported
 from prunefleet.agent.measure.pace import in_its_usual_state
 from prunefleet.agent.measure.samples import FILE as SAMPLES
@@ -54,9 +53,9 @@ class CandidateLatency:
                 self._known[place.device.name] = _recalled(left, self.folder / self.context.samples(place))
         for place in self._missing:
             if place.elsewhere:
-                models, how = self._models, self._options(place)
+                models, setup = self._models, self._setup(place)
                 with self.watch.during("measure"):
-                    place.elsewhere.ahead(models, self.context.reference, **how)
+                    place.elsewhere.ahead(models, self.context.reference, setup)
         self._measure(lambda place: place.elsewhere is None)
 
     @property
@@ -119,25 +118,24 @@ class CandidateLatency:
         beside = {} if F32 in (self.context.precision, self.context.against) else {DENSE_F32: self.context.dense_f32}
         return {CANDIDATE: untrained, **beside}
 
-    def _options(self, place: MeasuringPlace) -> dict[str, Any]:
-        """How a place measures those."""
-        return {
-            "runner": place.at(self.context.reference.precision).runner,
-            "runners": {CANDIDATE: place.runner, DENSE_F32: place.at(F32).runner},
-            "device": place.device,
-            "time_limit_s": self.context.seconds_to_measure,
-            "seed": self.seed,
-            "meter": place.meter,
-        }
+    def _setup(self, place: MeasuringPlace, before: int = 0) -> MeasurementSetup:
+        """Return how a place measures those; after `before` sessions the rounds run in another order."""
+        return MeasurementSetup(
+            runner=place.at(self.context.reference.precision).runner,
+            runners={CANDIDATE: place.runner, DENSE_F32: place.at(F32).runner},
+            device=place.device,
+            meter=place.meter,
+            time_limit_s=self.context.seconds_to_measure,
+            seed=self.seed + AGAIN * before,
+        )
 
     def _measured(self, place: MeasuringPlace, models: dict[str, Exported]) -> Latency:
         """Measured at one place, samples written, both remembered."""
-        how, samples = self._options(place), self.folder / self.context.samples(place)
+        samples = self.folder / self.context.samples(place)
 
         def measure(before: int) -> MeasurementSession:
-            # Of one candidate the rounds of each measurement session run in another order.
-            how["seed"] = self.seed + AGAIN * before
-            return _with_precision(place.measure(models, self.context.reference, **how), self.context)
+            session = place.measure(models, self.context.reference, self._setup(place, before))
+            return _with_precision(session, self.context)
 
         settings = (self.context.baseline.sha256, *deployment(self.context, place), self.context.against)
         session = in_its_usual_state(measure, *settings)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunefleet.agent.measure.benchmark import Measure, compare_many
+from prunefleet.agent.measure.benchmark import Measure, MeasurementSetup, compare_many
 from prunefleet.agent.measure.device import fingerprint
 from prunefleet.agent.measure.energy.sources import Meter, find_meter, source_of
 from prunefleet.agent.measure.exported import Exported
@@ -65,12 +65,12 @@ def ask_ahead(
     places: Sequence[MeasuringPlace],
     candidates: Mapping[str, Exported],
     dense: Exported,
-    how: Callable[[MeasuringPlace], dict[str, Any]],
+    setup: Callable[[MeasuringPlace], MeasurementSetup],
 ) -> None:
-    """Ask the devices elsewhere among several places for a session with the options `how`: they hold it meanwhile."""
+    """Ask the devices elsewhere among several places for a session each, which they hold meanwhile."""
     for place in places if len(places) > 1 else ():
         if place.elsewhere:
-            place.elsewhere.ahead(candidates, dense, **how(place))
+            place.elsewhere.ahead(candidates, dense, setup(place))
 
 
 def places_of(

@@ -20,7 +20,7 @@ from torch import nn
 
 from prunefleet.agent.compress.groups import find_groups, specs
 from prunefleet.agent.compress.prune import prune
-from prunefleet.agent.measure.benchmark import DENSE, MeasurementSession, compare, compare_many
+from prunefleet.agent.measure.benchmark import DENSE, MeasurementSession, MeasurementSetup, compare, compare_many
 from prunefleet.agent.measure.device import channel_step, fingerprint
 from prunefleet.agent.measure.export import export
 from prunefleet.agent.measure.exported import Exported
@@ -91,7 +91,7 @@ def test_repeats_of_a_candidate_agree(what: str, tmp_path: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))[1:] if what == "busy" else []
 
     def measure(seed: int) -> MeasurementSession:
-        return compare(models["half"], models[DENSE], runner=OpenVINORunner(), device=HERE, seed=seed)
+        return compare(models["half"], models[DENSE], MeasurementSetup(runner=OpenVINORunner(), device=HERE, seed=seed))
 
     with busy(cores):
         for seed in range(FEWEST):
@@ -138,7 +138,9 @@ def test_candidates_keep_their_order(tmp_path: Path) -> None:
     dense = models.pop(DENSE)
     sessions = [
         compare_many(
-            models, dense, runner=OpenVINORunner(), device=HERE, seed=seed, time_limit_s=SESSION_S, throughput_s=0
+            models,
+            dense,
+            MeasurementSetup(runner=OpenVINORunner(), device=HERE, seed=seed, time_limit_s=SESSION_S, throughput_s=0),
         )
         for seed in range(2)
     ]
@@ -163,7 +165,11 @@ def test_channels_pay_in_steps_of_the_vector_width(precision: str, tmp_path: Pat
     models = {str(n): export(make(n), example, tmp_path, name=f"m{n}") for n in widths}
     dense = export(make(64), example, tmp_path, name="dense")
     session = compare_many(
-        models, dense, runner=OpenVINORunner(precision=precision), device=HERE, time_limit_s=SESSION_S, throughput_s=0
+        models,
+        dense,
+        MeasurementSetup(
+            runner=OpenVINORunner(precision=precision), device=HERE, time_limit_s=SESSION_S, throughput_s=0
+        ),
     )
     ratios = [session.latencies[str(n)].ratio for n in widths]
     keep(f"steps_{precision}", {"step": step, "widths": widths, "ratios": ratios}, HERE, not SHORT)

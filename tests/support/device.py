@@ -39,6 +39,7 @@ ASK = """
 import json, sys
 from pathlib import Path
 from prunefleet.agent.tracking import tracked_run as report
+from prunefleet.agent.measure.benchmark import MeasurementSetup
 from prunefleet.agent.measure.remote.elsewhere import Elsewhere
 from prunefleet.agent.measure.exported import sized
 from prunefleet.agent.measure.remote.choice import queue_of
@@ -54,7 +55,7 @@ try:
         seeds = more.pop("seeds", [0])
         hosts = []
         for seed in seeds:
-            timed = there({"half": half}, dense, runner=RemoteRunner(), device=said.device, seed=seed, **more)
+            timed = there({"half": half}, dense, MeasurementSetup(RemoteRunner(), said.device, seed=seed, **more))
             hosts.append(timed.latencies["half"].device.host)
         samples = {name: len(slots) for name, slots in timed.slots.items()}
         print(json.dumps({"latency": timed.latencies["half"].to_json(), "samples": samples, "hosts": hosts}))

@@ -18,7 +18,7 @@ from prunefleet.agent.compress.prune import Pruned, prune
 from prunefleet.agent.host.cache_files import cache_folder, only_one
 from prunefleet.agent.host.journal import Journal
 from prunefleet.agent.host.progress import StageWatch
-from prunefleet.agent.measure.benchmark import compare_many
+from prunefleet.agent.measure.benchmark import MeasurementSetup, compare_many
 from prunefleet.agent.profile.make import points
 from prunefleet.agent.tasks.training import arithmetic, recalibrate
 from prunefleet.agent.trial.context import TrialContext
@@ -247,11 +247,13 @@ def sit_together(network: str, kept: Mapping[str, Kept], place: int) -> dict[str
         sitting = compare_many(
             models,
             bench.dense,
-            runner=bench.runner,
-            device=bench.devices[0],
-            time_limit_s=SETTINGS[network].sitting_s,
-            throughput_s=0.0,
-            seed=place,
+            MeasurementSetup(
+                runner=bench.runner,
+                device=bench.devices[0],
+                time_limit_s=SETTINGS[network].sitting_s,
+                throughput_s=0.0,
+                seed=place,
+            ),
         )
     return {name: sitting.latencies[name].to_json() for name in kept}
 

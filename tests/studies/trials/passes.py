@@ -11,7 +11,7 @@ from typing import Any
 
 from prunefleet.agent.host.cache_files import cache_folder
 from prunefleet.agent.host.journal import Journal
-from prunefleet.agent.measure.benchmark import compare_many
+from prunefleet.agent.measure.benchmark import MeasurementSetup, compare_many
 from prunefleet.agent.trial.context import TrialContext
 from prunefleet.agent.trial.latency import DENSE_F32
 from prunefleet.objective.errors import BadInput
@@ -140,11 +140,13 @@ def _sitting(bench: TrialContext, own: Sequence[Job], precision: str, seconds: f
     sitting = compare_many(
         {**{job.name: kept_model(job, precision, shape) for job in own}, **beside},
         bench.dense,
-        runner=bench.runner,
-        runners=dict.fromkeys(beside, bench.places[0].at("f32").runner),
-        device=bench.devices[0],
-        time_limit_s=seconds,
-        seed=own[0].seed,
+        MeasurementSetup(
+            runner=bench.runner,
+            runners=dict.fromkeys(beside, bench.places[0].at("f32").runner),
+            device=bench.devices[0],
+            time_limit_s=seconds,
+            seed=own[0].seed,
+        ),
     )
     return {
         "rounds": len(sitting.slots[DENSE]),

@@ -20,7 +20,7 @@ from torch import nn
 from prunefleet.agent.compress.prune import Pruned, prune
 from prunefleet.agent.host.cache_files import cache_folder
 from prunefleet.agent.host.progress import StageWatch
-from prunefleet.agent.measure.benchmark import compare_many
+from prunefleet.agent.measure.benchmark import MeasurementSetup, compare_many
 from prunefleet.agent.measure.exported import Exported, sized
 from prunefleet.agent.measure.runners.base import OpenVINORunner, supported_precisions
 from prunefleet.agent.profile.make import Effort, make_profile
@@ -181,7 +181,9 @@ def choose(network: str, report: Callable[[int, int, str], None]) -> dict[str, A
             for place, (name, kept) in enumerate(names.items())
         }
         found = compare_many(
-            models, bench.dense, runner=bench.runner, device=bench.devices[0], time_limit_s=20, throughput_s=0, loads=1
+            models,
+            bench.dense,
+            MeasurementSetup(runner=bench.runner, device=bench.devices[0], time_limit_s=20, throughput_s=0, loads=1),
         )
     latency = found.latencies
     places = spread([latency[f"pool {place}"].ratio for place in range(len(suggested))], CHOSEN)

@@ -13,7 +13,7 @@ from tiny_task import TinyTask
 
 from prunefleet.agent.compress.quantise import quantise
 from prunefleet.agent.host.progress import StageWatch
-from prunefleet.agent.measure.benchmark import MeasurementSession, compare_many
+from prunefleet.agent.measure.benchmark import MeasurementSession, MeasurementSetup, compare_many
 from prunefleet.agent.measure.device import channel_step
 from prunefleet.agent.measure.export import export, parity
 from prunefleet.agent.measure.exported import Exported
@@ -144,17 +144,17 @@ def test_a_sweep_that_compares_precisions_holds_each_against_f32(context: TrialC
     f32, int8 = (channel_step(context.devices[0], precision) for precision in ("f32", "int8"))
     assert comparing.space.groups == plain.space.groups
     assert (comparing.space.groups == context.space.groups) is (f32 == int8)  # AMX has wider tiles for int8 alone
-    sat: list[tuple[str, str, str]] = []
+    measured: list[tuple[str, str, str]] = []
 
-    def measure(candidates: Any, dense: Any, *, runner: Any, runners: Any, **how: Any) -> MeasurementSession:
-        sat.append((dense.precision, candidates["candidate"].precision, ", ".join(candidates)))
-        return compare_many(candidates, dense, runner=runner, runners=runners, **how)
+    def measure(candidates: Any, dense: Any, setup: MeasurementSetup) -> MeasurementSession:
+        measured.append((dense.precision, candidates["candidate"].precision, ", ".join(candidates)))
+        return compare_many(candidates, dense, setup)
 
     watched: Any = replace(comparing.places[0], measure=measure)
     there = replace(comparing, places=(watched,))
     result = run_trial(Candidate({"conv2": 0.5}, "int8", epochs=0.2), there, tmp_path, StageWatch())
     assert isinstance(result, Trial)
-    assert sat[0] == ("f32", "int8", "candidate")
+    assert measured[0] == ("f32", "int8", "candidate")
     latency = result.measurement.worst
     assert latency.precision == "int8" and latency.ratio_f32 is None
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from prunefleet.agent.measure import lock
-from prunefleet.agent.measure.benchmark import compare
+from prunefleet.agent.measure.benchmark import MeasurementSetup, compare
 from prunefleet.agent.measure.device import fingerprint
 from prunefleet.agent.measure.exported import Exported
 from prunefleet.agent.measure.runners import base, trtexec
@@ -161,7 +161,9 @@ print(json.dumps({"samples_ms": times} if what == "latency" else {"throughput_fp
     runner = CommandRunner(f"{program(tmp_path / 'program', script)} {{onnx}} {{calls}} {{what}}")
     (tmp_path / "half.onnx").write_bytes(b"onnx")
     half = Exported(tmp_path / "half.xml", tmp_path / "half.onnx", "f32", 0, (1, 1, 8, 8))
-    latency = compare(half, model, runner=runner, device=fingerprint(kind="COMMAND"), time_limit_s=0.01).latency
+    latency = compare(
+        half, model, MeasurementSetup(runner=runner, device=fingerprint(kind="COMMAND"), time_limit_s=0.01)
+    ).latency
     assert latency.ratio == pytest.approx(0.5, rel=0.01) and latency.throughput_fps == 2500 and not latency.noisy
     assert latency.settings["command"] == runner.command and latency.device.kind == "command"
     order = (tmp_path / "order").read_text().split()

@@ -13,6 +13,7 @@ from wandb.errors import CommError
 
 from prunefleet.agent.commands.measure import fetched, measured
 from prunefleet.agent.host.progress import StageWatch
+from prunefleet.agent.measure.benchmark import MeasurementSession, MeasurementSetup
 from prunefleet.agent.measure.exported import Exported, content_hash, sized
 from prunefleet.agent.measure.remote import elsewhere
 from prunefleet.agent.measure.remote.device_queue import Asked
@@ -41,10 +42,10 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exported, Export
     return half, dense
 
 
-def ask(asking: Elsewhere, networks: tuple[Exported, Exported], **more: object) -> elsewhere.MeasurementSession:
+def ask(asking: Elsewhere, networks: tuple[Exported, Exported], **more: object) -> MeasurementSession:
     said = asking.describe("board", RemoteRunner())
-    options = {"time_limit_s": 0.2, "throughput_s": 0.0, **more}
-    return asking({"half": networks[0]}, networks[1], runner=RemoteRunner(), device=said.device, **options)  # type: ignore[arg-type]
+    setup = MeasurementSetup(RemoteRunner(), said.device, time_limit_s=0.2, throughput_s=0.0)
+    return asking({"half": networks[0]}, networks[1], replace(setup, **more))  # type: ignore[arg-type]
 
 
 def test_a_sitting_elsewhere_is_as_one_here(tmp_path: Path, networks: tuple[Exported, Exported]) -> None:
