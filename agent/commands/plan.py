@@ -7,19 +7,19 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
+from prunefleet.agent.commands.watching import CommandWatch, print_progress, watching
 from prunefleet.agent.compress.groups import Survey, survey
 from prunefleet.agent.compress.merge import merge
 from prunefleet.agent.host.cache_files import cache_folder, replace_file
-from prunefleet.agent.host.failures import explain
-from prunefleet.agent.host.progress import StageWatch
-from prunefleet.agent.host.stop import StopSignal
-from prunefleet.agent.profile.make import Effort, make_profile, resolve
+from prunefleet.agent.profile.make import make_profile
+from prunefleet.agent.profile.points import Effort
+from prunefleet.agent.profile.search_space import resolve
 from prunefleet.agent.tasks.code.carried import SHOWN, keep, publish
 from prunefleet.agent.tasks.code.source import Code, code_of
 from prunefleet.agent.tasks.registry import module_of
@@ -33,7 +33,7 @@ from prunefleet.objective.errors import BadInput
 from prunefleet.objective.profiles.profile import Profile
 from prunefleet.objective.profiles.worth import worths
 from prunefleet.objective.sweepfile import read_sweep_file
-from prunefleet.objective.trial import Device, TrialFailed
+from prunefleet.objective.trial import Device
 
 LONG = 64  # characters of a profile's name for its devices: W&B allows 128 in all
 
@@ -106,40 +106,20 @@ def baseline(sweep_file: Path) -> int:
     return 0
 
 
-def _plan_run(watch: "Watching", name: str, request: Request) -> AbstractContextManager[tracked_run.TrackedRun]:
+def _plan_run(watch: CommandWatch, name: str, request: Request) -> AbstractContextManager[tracked_run.TrackedRun]:
     return tracked_run.own_run(watch.stopper, "plan", upload=request.upload, name=name)
 
 
-class Watching(StageWatch):
-    """A watch for a command: its stop also ends the run."""
-
-    def __init__(self) -> None:
-        self.stopper = StopSignal().listen()
-        super().__init__(stop=self.stopper.reason)
-
-
-@contextmanager
-def watching() -> Iterator[Watching]:
-    """A watch; exceptions inside become `TrialFailed` with the stage, bad input stays bad input."""
-    watch = Watching()
-    try:
-        yield watch
-    except BadInput:
-        raise
-    except Exception as error:
-        raise TrialFailed(explain(error, watch.stage)) from error
-
-
-def _dense(request: Request, run: tracked_run.TrackedRun, watch: Watching) -> TrialContext:
+def _dense(request: Request, run: tracked_run.TrackedRun, watch: CommandWatch) -> TrialContext:
     began = time.perf_counter()
 
     def progress(share: float, text: str) -> bool:
-        tell("dense", round(100 * share), 100, text)
+        print_progress("dense", round(100 * share), 100, text)
         return watch.stop() is None
 
     context = prepare(request, run, watch.during, progress, watch.check, fresh=True)
     quality = ", ".join(f"{name} {value:.4f}" for name, value in context.baseline.metrics["validation"].items())
-    tell("dense", 100, 100, f"validation {quality}")
+    print_progress("dense", 100, 100, f"validation {quality}")
     print(f"seconds dense {time.perf_counter() - began:.1f}", flush=True)
     for line in described(survey(context.baseline.network, context.task.example_input())):
         print(line, flush=True)
@@ -158,12 +138,12 @@ def described(found: Survey) -> Iterator[str]:
 
 
 def _profiled(
-    request: Request, context: TrialContext, run: tracked_run.TrackedRun, watch: Watching, effort: Effort
+    request: Request, context: TrialContext, run: tracked_run.TrackedRun, watch: CommandWatch, effort: Effort
 ) -> tuple[Profile, str]:
     began = time.perf_counter()
 
     def progress(done: int, total: int, text: str) -> None:
-        tell("profile", done, total, text)
+        print_progress("profile", done, total, text)
         watch.check()
 
     with watch.during("profile"):
@@ -202,8 +182,3 @@ def publish_profile(run: tracked_run.TrackedRun, profile: Profile, device_kind: 
         file.write_text(json.dumps(profile.to_json(), indent=1))
         version = run.publish(name, "profile", [file], {"baseline": profile.baseline_hash, "made": profile.made})
     return f"{name}:{version}"
-
-
-def tell(phase: str, done: int, total: int, text: str) -> None:
-    """One line of progress."""
-    print(f"progress {phase} {done}/{total} {text}", flush=True)

@@ -15,7 +15,7 @@ from prunefleet.agent.host.cache_files import cache_folder, only_one
 from prunefleet.agent.host.journal import Journal
 from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.pace import SITTINGS
-from prunefleet.agent.profile.make import points
+from prunefleet.agent.profile.points import points
 from prunefleet.agent.tasks.task import digest, statistics
 from prunefleet.agent.trial.context import TrialContext
 from prunefleet.agent.trial.latency import AGAIN, CandidateLatency

@@ -19,7 +19,7 @@ from prunefleet.agent.host.cache_files import cache_folder, only_one
 from prunefleet.agent.host.journal import Journal
 from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.benchmark import MeasurementSetup, compare_many
-from prunefleet.agent.profile.make import points
+from prunefleet.agent.profile.points import points
 from prunefleet.agent.tasks.training import arithmetic, recalibrate
 from prunefleet.agent.trial.context import TrialContext
 from prunefleet.objective.errors import BadInput

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from prunefleet.agent.host.cache_files import cache_folder, only_one, replace_file
 from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.device import channel_step
-from prunefleet.agent.profile.make import Effort, make_profile
+from prunefleet.agent.profile.make import make_profile
+from prunefleet.agent.profile.points import Effort
 from prunefleet.agent.tasks import baseline
 from prunefleet.agent.trial.context import TrialContext, prepare, space_of
 from prunefleet.agent.trial.request import Request, from_config

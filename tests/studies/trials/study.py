@@ -23,7 +23,8 @@ from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.benchmark import MeasurementSetup, compare_many
 from prunefleet.agent.measure.exported import Exported, sized
 from prunefleet.agent.measure.runners.base import OpenVINORunner, supported_precisions
-from prunefleet.agent.profile.make import Effort, make_profile
+from prunefleet.agent.profile.make import make_profile
+from prunefleet.agent.profile.points import Effort
 from prunefleet.agent.tasks.task import Task, statistics
 from prunefleet.agent.trial.context import TrialContext, prepare
 from prunefleet.agent.trial.request import Request, from_config, from_sweep

@@ -20,7 +20,8 @@ from prunefleet.agent.measure.remote.device_queue import Asked
 from prunefleet.agent.measure.remote.elsewhere import Elsewhere
 from prunefleet.agent.measure.remote.stubs import RemoteMeter, RemoteRunner, evaluation_runner
 from prunefleet.agent.measure.samples import read_samples
-from prunefleet.agent.profile.make import Effort, make_profile
+from prunefleet.agent.profile.make import make_profile
+from prunefleet.agent.profile.points import Effort
 from prunefleet.agent.tracking import retry
 from prunefleet.agent.trial.context import space_of
 from prunefleet.agent.trial.places import MeasuringPlace

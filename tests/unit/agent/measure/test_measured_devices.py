@@ -16,7 +16,8 @@ from prunefleet.agent.measure.device import fingerprint
 from prunefleet.agent.measure.remote.device_queue import Asked
 from prunefleet.agent.measure.remote.stubs import RemoteRunner
 from prunefleet.agent.measure.samples import read_samples
-from prunefleet.agent.profile.make import Effort, make_profile
+from prunefleet.agent.profile.make import make_profile
+from prunefleet.agent.profile.points import Effort
 from prunefleet.agent.tracking.summary import latencies_words, summary
 from prunefleet.agent.trial import places as place
 from prunefleet.agent.trial.context import TrialContext, space_of

@@ -21,7 +21,9 @@ from prunefleet.agent.measure import lock
 from prunefleet.agent.measure.device import fingerprint
 from prunefleet.agent.measure.runners.registry import runner_at
 from prunefleet.agent.profile import make
-from prunefleet.agent.profile.make import Effort, make_profile, network_hash, points, resolve
+from prunefleet.agent.profile.make import make_profile, network_hash
+from prunefleet.agent.profile.points import Effort, points
+from prunefleet.agent.profile.search_space import resolve
 from prunefleet.agent.tasks.code.source import Code
 from prunefleet.agent.tasks.task import Budget
 from prunefleet.agent.trial.places import MeasuringPlace

@@ -6,8 +6,8 @@ import torch
 from tiny_task import TinyTask
 
 from prunefleet.agent.answer.controls import Evaluated, Point, against_uniform, evaluate, line
+from prunefleet.agent.answer.uniform import evenly, wanted
 from prunefleet.agent.answer.winner import choose, gain, published
-from prunefleet.agent.commands.answer import evenly, wanted
 from prunefleet.agent.tasks.task import Budget
 from prunefleet.agent.tracking.tracked_run import RunRecord
 from prunefleet.objective.goals.goal import Goal
