@@ -36,7 +36,10 @@ RUNNERS: Mapping[str, RunnerKind] = {
     "onnxruntime_cuda": RunnerKind(energy=("nvml", "tegrastats")),
     "command": RunnerKind(remote=True),
 }
+DEFAULT = "openvino_cpu"
+"""What runs the networks where a sweep names no runner."""
 REMOTE = tuple(name for name, kind in RUNNERS.items() if kind.remote)
+"""Runners that a device elsewhere may be asked for."""
 
 
 def measured_by(runner: object, threads: object, energy: object = None, precision: object = "f32") -> None:

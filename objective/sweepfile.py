@@ -12,10 +12,9 @@ from typing import Any
 
 import yaml
 
-from prunefleet.objective import checks
+from prunefleet.objective import checks, runners
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
-from prunefleet.objective.runners import measured_by
 
 TOP_LEVEL = frozenset(
     {
@@ -108,7 +107,9 @@ def _validate_measure(measure: Mapping[str, Any]) -> None:
         remedy = "search measure.precision with f32 among its values, or leave it out: latency_ratio_f32 is told anyhow"
         raise BadInput("parameters.measure.against", F32, remedy)
     for precision in precisions:
-        measured_by(found.get("runner", "openvino_cpu"), found.get("threads", 1), found.get("energy"), precision)
+        runners.measured_by(
+            found.get("runner", runners.DEFAULT), found.get("threads", 1), found.get("energy"), precision
+        )
 
 
 def against(word: object) -> str:

@@ -27,6 +27,7 @@ from prunefleet.agent.trial.context import TrialContext, export_dense, loaded, s
 from prunefleet.agent.trial.places import MeasuringPlace, measured_on
 from prunefleet.agent.trial.request import Request, from_sweep
 from prunefleet.agent.trial.run import Trial, run_trial
+from prunefleet.objective import runners
 from prunefleet.objective.devices import LOCAL
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.profiles.space import Space
@@ -110,7 +111,7 @@ def _here(checks: Checks, request: Request) -> Request:
         found += [f"{device} takes measurements from {queue_of(project, device).path}" for device in elsewhere]
         found += ["of all devices the slowest counts"] if len(request.devices) > 1 else []
     here = replace(request, devices=(LOCAL,))
-    return here if LOCAL in request.devices else replace(here, runner="openvino_cpu", energy=None)
+    return here if LOCAL in request.devices else replace(here, runner=runners.DEFAULT, energy=None)
 
 
 def _code(checks: Checks, request: Request) -> Path | None:

@@ -7,13 +7,14 @@ from prunefleet.agent.measure.energy.sources import Joules
 from prunefleet.agent.measure.exported import Exported
 from prunefleet.agent.measure.runners.base import LoadedNetwork, Runner, supported_precisions
 from prunefleet.agent.measure.runners.registry import runner_at
+from prunefleet.objective.runners import DEFAULT
 
 
 @dataclass(frozen=True)
 class RemoteRunner:
     """The runner called `name` on a device elsewhere: it can be asked for, and loads nothing here."""
 
-    name: str = "openvino_cpu"
+    name: str = DEFAULT
     precision: str = "f32"
     threads: int = 1
 

@@ -10,7 +10,7 @@ from typing import Any
 from prunefleet.agent.measure.runners.base import OpenVINORunner, Runner
 from prunefleet.agent.measure.runners.command import CommandRunner
 from prunefleet.objective.errors import BadInput
-from prunefleet.objective.runners import measured_by
+from prunefleet.objective.runners import DEFAULT, measured_by
 
 
 def runner_for(name: str, precision: str = "f32", threads: int = 1) -> Runner:
@@ -24,7 +24,7 @@ def runner_for(name: str, precision: str = "f32", threads: int = 1) -> Runner:
     return MAKERS[name](precision, threads)
 
 
-def runner_at(precision: str, name: str = "openvino_cpu", threads: int = 1) -> Runner:
+def runner_at(precision: str, name: str = DEFAULT, threads: int = 1) -> Runner:
     """The runner called `name` for networks that ship at `precision`.
 
     It computes in f32 around an INT8 network's integers. Raises `BadInput` for INT8 elsewhere than in OpenVINO, and as
