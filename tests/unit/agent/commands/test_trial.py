@@ -97,7 +97,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         told = Told(config)
         if stop:
             monkeypatch.setattr(worker, "StopSignal", lambda: stop)
-        monkeypatch.setattr(worker.report, "start", lambda _: told)
+        monkeypatch.setattr(worker.tracked_run, "start", lambda _: told)
         code = worker.main()
         assert told.finished and told.finished[0] == code
         return told, code
@@ -324,7 +324,7 @@ def test_a_server_that_does_not_answer_is_one_line(
         raise TrialFailed(Failure(FailureKind.SERVER, "start", "http://127.0.0.1:9 does not answer"))
 
     monkeypatch.setattr(StopSignal, "listen", lambda self: self)
-    monkeypatch.setattr(worker.report, "start", start)
+    monkeypatch.setattr(worker.tracked_run, "start", start)
     assert worker.main() == 1
     assert capsys.readouterr().err == "start: server: http://127.0.0.1:9 does not answer\n"
 
