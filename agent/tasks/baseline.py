@@ -28,7 +28,7 @@ Progress = Callable[[float, str], bool]
 """Called with the share done, 0 to 1, and a few words; returns False when training should end now."""
 
 
-class Store(Protocol):
+class ArtifactStore(Protocol):
     """Where a project keeps its artifacts."""
 
     def fetch(self, name: str, folder: Path) -> bool:
@@ -64,7 +64,7 @@ def artifact_name(task: Task) -> str:
 
 
 def obtain(
-    task: Task, store: Store | None = None, expected: str | None = None, progress: Progress | None = None
+    task: Task, store: ArtifactStore | None = None, expected: str | None = None, progress: Progress | None = None
 ) -> Baseline:
     """The dense network: from the project, from this host, or else trained now and kept in both.
 
@@ -82,7 +82,7 @@ def _folder() -> Path:
     return cache_folder() / "dense"
 
 
-def _expected(name: str, store: Store | None, sha256: str) -> Path:
+def _expected(name: str, store: ArtifactStore | None, sha256: str) -> Path:
     path = _folder() / f"{sha256}.safetensors"
     if path.is_file() and sha256_of(path) == sha256:
         return path
@@ -99,13 +99,13 @@ def _expected(name: str, store: Store | None, sha256: str) -> Path:
     return found
 
 
-def _of_before(store: Store | None, sha256: str) -> Path | None:
+def _of_before(store: ArtifactStore | None, sha256: str) -> Path | None:
     """Return the project's network of that hash under another name: version 0.1 named its artifacts by another rule."""
     name = store.named(KIND, sha256) if store else None
     return _from(store, name) if name else None
 
 
-def _any(task: Task, name: str, store: Store | None, progress: Progress | None) -> Path:
+def _any(task: Task, name: str, store: ArtifactStore | None, progress: Progress | None) -> Path:
     if path := _from(store, name):
         return path
     path = _here(name) or _trained(task, name, progress or (lambda share, text: True))
@@ -116,14 +116,14 @@ def _any(task: Task, name: str, store: Store | None, progress: Progress | None) 
     return path if version == "v0" else _from(store, name) or path
 
 
-def _publish(store: Store, name: str, path: Path) -> str:
+def _publish(store: ArtifactStore, name: str, path: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / FILE
         copy.write_bytes(path.read_bytes())
         return store.publish(name, KIND, [copy], {"sha256": path.stem})
 
 
-def _from(store: Store | None, name: str) -> Path | None:
+def _from(store: ArtifactStore | None, name: str) -> Path | None:
     """The project's file, copied to where files of its hash are kept on this host."""
     with tempfile.TemporaryDirectory() as folder:
         if store is None or not store.fetch(name, Path(folder)):

@@ -44,7 +44,7 @@ class Budget:
 
 @runtime_checkable
 class Task(Protocol):
-    """A network, its data, and how to train and judge it. Everything has one seed, so that two hosts agree.
+    """A network, its data, and how to train and evaluate it. Everything has one seed, so that two hosts agree.
 
     Optional members, used where a task has them: `dense_budget() -> Budget` (training of the dense network; epochs 0
     for a network that comes trained), `recalibrate(network)` (else batch-norm statistics are re-estimated on

@@ -144,14 +144,14 @@ def _file(root: Path, module: str) -> Path | None:
 
 
 def _collected(module: str, root: Path) -> Code | None:
-    walk = _Walk(root, [module])
+    walk = _ImportWalk(root, [module])
     while walk.todo:
         walk.follow(walk.todo.pop())
     return Code(walk.files) if walk.files else None
 
 
 @dataclass
-class _Walk:
+class _ImportWalk:
     """Goes from module to module by what they import, below `root` alone."""
 
     root: Path

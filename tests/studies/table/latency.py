@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from prunefleet.agent.profile.make import TIMED, Effort
+from prunefleet.agent.profile.points import TIMED, Effort
 from prunefleet.infra.controller.models.accuracy import Latency
 from prunefleet.objective.profiles.profile import Profile
 

@@ -61,7 +61,7 @@ def test_a_device_elsewhere_is_looked_for(
     assert asked == [("me/lab", "board")] and "measure.device: got 'board'" in capsys.readouterr().err
     monkeypatch.setattr(module, "queue_of", lambda project, device: Namespace(path="me/lab/abc"))
     there = {"device": {"value": "board"}, "runner": {"value": "openvino_npu"}}
-    checks = module.Checks(module.Watch())
+    checks = module.Checks(module.StageWatch())
     request = module.from_sweep(SWEEP | {"parameters": SWEEP["parameters"] | {"measure": {"parameters": there}}})
     here = module._here(checks, request)
     assert (here.devices, here.runner) == (("local",), "openvino_cpu")
@@ -106,7 +106,7 @@ def test_what_becomes_of_the_code_is_told(
     named = {"code": {"value": f"code-{own.sha256}:v0" if code == "own" else code}} if code else {}
     parameters = SWEEP["parameters"] | {"upload": {"value": upload}} | named
     request = module.from_sweep(SWEEP | {"parameters": parameters})
-    assert module._code(module.Checks(module.Watch()), request) is None
+    assert module._code(module.Checks(module.StageWatch()), request) is None
     told = capsys.readouterr().out
     assert told.startswith("ok  code: ") and re.sub(r"\d+\.\d KiB", "2.1 KiB", words) in re.sub(
         r"\d+\.\d KiB", "2.1 KiB", told
