@@ -12,7 +12,7 @@ from typing import Any
 
 from prunefleet.infra.controller.contract import Exhausted, Suggestion
 from prunefleet.infra.hub.runs import holds, runs, sweeps
-from prunefleet.infra.hub.runs.lifecycle import Timing, blames_host, end, issue, set_sweep_state
+from prunefleet.infra.hub.runs.lifecycle import Timeouts, blames_host, end, issue, set_sweep_state
 from prunefleet.infra.hub.runs.run_queue import is_exhausted
 from prunefleet.infra.hub.runs.sweep_config import is_full, searched_here
 from prunefleet.infra.hub.store import statements
@@ -64,7 +64,7 @@ def register(
 
 
 def heartbeat(
-    connection: Connection, agent_id: int, listed: Collection[str], offer: Offer, timing: Timing, now: float
+    connection: Connection, agent_id: int, listed: Collection[str], offer: Offer, timeouts: Timeouts, now: float
 ) -> Orders:
     """Hear what the agent runs (`listed`), settle what it no longer does, and say what to do next.
 
@@ -73,7 +73,7 @@ def heartbeat(
     agent = reread(connection, agent_id)
     sweep = sweeps.reread(connection, statements.agent_sweep_id(connection, agent_id))
     update(connection, "agent", agent_id, heartbeat_at=now)
-    beat = _Beat(agent, sweep, frozenset(listed), timing, now)
+    beat = _Beat(agent, sweep, frozenset(listed), timeouts, now)
     held = statements.live_runs_of(connection, agent_id)
     kept = [run for run in held if _keep(connection, beat, run)]
     command, claimed = _orders(connection, beat, kept, offer)
@@ -102,7 +102,7 @@ class _Beat:
     agent: AgentRow
     sweep: SweepRow
     listed: frozenset[str]
-    timing: Timing
+    timeouts: Timeouts
     now: float
 
 
@@ -111,7 +111,7 @@ def _keep(connection: Connection, beat: _Beat, run: RunRow) -> bool:
     if run.name in beat.listed:
         update(connection, "run", run.id, heartbeat_at=beat.now)
         return True
-    if run.state is RunState.PENDING and beat.now - _issued(run) < beat.timing.issue_grace:
+    if run.state is RunState.PENDING and beat.now - _issued(run) < beat.timeouts.issue_grace:
         return True
     # What was issued and never listed may have been lost on the way: it is queued again in every kind of sweep.
     blamed = blames_host(beat.sweep) or run.state is RunState.PENDING
@@ -142,7 +142,7 @@ def _claim(connection: Connection, beat: _Beat, offer: Offer) -> tuple[Command |
     A held agent gets neither, but may see that the sweep has all it wants.
     """
     sweep, now = beat.sweep, beat.now
-    rests = holds.rests(connection, beat.agent, beat.timing.agent_silence, now)
+    rests = holds.rests(connection, beat.agent, beat.timeouts.agent_silence, now)
     queued = None if rests else _queued(connection, beat)
     if queued is not None:
         issue(connection, queued, beat.agent.id, now)
@@ -172,7 +172,7 @@ def _queued(connection: Connection, beat: _Beat) -> RunRow | None:
     host = beat.agent.host
     if first is None or not _failed_on(first, host):
         return first
-    since = beat.now - beat.timing.agent_silence
+    since = beat.now - beat.timeouts.agent_silence
     if not statements.heard_from_elsewhere(connection, sweep.id, host, since):
         return first
     order = sorted(statements.queued_runs(connection, sweep.id), key=lambda run: run.state is not RunState.PREEMPTED)
@@ -219,7 +219,7 @@ def _must_end(run: RunRow, beat: _Beat) -> bool:
     """A process that was asked to stop is left to do so by itself for a while; one that never started is not."""
     if run.stop_requested_at is None:
         return False
-    grace = beat.timing.stop_grace if run.state is not RunState.PENDING else 0.0
+    grace = beat.timeouts.stop_grace if run.state is not RunState.PENDING else 0.0
     return beat.now - run.stop_requested_at.timestamp() >= grace
 
 

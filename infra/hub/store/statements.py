@@ -238,7 +238,7 @@ def agent_of(connection: Connection, run_id: int) -> AgentRow | None:
     return None if agent_id is None else agent(connection, agent_id)
 
 
-def is_succeeded(connection: Connection, run_id: int) -> bool:
+def is_superseded(connection: Connection, run_id: int) -> bool:
     """Whether an agent of the same sweep and host began after the one that holds a run was last heard."""
     sql = """
     SELECT EXISTS (SELECT 1 FROM run

@@ -81,7 +81,7 @@ def test_the_global_random_numbers_stay_as_they_were() -> None:
 @pytest.mark.parametrize("engine", OTHERS)
 def test_a_missing_package_is_named(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server without the extra says what to install, in the sweep's own line."""
-    module = f"prunefleet.infra.controller.{engine}_engine"
+    module = f"prunefleet.infra.controller.engines.{engine}_engine"
     monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, {"wandb": "sweeps"}.get(engine, engine), None)
     config = {

@@ -7,11 +7,12 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from prunefleet.infra.controller.contract import Exhausted, Suggestion
+from prunefleet.infra.hub.hub import Hub
 from prunefleet.infra.hub.runs.advice import Advice
 from prunefleet.infra.hub.store.rows import ProjectRow, RunState, SweepRow, SweepState
 from prunefleet.infra.hub.suggest.input import profile_of
@@ -29,15 +30,15 @@ def hub() -> ListHub:
 
 @pytest.fixture
 def suggester(hub: ListHub) -> Iterator[ProcessSuggester]:
-    thinking = ProcessSuggester(hub)
+    thinking = ProcessSuggester(hub.as_hub())
     thinking.start()
     yield thinking
     thinking.stop()
 
 
 def ready(suggester: ProcessSuggester, sweep: int) -> list[Suggestion]:
-    shelf = suggester._shelves.get(sweep)
-    return list(shelf.ready) if shelf else []
+    buffer = suggester._buffers.get(sweep)
+    return list(buffer.ready) if buffer else []
 
 
 def test_nobody_pokes(hub: ListHub, suggester: ProcessSuggester) -> None:
@@ -149,7 +150,7 @@ def test_sweeps_that_others_search_rest(hub: ListHub, suggester: ProcessSuggeste
 def test_prior_runs_are_known_and_do_not_count(hub: ListHub) -> None:
     """A grid does not repeat what was run before, and its run_cap is for new runs alone."""
     before = [run_row(9, {"a": 2}, RunState.FINISHED, {"loss": 1.0})]
-    thinking = ProcessSuggester(hub, prior=lambda _sweep: before)
+    thinking = ProcessSuggester(hub.as_hub(), prior=lambda _sweep: before)
     sweep = hub.add(grid_config(run_cap=2))
     thinking.start()
     try:
@@ -167,7 +168,7 @@ def test_profile_is_used_and_its_lack_told(hub: ListHub) -> None:
     def read(sweep: SweepRow) -> dict[str, Any]:
         return documents[sweep.id]
 
-    thinking = ProcessSuggester(hub, read)
+    thinking = ProcessSuggester(hub.as_hub(), read)
     with_profile, without = hub.add(sweep_config()), hub.add(sweep_config())
     thinking.start()
     try:
@@ -187,7 +188,7 @@ def test_the_run_that_the_models_expect_most_of_is_told(hub: ListHub) -> None:
     config = sweep_config()
     config["parameters"]["profile"] = {"value": "latest"}
     running = hub.add(config)
-    thinking = ProcessSuggester(hub, lambda _sweep: document)
+    thinking = ProcessSuggester(hub.as_hub(), lambda _sweep: document)
     thinking.start()
     try:
         assert thinking.advice(running) == Advice()
@@ -206,7 +207,7 @@ def test_the_run_that_the_models_expect_most_of_is_told(hub: ListHub) -> None:
     finally:
         thinking.stop()
     hub.sweeps[running] = replace(hub.sweeps[running], state=SweepState.FINISHED)
-    later = ProcessSuggester(hub, lambda _sweep: document)
+    later = ProcessSuggester(hub.as_hub(), lambda _sweep: document)
     later.start()
     try:
         assert wait_for(lambda: later.advice(running).trial, 60) in ("r2", "r3")
@@ -241,4 +242,4 @@ def test_profile_of_a_sweep(hub: ListHub, value: str | None, found: dict[str, st
     """A sweep names its profile by version, or `latest` for the project's newest, or not at all."""
     parameters = {} if value is None else {"profile": {"value": value}}
     sweep = hub.sweeps[hub.add(grid_config(parameters=parameters))]
-    assert profile_of(OneArtifact(), sweep) == found
+    assert profile_of(cast(Hub, OneArtifact()), sweep) == found
