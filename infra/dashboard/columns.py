@@ -32,13 +32,12 @@ def trial_columns(asked: Question, parameters: Sequence[str]) -> tuple[Column, .
 
     `parameters` are the searched parameters to show, for a sweep that does not prune.
     """
+    metric = asked.metric or "metric"
     return (
         Column("number", "#", lambda one: one.number, lambda one: str(one.number), number=True),
         Column("title", "Trial", lambda one: one.title),
         Column("outcome", "Outcome", lambda one: one.outcome),
-        Column(
-            "score", asked.metric or "metric", lambda one: one.score, lambda one: text.score(one.score), number=True
-        ),
+        Column("score", metric, lambda one: one.score, lambda one: text.score(one.score), number=True),
         *(_of_pruning(asked) if asked.prunes else map(_parameter, range(1, 1 + len(parameters)), parameters)),
         Column("host", "host", lambda one: one.host, lambda one: one.host or text.NOTHING),
         Column("seconds", "took", lambda one: one.seconds, lambda one: text.seconds(one.seconds), number=True),

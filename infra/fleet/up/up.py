@@ -23,6 +23,7 @@ from prunefleet.infra.fleet.up.agent_commands import run_step
 from prunefleet.infra.fleet.up.answer_summary import answer_text, document, trials_table
 from prunefleet.infra.fleet.up.display import Screen
 from prunefleet.infra.fleet.up.hub_process import HubProcess
+from prunefleet.infra.fleet.up.options import Options
 from prunefleet.infra.fleet.up.state import State, hold
 from prunefleet.infra.settings import cache_folder
 from prunefleet.infra.wandb_api import RemoteSweep, create_sweep, default_entity, download, read_sweep
@@ -32,28 +33,7 @@ from prunefleet.objective.sweepfile import UPLOADS, read_sweep_file, upload_of
 
 LOOK_EVERY = 3.0  # seconds between two looks at the sweep
 TICK = 0.5
-LAST_PORT = 65535
 MIXED = "60"  # of the plan: somebody waits for the first trial
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user asked for on the command line."""
-
-    sweep_file: Path
-    data: Path = Path(".prunefleet")
-    host: str = "127.0.0.1"
-    port: int = 8765
-    agents: int = 2
-    until_done: bool = False
-    project: str = "prunefleet"
-    answer: Path = Path("demo.json")
-
-    def __post_init__(self) -> None:
-        if self.agents < 1:
-            raise BadInput("--agents", self.agents, "give at least 1")
-        if self.port > LAST_PORT:
-            raise BadInput("--port", self.port, f"give a port up to {LAST_PORT}, or 0 for a free one")
 
 
 class Stopped(Exception):
