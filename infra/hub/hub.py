@@ -321,7 +321,7 @@ class Hub:
     def register_agent(self, user: UserRow, entity: str | None, project: str | None, sweep: str, host: str) -> AgentRow:
         """A new agent of a sweep; the first one starts it."""
         found = self.store.write(lambda c: agents.register(c, user, entity, project, sweep, host, self.clock()))
-        self.suggester.poke(self._read(statements.agent_sweep_id, found.id))
+        self.suggester.poke(found.sweep_id)
         return found
 
     def hold_agents(self, sweep_id: int, action: str, target: str) -> list[AgentRow]:
@@ -342,17 +342,22 @@ class Hub:
 
     def heartbeat(self, agent_id: int, listed: Collection[str]) -> Command | None:
         """Hear an agent that runs `listed`; what it is to do now, if anything."""
-        sweep_id = self._read(agents.sweep_id_of, agent_id)
-        room = Turnstile(self.limits, sweep_id, self.suggester.take)
+        room = Turnstile(self.limits, self.suggester.take)
+
+        def work(connection: Connection) -> agents.Orders:
+            def offer(sweep_id: int) -> Suggestion | Exhausted | None:
+                return room.enter(connection, sweep_id)
+
+            return agents.heartbeat(connection, agent_id, listed, offer, self.timeouts, self.clock())
+
         try:
-            orders = self.store.write(
-                lambda c: agents.heartbeat(c, agent_id, listed, lambda: room.enter(c), self.timeouts, self.clock())
-            )
+            orders = self.store.write(work)
         except HubError:
-            self.suggester.poke(sweep_id)  # what was taken was not used
+            if room.taken_for is not None:
+                self.suggester.poke(room.taken_for)  # what was taken was not used
             raise
         if orders.moved:
-            self.suggester.poke(sweep_id)
+            self.suggester.poke(orders.sweep_id)
         room.tell()
         return orders.command
 

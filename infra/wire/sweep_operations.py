@@ -102,7 +102,7 @@ def _heartbeat(_root: object, info: Info, input: dict[str, Any]) -> dict[str, An
 
 def _forgotten(agent_id: int) -> AgentRow:
     now = datetime.now(UTC)
-    return AgentRow(agent_id, "", "", "", "FINISHED", now, now, None)
+    return AgentRow(agent_id, "", "", "", 0, "FINISHED", now, now, None)
 
 
 def _state(sweep: SweepRow, info: Info) -> str:

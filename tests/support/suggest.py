@@ -52,7 +52,7 @@ class ListHub:
 
     def idle(self, sweep: int, count: int) -> None:
         self.agents[sweep] = [
-            AgentRow(i, f"a{i}", "here", "s", "RUNNING", NOW, datetime.now(UTC), None) for i in range(count)
+            AgentRow(i, f"a{i}", "here", "s", sweep, "RUNNING", NOW, datetime.now(UTC), None) for i in range(count)
         ]
 
     def sweeps_in(self, state: SweepState) -> list[SweepRow]:

@@ -24,7 +24,7 @@ from prunefleet.infra.hub.users import projects
 from prunefleet.infra.hub.users.access import entity_for
 from prunefleet.objective.trial import FailureKind
 
-Offer = Callable[[], Suggestion | Exhausted | None]
+Offer = Callable[[int], Suggestion | Exhausted | None]
 Command = dict[str, Any]
 EXIT: Command = {"type": "exit"}
 INTERRUPTED = FailureKind.INTERRUPTED.value
@@ -32,7 +32,7 @@ INTERRUPTED = FailureKind.INTERRUPTED.value
 
 @dataclass(frozen=True)
 class Orders:
-    """The answer to a heartbeat: at most one command, the sweep it belongs to, and whether a run came or went."""
+    """The answer to a heartbeat: at most one command, the sweep's id, and whether a run came or went."""
 
     command: Command | None
     sweep_id: int
@@ -68,10 +68,11 @@ def heartbeat(
 ) -> Orders:
     """Hear what the agent runs (`listed`), settle what it no longer does, and say what to do next.
 
-    Raises `Missing` for an agent that is unknown, or whose sweep was deleted: the client then ends.
+    `offer` takes the sweep's id and gives what its next run is to try. Raises `Missing` for an agent that is unknown,
+    or whose sweep was deleted: the client then ends.
     """
     agent = reread(connection, agent_id)
-    sweep = sweeps.reread(connection, statements.agent_sweep_id(connection, agent_id))
+    sweep = sweeps.reread(connection, agent.sweep_id)
     update(connection, "agent", agent_id, heartbeat_at=now)
     beat = _Beat(agent, sweep, frozenset(listed), timeouts, now)
     held = statements.live_runs_of(connection, agent_id)
@@ -88,11 +89,6 @@ def reread(connection: Connection, agent_id: int) -> AgentRow:
     if found is None:
         raise Missing("agent: it is not known here; its sweep may have been deleted")
     return found
-
-
-def sweep_id_of(connection: Connection, agent_id: int) -> int:
-    """The id of the agent's sweep. Raises `Missing`."""
-    return statements.agent_sweep_id(connection, reread(connection, agent_id).id)
 
 
 @dataclass(frozen=True)
@@ -158,8 +154,8 @@ def _claim(connection: Connection, beat: _Beat, offer: Offer) -> tuple[Command |
     return EXIT, True
 
 
-def _nothing() -> None:
-    """No suggestion is taken for whom may not have it."""
+def _nothing(sweep_id: int) -> None:
+    """Take no suggestion, for an agent that may not have it."""
 
 
 def _queued(connection: Connection, beat: _Beat) -> RunRow | None:
@@ -195,7 +191,7 @@ def _offered(sweep: SweepRow, count: int, offer: Offer) -> Suggestion | Exhauste
     if is_full(sweep.config, count):
         return Exhausted("run_cap")
     if searched_here(sweep.config):
-        return offer()
+        return offer(sweep.id)
     return Exhausted("the local controller has no more") if is_exhausted(sweep) else None
 
 
