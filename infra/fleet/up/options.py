@@ -1,7 +1,6 @@
 """The options of `prunefleet up`: a new one is a field here and a `Setting` of the same name."""
 
 import argparse
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -10,10 +9,6 @@ from prunefleet.infra.settings import BY_NAME, whole
 from prunefleet.objective.errors import BadInput
 
 LAST_PORT = 65535
-_READ: Mapping[object, Callable[[str, Any], object]] = {
-    int: lambda name, value: whole(BY_NAME[name].flag, str(value)),
-    Path: lambda name, value: Path(value),
-}
 
 
 @dataclass(frozen=True)
@@ -41,9 +36,13 @@ class Options:
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> Self:
         """Read each field from the argument of its name. Raises `BadInput` for a number that is none."""
-        values = {each.name: getattr(args, each.name) for each in fields(cls)}
-        readers = {each.name: _READ.get(each.type, lambda name, value: value) for each in fields(cls)}
-        return cls(**{name: readers[name](name, value) for name, value in values.items()})
+        return cls(**{each.name: _read(each.name, each.type, getattr(args, each.name)) for each in fields(cls)})
+
+
+def _read(name: str, kind: object, value: Any) -> Any:
+    if kind is int:
+        return whole(BY_NAME[name].flag, str(value))
+    return Path(value) if kind is Path else value
 
 
 SETTINGS = tuple(each.name for each in fields(Options) if each.name != "sweep_file")

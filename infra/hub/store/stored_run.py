@@ -44,7 +44,7 @@ def selected() -> str:
     lazily = [f"run.{name} AS stored_{name}" for name in (*TEXTS, *TIMES)]
     plain_ones = [name for name in _TYPES if name not in (*TEXTS, *TIMES)]
     at_once = {name: f"run.{_RENAMED.get(name, name)}" for name in (*plain_ones, "revision")}
-    return ", ".join([*lazily, *(f'{source} AS "{name}"' for name, source in (at_once | _OF_OTHER_TABLES).items())])
+    return ", ".join([*lazily, *(f'{source} AS "{name}"' for name, source in {**at_once, **_OF_OTHER_TABLES}.items())])
 
 
 def columns(values: Mapping[str, Any]) -> dict[str, object]:
