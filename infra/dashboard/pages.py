@@ -15,12 +15,13 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from prunefleet.infra.dashboard import asked, session
-from prunefleet.infra.dashboard.reader import Hub, Seen
+from prunefleet.infra.dashboard.reader import Seen
 from prunefleet.infra.dashboard.render import answer, digest, fragment, page, segment
 from prunefleet.infra.dashboard.trials import Question, question
 from prunefleet.infra.dashboard.views import SweepView, headline, sweep_view
 from prunefleet.infra.dashboard.views_answer import controls_of, read_on_test
 from prunefleet.infra.dashboard.views_run import run_view
+from prunefleet.infra.hub.hub import Hub
 from prunefleet.infra.hub.store.errors import Conflict
 from prunefleet.infra.hub.store.rows import ProjectRow, RunRow, SweepRow
 from prunefleet.infra.hub.users.host_keys import MINUTES
@@ -72,7 +73,7 @@ def _inviting(hub: Hub) -> session.Endpoint:
             return missing(request, f"There is no sweep {name} in {entity}/{project}.")
         around = session.around(request)
         try:
-            invitation = hub.joins.invite(sweep)
+            invitation = hub.host_keys.invite(sweep)
         except Conflict as error:
             return page("message.html", error.status, heading="No token", message=f"{error}.", **around)
         line = join_line(around["base_url"], invitation)

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from prunefleet.infra.dashboard.reader import Hub
 from prunefleet.infra.dashboard.render import answer, page
+from prunefleet.infra.hub.hub import Hub
 
 COOKIE = "prunefleet_session"
 DAYS_30 = 30 * 24 * 3600

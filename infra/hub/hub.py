@@ -7,18 +7,18 @@ the tables of `states.py` say; this class puts a transaction around each change 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, TypeVar
 
 from prunefleet.infra.controller.contract import Exhausted, Suggestion
 from prunefleet.infra.hub.artifacts.api import Artifacts
 from prunefleet.infra.hub.artifacts.run_files import Files
 from prunefleet.infra.hub.runs import heartbeat as agents
-from prunefleet.infra.hub.runs import holds, lifecycle, reaper, runs, sweeps
+from prunefleet.infra.hub.runs import holds, lifecycle, reaper, run_queue, runs, sweeps
 from prunefleet.infra.hub.runs.advice import Advice
-from prunefleet.infra.hub.runs.early_stop import Search
+from prunefleet.infra.hub.runs.early_stop import EarlyStopping
 from prunefleet.infra.hub.runs.heartbeat import Command
-from prunefleet.infra.hub.runs.lifecycle import Timing
+from prunefleet.infra.hub.runs.lifecycle import Timeouts
 from prunefleet.infra.hub.runs.listing import Listing
 from prunefleet.infra.hub.runs.run_edits import RunEdits
 from prunefleet.infra.hub.runs.runs import RunChange, StreamPost
@@ -33,7 +33,7 @@ from prunefleet.infra.hub.store.rows import AgentRow, ProjectRow, RunRow, SweepR
 from prunefleet.infra.hub.users import projects
 from prunefleet.infra.hub.users.access import Access
 from prunefleet.infra.hub.users.auth import Auth
-from prunefleet.infra.hub.users.host_keys import Joins
+from prunefleet.infra.hub.users.host_keys import HostKeys
 from prunefleet.infra.hub.users.limits import Limits, Turnstile
 
 T = TypeVar("T")
@@ -86,22 +86,22 @@ class Hub:
         self,
         store: Store,
         suggester: Suggester | None = None,
-        timing: Timing | None = None,
+        timeouts: Timeouts | None = None,
         clock: Callable[[], float] = time.time,
         limits: Limits | None = None,
     ) -> None:
         self.store = store
         self.suggester: Suggester = suggester or NoSuggester()
-        self.timing = timing or Timing()
+        self.timeouts = timeouts or Timeouts()
         self.limits = limits or Limits()
         self.clock = clock
         self.access = Access(store)
         self.auth = Auth.of(store, clock)
-        self.joins = Joins(store, self.auth, clock)
+        self.host_keys = HostKeys(store, self.auth, clock)
         self.files = Files(store, Blobs(store.folder / "blobs", self.limits.file), clock)
         self.artifacts = Artifacts(store, self.files.blobs, clock)
         self.listing = Listing(store)
-        self.search = Search(store, clock, self.limits)
+        self.early_stop = EarlyStopping(store, clock)
         self.run_edits = RunEdits(store, clock)
         self.started_at = clock()
 
@@ -150,6 +150,10 @@ class Hub:
     def sweep_runs(self, sweep_id: int) -> list[RunRow]:
         """A sweep's runs by creation."""
         return self.listing.sweep_runs(sweep_id)
+
+    def prior_runs(self, sweep_id: int) -> list[RunRow]:
+        """Return the runs that the sweep was told of when it was made."""
+        return self._read(statements.prior_runs, sweep_id)
 
     def sweep_agents(self, sweep_id: int) -> list[AgentRow]:
         """A sweep's agents, oldest first."""
@@ -228,7 +232,7 @@ class Hub:
     def user_of_key(self, key: str) -> str | None:
         """Whose key this is; nobody's where it is a host's, which signs nobody in."""
         user = self.auth.user_of(key)
-        return None if user is None or self.joins.is_hosts(key) else user.username
+        return None if user is None or self.host_keys.is_hosts(key) else user.username
 
     def ticket_for(self, username: str, ttl_s: float = 600.0) -> str:
         """A short-lived word that signs a user in to the pages. Raises `Missing` for an unknown user."""
@@ -297,6 +301,19 @@ class Hub:
         self.suggester.poke(sweep_id)
         return sweep
 
+    def enqueue(self, sweep_id: int, config: Mapping[str, Any], display_name: str | None = None) -> RunRow:
+        """Add a run at the end of a sweep's queue.
+
+        Raises `Missing`, `Conflict` for a sweep that takes none, `Denied` where its project or owner has too many.
+        """
+
+        def work(connection: Connection) -> RunRow:
+            self.limits.check_room_of(connection, sweep_id)
+            sweep = sweeps.reread(connection, sweep_id)
+            return run_queue.enqueue(connection, sweep, config, display_name, self.clock())
+
+        return self.store.write(work)
+
     def delete_sweep(self, sweep_id: int) -> None:
         """Forget a sweep and its agents; its runs stay."""
         self.store.write(lambda c: sweeps.delete(c, sweep_id, self.clock()))
@@ -304,7 +321,7 @@ class Hub:
     def register_agent(self, user: UserRow, entity: str | None, project: str | None, sweep: str, host: str) -> AgentRow:
         """A new agent of a sweep; the first one starts it."""
         found = self.store.write(lambda c: agents.register(c, user, entity, project, sweep, host, self.clock()))
-        self.suggester.poke(self._read(statements.agent_sweep_id, found.id))
+        self.suggester.poke(found.sweep_id)
         return found
 
     def hold_agents(self, sweep_id: int, action: str, target: str) -> list[AgentRow]:
@@ -317,7 +334,7 @@ class Hub:
         """End the runs that a host says it left behind; those ended, and those that were heard a moment ago."""
 
         def ended(c: Connection) -> tuple[list[RunRow], list[RunRow]]:
-            return reaper.left_behind(c, sweeps.reread(c, sweep_id), host, names, self.timing, self.clock())
+            return reaper.left_behind(c, sweeps.reread(c, sweep_id), host, names, self.timeouts, self.clock())
 
         found = self.store.write(ended)
         self.suggester.poke(sweep_id)
@@ -325,17 +342,22 @@ class Hub:
 
     def heartbeat(self, agent_id: int, listed: Collection[str]) -> Command | None:
         """Hear an agent that runs `listed`; what it is to do now, if anything."""
-        sweep_id = self._read(agents.sweep_id_of, agent_id)
-        room = Turnstile(self.limits, sweep_id, self.suggester.take)
+        room = Turnstile(self.limits, self.suggester.take)
+
+        def work(connection: Connection) -> agents.Orders:
+            def offer(sweep_id: int) -> Suggestion | Exhausted | None:
+                return room.enter(connection, sweep_id)
+
+            return agents.heartbeat(connection, agent_id, listed, offer, self.timeouts, self.clock())
+
         try:
-            orders = self.store.write(
-                lambda c: agents.heartbeat(c, agent_id, listed, lambda: room.enter(c), self.timing, self.clock())
-            )
+            orders = self.store.write(work)
         except HubError:
-            self.suggester.poke(sweep_id)  # what was taken was not used
+            if room.taken_for is not None:
+                self.suggester.poke(room.taken_for)  # what was taken was not used
             raise
         if orders.moved:
-            self.suggester.poke(sweep_id)
+            self.suggester.poke(orders.sweep_id)
         room.tell()
         return orders.command
 
@@ -345,9 +367,9 @@ class Hub:
 
     def reap(self) -> int:
         """End what was not heard of for too long; the number of runs ended."""
-        if not self._read(reaper.overdue, self.timing, self.started_at, self.clock()):
+        if not self._read(reaper.overdue, self.timeouts, self.started_at, self.clock()):
             return 0
-        ended = self.store.write(lambda c: reaper.reap(c, self.timing, self.started_at, self.clock()))
+        ended = self.store.write(lambda c: reaper.reap(c, self.timeouts, self.started_at, self.clock()))
         for run in ended:
             self._poke(run)
         return len(ended)

@@ -55,7 +55,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
 def _told(hub: Hub, sweep: SweepRow) -> dict[str, Any]:
     now = datetime.fromtimestamp(hub.clock(), UTC)
     agents, runs = hub.sweep_agents(sweep.id), hub.sweep_runs(sweep.id)
-    members = roster(agents, runs, now - timedelta(seconds=hub.timing.agent_silence))
+    members = roster(agents, runs, now - timedelta(seconds=hub.timeouts.agent_silence))
     return {
         "sweep": f"{sweep.entity}/{sweep.project}/{sweep.name}",
         "state": sweep.state.value,

@@ -73,7 +73,7 @@ def _enqueue(info: Info, given: Given) -> dict[str, Any]:
     config = load_object("config", given.text("config"))
     if config is None:
         raise Invalid("config: got null; send a JSON object")
-    run = info.context.hub.search.enqueue(given.id("Sweep", "id"), config, given.maybe("displayName"))
+    run = info.context.hub.enqueue(given.id("Sweep", "id"), config, given.maybe("displayName"))
     return {"id": run.name, "runQueueItemId": encode("Run", run.id)}
 
 
@@ -102,7 +102,7 @@ def _heartbeat(_root: object, info: Info, input: dict[str, Any]) -> dict[str, An
 
 def _forgotten(agent_id: int) -> AgentRow:
     now = datetime.now(UTC)
-    return AgentRow(agent_id, "", "", "", "FINISHED", now, now, None)
+    return AgentRow(agent_id, "", "", "", 0, "FINISHED", now, now, None)
 
 
 def _state(sweep: SweepRow, info: Info) -> str:
@@ -181,7 +181,7 @@ RESOLVERS: Resolvers = {
         "earlyStopJobRunning": lambda _sweep, _info: False,
         "controllerRunName": lambda sweep, _info: controller_run(sweep.name),
         "project": _project,
-        "priorRuns": lambda sweep, info: paging.everything(info.context.hub.search.prior_runs(sweep.id)),
+        "priorRuns": lambda sweep, info: paging.everything(info.context.hub.prior_runs(sweep.id)),
         "runs": _runs,
         "runCount": lambda sweep, info: info.context.hub.listing.sweep_version(sweep.id)[0],
         "runCountExpected": lambda sweep, _info: sweep.config.get("run_cap"),

@@ -206,7 +206,7 @@ def test_a_button_makes_the_line_for_another_host(scene: Scene, visit: Visit) ->
     line = page.locator("#line").inner_text()
     assert f"prunefleet[trial] @ {visit.base}/wheel/" in line and line.endswith(f"prunefleet join {visit.base}")
     assert "works on this machine alone" in page.locator("[role=alert]").inner_text()
-    joined = scene.hub.joins.accept(line.split("PRUNEFLEET_JOIN_TOKEN=")[1].split()[0], "board1")
+    joined = scene.hub.host_keys.accept(line.split("PRUNEFLEET_JOIN_TOKEN=")[1].split()[0], "board1")
     assert joined.sweep == f"local/demo/{sweep.name}" and visit.complaints == []
 
 

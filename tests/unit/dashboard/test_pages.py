@@ -192,7 +192,7 @@ parameters: {lr: {min: 0.0, max: 1.0}}
         scene.log(run, {"loss": loss}, ends=False, lines=[{"_step": step, "loss": loss} for step in range(3)])
     address = f"/local/demo/runs/{run.name}"
     assert "Asked to stop" not in client.get(address).text
-    assert run.name in {stop.name for stop in scene.hub.search.stop_early()}
+    assert run.name in {stop.name for stop in scene.hub.early_stop.stop_early()}
     reason = scene.hub.run_by_id(run.id).stop_reason
     assert reason
     assert f"Asked to stop: {reason}" in html.unescape(client.get(address).text)
@@ -237,7 +237,7 @@ def test_a_devices_queue_has_pages(scene: Scene, client: httpx.Client) -> None:
     """A sweep of measurements has neither goal nor search space: it and its runs are shown all the same."""
     sweep = scene.sweep(yaml.safe_dump(queue("board")))
     request = MeasurementRequest("board")
-    run = scene.hub.search.enqueue(sweep.id, {"request": {"value": request.to_json()}, "key": {"value": request.key}})
+    run = scene.hub.enqueue(sweep.id, {"request": {"value": request.to_json()}, "key": {"value": request.key}})
     for address in (scene.address(sweep), f"/local/demo/runs/{run.name}"):
         assert client.get(address).status_code == 200
         assert client.get(f"{address}/data.json", headers={"accept": "application/json"}).status_code == 200

@@ -272,7 +272,7 @@ def test_a_cancelled_sweep_stops_its_runs_in_tiers(hub: Hub, clock: Clock) -> No
     hub.revise_sweep(sweep.id, SweepChange(state="CANCELED"))
     assert hub.stream(sweep.entity, sweep.project, name, StreamPost()).stop_requested_at is not None
     assert hub.heartbeat(agent, {name}) is None
-    clock.pass_by(hub.timing.stop_grace)
+    clock.pass_by(hub.timeouts.stop_grace)
     assert hub.heartbeat(agent, {name}) == {"type": "stop", "run_id": name}
     assert hub.heartbeat(agent, {name}) == {"type": "stop", "run_id": name}, "repeated while the run is listed"
     assert hub.heartbeat(agent, set()) == {"type": "exit"}

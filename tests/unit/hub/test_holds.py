@@ -67,7 +67,7 @@ def test_a_paused_agent_ends_its_run_and_gets_none_until_it_is_resumed(hub: Hub,
     ask(hub, sweep, "pause", agent)
     assert hub.heartbeat(agent, {name}) is None
     hub.stream(sweep.entity, sweep.project, name, StreamPost(complete=True))
-    hub.search.enqueue(sweep.id, {"lr": 0.5})
+    hub.enqueue(sweep.id, {"lr": 0.5})
     assert hub.heartbeat(agent, set()) is None
     ask(hub, sweep, "resume", agent)
     command = hub.heartbeat(agent, set())

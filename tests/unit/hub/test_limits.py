@@ -110,10 +110,10 @@ def test_a_queue_gets_no_run_too_many(limited: Limited) -> None:
     hub, user = world.hub, world.user(ADMIN)
     local = SWEEP + "controller: {type: local}\n"
     sweep = hub.create_sweep(user, SweepChange(project="p", config_yaml=local))
-    assert hub.search.enqueue(sweep.id, {"lr": 0.1}).state is RunState.PENDING
+    assert hub.enqueue(sweep.id, {"lr": 0.1}).state is RunState.PENDING
     schedule = {"schedule": [{"id": "one", "data": {"args": {"lr": {"value": 0.2}}}}]}
     for ask in (
-        lambda: hub.search.enqueue(sweep.id, {"lr": 0.2}),
+        lambda: hub.enqueue(sweep.id, {"lr": 0.2}),
         lambda: hub.revise_sweep(sweep.id, SweepChange(controller=schedule)),
     ):
         with pytest.raises(Denied, match="--max-runs-project"):

@@ -117,7 +117,7 @@ class SweepMachine(RuleBasedStateMachine):
         count, state = len(self.hub.sweep_runs(self.sweep.id)), self.state
         ended = state in (SweepState.FINISHED, SweepState.CANCELED)
         try:
-            queued = self.hub.search.enqueue(self.sweep.id, {"lr": 0.5})
+            queued = self.hub.enqueue(self.sweep.id, {"lr": 0.5})
         except Conflict:
             assert ended or count >= CAP
         else:
@@ -136,7 +136,7 @@ class SweepMachine(RuleBasedStateMachine):
             at = self.logged[name] = self.logged.get(name, -1) + 1
             line = json.dumps({"loss": value + at % 2, "_step": at})
             self.hub.stream("local", "demo", name, StreamPost({Stream.HISTORY: (at, [line])}))
-        for stop in self.hub.search.stop_early():
+        for stop in self.hub.early_stop.stop_early():
             assert self.run_named(stop.name).stop_requested_at is not None
 
     @property

@@ -159,7 +159,7 @@ def test_a_backup_that_is_killed_leaves_nothing_at_its_target(hub: Hub, tmp_path
     put_file(hub, "r", "a", b"kept")
     copy = tmp_path / "copies" / "copy"
     code = (
-        "import os, sys; from pathlib import Path; from prunefleet.infra.hub import backup\n"
+        "import os, sys; from pathlib import Path; from prunefleet.infra.hub.upkeep import backup\n"
         "backup._take_place = lambda *_: os.kill(os.getpid(), 9)\n"
         "backup.backup(Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )

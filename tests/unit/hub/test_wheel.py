@@ -80,7 +80,7 @@ def test_pip_installs_it_from_the_hub(url: str, tmp_path: Path, hub: Hub) -> Non
     venv.create(tmp_path / "env", with_pip=False, symlinks=True)
     python = tmp_path / "env" / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--no-cache-dir")
-    asked = join_line.requirement(url, hub.joins.invite(make_sweep(hub)).extra)
+    asked = join_line.requirement(url, hub.host_keys.invite(make_sweep(hub)).extra)
     name, _, digest = asked.partition("#sha256=")
     assert "HASH" in run(*pip, f"{name}#sha256={'0' * 64}", code=1).upper()
     run(*pip, asked)
