@@ -93,11 +93,11 @@ def admin_routes(hub: Hub, admin_token: str) -> list[BaseRoute]:
         return JSONResponse({"username": name, "api_key": made}, 201)
 
     def tickets(request: Request, body: bytes) -> Response:
-        return JSONResponse({"ticket": hub.ticket_for(_field(checked(request, body), "username"))}, 201)
+        return JSONResponse({"ticket": hub.auth.ticket_for(_field(checked(request, body), "username"))}, 201)
 
     def delete_sweep(request: Request, body: bytes) -> Response:
         checked(request, body)
-        hub.delete_sweep(hub.find_sweep(**request.path_params).id)
+        hub.delete_sweep(hub.records.find_sweep(**request.path_params).id)
         return JSONResponse({})
 
     def perform(request: Request, body: bytes) -> Response:
@@ -216,7 +216,7 @@ def _serve(
         # Output often ends up in a log: whoever asked for the ready file gets the key there, and only there.
         print(f"hub: {url}" + (f"  first key: {key}" if key and not ready_file else ""), flush=True)
         if sys.stdout.isatty():
-            print(f"sign in: {url}/login?ticket={hub.ticket_for(hub.auth.users()[0].username)}", flush=True)
+            print(f"sign in: {url}/login?ticket={hub.auth.ticket_for(hub.auth.users()[0].username)}", flush=True)
         threading.Thread(target=prepare, name="templates", daemon=True).start()
 
     app.router.lifespan_context = lifespan

@@ -138,11 +138,11 @@ class Pages:
         sweep = self._seen.sweep(entity, project, name)
         if sweep is None:
             return f"There is no sweep {name} in {entity}/{project}."
-        runs, agents = self._hub.sweep_runs(sweep.id), self._hub.sweep_agents(sweep.id)
-        held = tuple(self._hub.held_hosts(sweep.id))
+        runs, agents = self._hub.listing.sweep_runs(sweep.id), self._hub.records.sweep_agents(sweep.id)
+        held = tuple(self._hub.records.held_hosts(sweep.id))
         answered = read_on_test(runs, question(sweep))
         controls = self._controls(sweep) if answered else ()
-        advice = self._hub.advice(sweep.id)
+        advice = self._hub.suggester.advice(sweep.id)
 
         def values() -> dict[str, Any]:
             view = sweep_view(sweep, runs, agents, controls, advice, held)
@@ -174,8 +174,8 @@ class Pages:
             run,
             beside.asked if beside else NO_SWEEP,
             number_in_sweep=self._hub.listing.number_in_sweep(run.id),
-            history=self._hub.history(run.id),
-            console=self._hub.console(run.id),
+            history=self._hub.run_lines.history(run.id),
+            console=self._hub.run_lines.console(run.id),
             full=beside.widths if beside else None,
         )
         return {"view": view, "beside": beside, "charts": {"curves": view.curves}, "live": view.live}

@@ -16,16 +16,16 @@ class Seen:
 
     def projects(self, entity: str | None = None) -> Sequence[ProjectRow]:
         """The user's projects, all for an administrator; or those of one entity."""
-        return seen(self._user, self.all.projects(entity))
+        return seen(self._user, self.all.records.projects(entity))
 
     def sweeps(self, entity: str, project: str) -> Sequence[SweepRow]:
         """A project's sweeps."""
-        return self.all.sweeps(entity, project) if may(self._user, entity) else []
+        return self.all.records.sweeps(entity, project) if may(self._user, entity) else []
 
     def sweep(self, entity: str, project: str, name: str) -> SweepRow | None:
         """One sweep."""
-        return self.all.sweep(entity, project, name) if may(self._user, entity) else None
+        return self.all.records.sweep(entity, project, name) if may(self._user, entity) else None
 
     def run(self, entity: str, project: str, name: str) -> RunRow | None:
         """One run."""
-        return self.all.run(entity, project, name) if may(self._user, entity) else None
+        return self.all.records.run(entity, project, name) if may(self._user, entity) else None

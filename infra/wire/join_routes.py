@@ -33,7 +33,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
             raise Denied("key: it is a host's, which invites no other; use a person's")
 
         def find(entity: str, project: str, name: str) -> SweepRow | None:
-            return hub.sweep(entity, project, name) if may(user, entity) else None
+            return hub.records.sweep(entity, project, name) if may(user, entity) else None
 
         sweep = hub.host_keys.sweep_named(_text(asked, "sweep"), find)
         made = hub.host_keys.invite(sweep, _number(asked, "minutes", MINUTES))

@@ -31,6 +31,14 @@ class ListHub:
         """Return this in the place of a hub, of which the suggester calls what is here."""
         return cast(Hub, self)
 
+    @property
+    def records(self) -> ListHub:
+        return self
+
+    @property
+    def listing(self) -> ListHub:
+        return self
+
     def add(self, config: dict[str, Any], state: SweepState = SweepState.RUNNING) -> int:
         number = len(self.sweeps) + 1
         row = SweepRow(number, f"s{number}", "me", "p", config, "", state, None, None, NOW, NOW, "me")

@@ -88,7 +88,7 @@ def profile_name(config: Mapping[str, Any]) -> str | None:
 
 
 def _newest(hub: Hub, sweep: SweepRow) -> str:
-    project = hub.project(sweep.entity, sweep.project)
+    project = hub.records.project(sweep.entity, sweep.project)
     named = [] if project is None else [each.name for each in hub.artifacts.collections(project)]
     profiles = [name for name in named if name.startswith(PREFIX)]
     if not profiles:

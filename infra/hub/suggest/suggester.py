@@ -139,7 +139,7 @@ class ProcessSuggester:
 
     def _active(self) -> list[SweepRow]:
         try:
-            return [sweep for state in ACTIVE for sweep in self._hub.sweeps_in(state)]
+            return [sweep for state in ACTIVE for sweep in self._hub.records.sweeps_in(state)]
         except HubError as error:
             log.warning("suggestions: %s", error)
             return []
@@ -174,7 +174,7 @@ class ProcessSuggester:
     def _look(self, sweep_id: int) -> Situation | None:
         """The sweep as it is, or None where nothing is to be done for it."""
         try:
-            sweep = self._hub.sweep_by_id(sweep_id)
+            sweep = self._hub.records.sweep_by_id(sweep_id)
         except Missing:
             self._forget(sweep_id)
             return None
@@ -182,7 +182,7 @@ class ProcessSuggester:
         if not searched_here(sweep.config) or not (active or advised):
             return None
         self.process.start()
-        wanted = wanted_of(self._hub.sweep_agents(sweep_id)) if active else 0
+        wanted = wanted_of(self._hub.records.sweep_agents(sweep_id)) if active else 0
         with self._change:
             buffer = self._buffers.get(sweep_id)
             if buffer is not None and not learns(sweep.config) and buffer.stocked(basis_of(sweep, ()), wanted):
@@ -201,7 +201,7 @@ class ProcessSuggester:
         known = self._read.get(sweep.id)
         known = known if known is not None and known.of == sweep.config_yaml else Reading(sweep.config_yaml)
         reading = Reading(sweep.config_yaml)
-        for run in self._hub.sweep_runs(sweep.id):
+        for run in self._hub.listing.sweep_runs(sweep.id):
             seen = known.trials.get(run.id)
             fresh = seen is None or (run.config, run.summary, run.state) != seen[:3]
             trial = stored_trial(run, sweep, space) if seen is None or fresh else seen[3]
@@ -302,7 +302,7 @@ class ProcessSuggester:
 @contextmanager
 def start_suggester(hub: Hub) -> Iterator[ProcessSuggester]:
     """The suggester of a hub, ended with the context."""
-    suggester = ProcessSuggester(hub, lambda sweep: profile_of(hub, sweep), prior=hub.prior_runs)
+    suggester = ProcessSuggester(hub, lambda sweep: profile_of(hub, sweep), prior=hub.records.prior_runs)
     suggester.start()
     try:
         yield suggester

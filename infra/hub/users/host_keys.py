@@ -107,6 +107,11 @@ class HostKeys:
         with self._store.read() as connection:
             return hosts.host_of(connection, self._auth.digest(key)) is not None
 
+    def person_of(self, key: str) -> str | None:
+        """Return whose key this is; nobody's where it is a host's, which signs nobody in."""
+        user = self._auth.user_of(key)
+        return None if user is None or self.is_hosts(key) else user.username
+
     def give_up(self, key: str) -> str:
         """Revoke a host's key because its holder asks for it; returns the host's name.
 

@@ -137,7 +137,7 @@ def test_a_user_who_owns_nothing_but_a_token_is_forgotten(hub: Hub, clock: Clock
     admin = Admin(hub)
     sweep = make_sweep(hub)
     admin.perform("users.add", {"username": "ann"})
-    ann = hub.user("ann")
+    ann = hub.auth.user_named("ann")
     assert ann is not None
     hub.store.write(lambda c: hosts.add(c, "f" * 64, ann.id, sweep.id, clock(), clock()))
     admin.perform("users.remove", {"username": "ann"})
@@ -150,8 +150,8 @@ def test_a_host_s_key_is_less_than_a_person_s(hub: Hub) -> None:
     assert person is not None
     sweep = make_sweep(hub)
     host = hub.host_keys.accept(hub.host_keys.invite(sweep).token, "board1").api_key
-    cookie = hub.session_of("local", 600)
-    assert (hub.user_of_key(host), hub.user_of_key(person)) == (None, "local")
+    cookie = hub.auth.session_of("local", 600)
+    assert (hub.host_keys.person_of(host), hub.host_keys.person_of(person)) == (None, "local")
     known, owner = hub.auth.user_of(host), hub.auth.user_of(person)
     assert known is not None and owner is not None and (known.admin, owner.admin) == (False, True)
     path = f"local/demo/{sweep.name}"
@@ -167,7 +167,7 @@ def test_a_host_s_key_is_less_than_a_person_s(hub: Hub) -> None:
         assert post(f"{url}/graphql", query, {"Authorization": basic(person)})[0] == 200
     with pytest.raises(Denied):
         hub.host_keys.give_up(person)
-    assert hub.user_of_session(cookie) == "local"  # a host that leaves signs nobody out
+    assert hub.auth.user_of_session(cookie) == "local"  # a host that leaves signs nobody out
 
 
 def test_over_http_a_token_is_made_and_exchanged(hub: Hub) -> None:
@@ -220,7 +220,7 @@ def test_the_page_makes_the_line_for_its_own_form_alone(hub: Hub) -> None:
     address = f"/local/demo/sweeps/{sweep.name}"
     with served(hub) as url, httpx.Client(base_url=url, headers={"accept": "text/html"}) as browser:
         assert browser.post(f"{address}/invite", headers={"origin": url}).status_code == 303
-        browser.cookies.set(COOKIE, hub.session_of("local", 600))
+        browser.cookies.set(COOKIE, hub.auth.session_of("local", 600))
         assert f'action="{address}/invite"' in browser.get(address).text
         for headers in (
             {},
@@ -241,7 +241,7 @@ def test_the_page_makes_the_line_for_its_own_form_alone(hub: Hub) -> None:
         assert browser.post(f"{address}/invite", headers={"sec-fetch-site": "same-origin"}).status_code == 200
         status, _ = post(f"{url}/join", {"token": token, "host": "h"}, {})
         assert status == 201
-        browser.cookies.set(COOKIE, hub.session_of("ann", 600))
+        browser.cookies.set(COOKIE, hub.auth.session_of("ann", 600))
         assert browser.post(f"{address}/invite", headers={"origin": url}).status_code == 404
         made = json.dumps(Admin(hub).perform("keys.list", {})["keys"])
         assert token not in made

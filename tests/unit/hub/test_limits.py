@@ -118,7 +118,7 @@ def test_a_queue_gets_no_run_too_many(limited: Limited) -> None:
     ):
         with pytest.raises(Denied, match="--max-runs-project"):
             ask()
-    assert len(hub.sweep_runs(sweep.id)) == 1
+    assert len(hub.listing.sweep_runs(sweep.id)) == 1
 
 
 def test_a_sweep_gets_no_run_too_many(limited: Limited) -> None:
@@ -134,7 +134,7 @@ def test_a_sweep_gets_no_run_too_many(limited: Limited) -> None:
     assert hub.heartbeat(agent, [name]) is None
     with pytest.raises(Denied, match="--max-runs-project"):
         hub.heartbeat(agent, [])
-    run = hub.run(ADMIN, "p", name)
+    run = hub.records.run(ADMIN, "p", name)
     assert run is not None
     assert run.state is RunState.CRASHED
     assert isinstance(hub.suggester, Suggestions)

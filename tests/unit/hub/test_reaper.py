@@ -99,7 +99,7 @@ def test_a_run_of_its_own_is_lost_after_a_longer_silence(hub: Hub, clock: Clock)
     assert hub.reap() == 0
     clock.pass_by(1)
     assert hub.reap() == 1
-    later = hub.run("local", "p", "later")
+    later = hub.records.run("local", "p", "later")
     assert later is not None
     assert later.state is RunState.PENDING, "made by hand, to be started some day"
 

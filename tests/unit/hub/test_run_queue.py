@@ -23,7 +23,7 @@ EXIT = {"type": "exit"}
 
 
 def state(hub: Hub, sweep: SweepRow) -> SweepState:
-    return hub.sweep_by_id(sweep.id).state
+    return hub.records.sweep_by_id(sweep.id).state
 
 
 # Enqueued runs
@@ -171,7 +171,7 @@ def test_a_local_controller_schedules_each_run_once(hub: Hub) -> None:
     sweep = make_sweep(hub, LOCAL)
     told = schedule(hub, sweep, "one", {"lr": {"value": 0.5}}).scheduler
     assert schedule(hub, sweep, "one", {"lr": {"value": 0.5}}).scheduler == told
-    (run,) = hub.sweep_runs(sweep.id)
+    (run,) = hub.listing.sweep_runs(sweep.id)
     assert told["scheduled"] == [{"id": "one", "runid": run.name}]
     assert (run.state, run.args) == (RunState.PENDING, {"lr": 0.5})
     assert claimed(hub, make_agent(hub, sweep)) == run.name
@@ -201,7 +201,7 @@ def test_a_local_controller_cannot_pass_the_cap(hub: Hub) -> None:
     start(hub, name)
     finish(hub, name)
     assert hub.heartbeat(agent, set()) == EXIT
-    assert len(hub.sweep_runs(sweep.id)) == 1
+    assert len(hub.listing.sweep_runs(sweep.id)) == 1
 
 
 def test_a_local_controller_stops_runs(hub: Hub) -> None:
@@ -229,7 +229,7 @@ def test_nonsense_of_a_local_controller_is_refused(hub: Hub, asked: dict[str, An
     sweep = make_sweep(hub, LOCAL)
     with pytest.raises(Invalid, match=message):
         hub.revise_sweep(sweep.id, SweepChange(controller=asked))
-    assert hub.sweep_by_id(sweep.id).controller == {}
+    assert hub.records.sweep_by_id(sweep.id).controller == {}
 
 
 def test_a_sweep_of_the_hub_has_no_local_controller(hub: Hub) -> None:
@@ -257,14 +257,14 @@ def test_prior_runs_teach_and_do_not_count(hub: Hub) -> None:
         hub.stream("local", "demo", name, StreamPost(summary={"loss": 1.0}, complete=name != "live"))
     ids = [found(hub, name).id for name in ("good", "live", "odd")]
     sweep = make_sweep(hub, SWEEP + "run_cap: 1\n", prior_runs=ids)
-    prior = hub.prior_runs(sweep.id)
+    prior = hub.records.prior_runs(sweep.id)
     assert [run.name for run in prior] == ["good", "live", "odd"]
     trials = prior_trials(prior, sweep, parse(sweep.config["parameters"]))
     assert [(trial.name, trial.value, trial.prior, trial.answered) for trial in trials] == [("good", 1.0, True, True)]
-    assert hub.sweep_runs(sweep.id) == []
+    assert hub.listing.sweep_runs(sweep.id) == []
     claimed(hub, make_agent(hub, sweep))
     hub.run_edits.delete(ids[0], with_artifacts=False)
-    assert [run.name for run in hub.prior_runs(sweep.id)] == ["live", "odd"]
+    assert [run.name for run in hub.records.prior_runs(sweep.id)] == ["live", "odd"]
 
 
 # Early termination

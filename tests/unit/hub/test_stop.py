@@ -40,7 +40,7 @@ def test_a_bad_run_is_asked_to_stop_and_a_good_one_is_not(hub: Hub, clock: Clock
     assert log(hub, names["bad"], [1.0], 2).stop_requested_at is not None
     assert log(hub, names["good"], [1.0], 2).stop_requested_at is None
     assert hub.early_stop.stop_early() == [], "asked once"
-    agent = hub.sweep_agents(sweep.id)[1]
+    agent = hub.records.sweep_agents(sweep.id)[1]
     assert hub.heartbeat(agent.id, {names["bad"]}) is None
     clock.pass_by(hub.timeouts.stop_grace)
     assert hub.heartbeat(agent.id, {names["bad"]}) == {"type": "stop", "run_id": names["bad"]}
@@ -154,7 +154,7 @@ def test_early_terminate_that_cannot_be_is_refused(hub: Hub, text: str, message:
     """The sweep is not made, and the field is named."""
     with pytest.raises(Invalid, match=message):
         make_sweep(hub, text)
-    assert hub.sweeps("local", "demo") == []
+    assert hub.records.sweeps("local", "demo") == []
 
 
 @pytest.mark.parametrize(

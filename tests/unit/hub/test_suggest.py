@@ -276,6 +276,10 @@ class OneArtifact:
         return ProjectRow(1, entity, name, NOW)
 
     @property
+    def records(self) -> OneArtifact:
+        return self
+
+    @property
     def artifacts(self) -> OneArtifact:
         return self
 
