@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from prunefleet.infra.commands import agent, agents, device, invite, join, leave, up
-from prunefleet.infra.commands.command import BAD_INPUT, WORDS, Command
+from prunefleet.infra.commands.definition import BAD_INPUT, WORDS, Command
 from prunefleet.infra.commands.hub import serve
 from prunefleet.infra.settings import BY_NAME
 from prunefleet.objective.errors import BadInput

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from prunefleet.agent.health.finding import OK, PROBLEM, Finding
 from prunefleet.agent.health.host import host
 from prunefleet.agent.health.reference_network import reference
-from prunefleet.agent.health.runners import devices
+from prunefleet.agent.health.runner_checks import devices
 from prunefleet.agent.health.sweep import sweep as sweep_findings
 from prunefleet.agent.health.wandb_server import server
 

@@ -35,10 +35,10 @@ def metric(name: str, positive: int = 1) -> Metric:
         return Metric(lambda logits, labels: _within(logits, labels, most), lambda means: means[..., 0])
     if name == "balanced_accuracy":
         return Metric(_by_class, _mean_recall)
-    if name in _OF_POSITIVE:
-        columns, value = _OF_POSITIVE[name]
+    if name in OF_POSITIVE:
+        columns, value = OF_POSITIVE[name]
         return Metric(lambda logits, labels: columns(_confusion(logits, labels, positive)), value)
-    known = ", ".join(("top1", "top5", "balanced_accuracy", *_OF_POSITIVE))
+    known = ", ".join(("top1", "top5", "balanced_accuracy", *OF_POSITIVE))
     raise BadInput("metrics", name, f"use {known}, or give the task an evaluate() of its own")
 
 
@@ -89,7 +89,7 @@ def _quotient(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     return part / whole.clamp(min=1e-12)
 
 
-_OF_POSITIVE: dict[str, tuple[Callable[[tuple[torch.Tensor, torch.Tensor]], torch.Tensor], Value]] = {
+OF_POSITIVE: dict[str, tuple[Callable[[tuple[torch.Tensor, torch.Tensor]], torch.Tensor], Value]] = {
     "recall": (_found_of(0), lambda means: _quotient(means[..., 0], means[..., 1])),
     "precision": (_found_of(1), lambda means: _quotient(means[..., 0], means[..., 1])),
     "f1": (_f1_columns, lambda means: _quotient(2 * means[..., 0], means[..., 1] + means[..., 2])),

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from prunefleet.infra.commands.command import Command, word_of
+from prunefleet.infra.commands.definition import Command, word_of
 
 
 def _run(args: argparse.Namespace) -> int:

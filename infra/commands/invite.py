@@ -2,7 +2,7 @@
 
 import argparse
 
-from prunefleet.infra.commands.command import Command
+from prunefleet.infra.commands.definition import Command
 from prunefleet.infra.settings import whole
 
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from prunefleet.infra.commands.command import Command
+from prunefleet.infra.commands.definition import Command
 from prunefleet.infra.settings import NO_REMOTE_CODE
 
 

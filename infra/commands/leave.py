@@ -2,11 +2,11 @@
 
 import argparse
 
-from prunefleet.infra.commands.command import Command
+from prunefleet.infra.commands.definition import Command
 
 
 def _run(args: argparse.Namespace) -> int:
-    from prunefleet.infra.fleet.joining.leave import leave
+    from prunefleet.infra.fleet.joining.host_leave import leave
 
     return leave(args.joined)
 

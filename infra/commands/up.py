@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from prunefleet.infra.commands.command import Command
+from prunefleet.infra.commands.definition import Command
 from prunefleet.infra.fleet.up.options import SETTINGS, Options
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, TypeVar
 
 from prunefleet.infra.controller.contract import Exhausted, Suggestion
-from prunefleet.infra.hub.artifacts.api import Artifacts
+from prunefleet.infra.hub.artifacts.artifacts import Artifacts
 from prunefleet.infra.hub.artifacts.run_files import Files
 from prunefleet.infra.hub.records import Records
 from prunefleet.infra.hub.runs import heartbeat as agents

@@ -10,7 +10,8 @@ import numpy as np
 from prunefleet.agent.tasks.data import pictures
 from prunefleet.agent.tasks.data.divide import SEED, SHARES, divided
 from prunefleet.agent.tasks.data.pictures import Part
-from prunefleet.agent.tasks.ready.labelled import OF_POSITIVE, Labelled, located
+from prunefleet.agent.tasks.metrics import OF_POSITIVE
+from prunefleet.agent.tasks.ready.labelled import Labelled, located
 from prunefleet.agent.tasks.task import digest
 from prunefleet.objective.errors import BadInput
 

@@ -22,7 +22,6 @@ from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-OF_POSITIVE = ("recall", "precision", "f1")
 
 
 @dataclass(kw_only=True, eq=False)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from prunefleet.infra.commands.command import Command
+from prunefleet.infra.commands.definition import Command
 from prunefleet.infra.commands.hub.administrate import administrate
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from prunefleet.infra.commands.command import Command, word_of
+from prunefleet.infra.commands.definition import Command, word_of
 from prunefleet.infra.commands.hub.administrate import administrate
 
 

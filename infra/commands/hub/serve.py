@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from prunefleet.infra.commands.command import BAD_INPUT, Command
+from prunefleet.infra.commands.definition import BAD_INPUT, Command
 from prunefleet.infra.commands.hub import backup, check, gc, keys, restore, users
 from prunefleet.infra.settings import BY_NAME, whole
 

@@ -56,7 +56,7 @@ class Sensitivity:
         return np.stack([np.asarray(law(column)) for law, column in zip(self._laws, kept.T, strict=False)], axis=1)
 
 
-class Drop:
+class DropModel:
     """The metric's drop after fine-tuning, a process around a multiple of the summed sensitivity curves.
 
     Large drops are compressed (`_squeeze`): what matters is told apart, ruins need not be. `let_go` says that the
@@ -95,7 +95,7 @@ class Drop:
         """The standard deviation of a trial's squeezed drop around what is predicted."""
         return self._process.noise
 
-    def with_pending(self, kept: Floats) -> Drop:
+    def with_pending(self, kept: Floats) -> DropModel:
         """Return the model with pending `kept` [n, groups] imputed: observed as it expects them."""
         return self._with(self._process.with_pending(self._features(kept)))
 
@@ -120,22 +120,22 @@ class Drop:
         beyond = np.maximum(squeezed / self._bend - 1.0, 0.0)
         return np.minimum(squeezed, self._bend) + self._bend * np.expm1(np.minimum(beyond, 5.0))
 
-    def _with(self, process: Surrogate) -> Drop:
-        twin = object.__new__(Drop)
+    def _with(self, process: Surrogate) -> DropModel:
+        twin = object.__new__(DropModel)
         twin.__dict__.update(self.__dict__, _process=process)
         return twin
 
 
-def drop_model(profile: Profile, kept: Floats, drops: Floats) -> Drop:
+def drop_model(profile: Profile, kept: Floats, drops: Floats) -> DropModel:
     """The drop around the profile's curves, or around plain ones where the trials speak against the profile's.
 
     Curves taken from one group at a time, before fine-tuning, may mislead. Both models foretell each trial from the
     others; the profile's curves are let go once the plain model is `DOUBT` better at it, and taken back likewise.
     """
-    informed = Drop(Sensitivity(profile), kept, drops)
+    informed = DropModel(Sensitivity(profile), kept, drops)
     if len(drops) < FEWEST_TO_DOUBT or not profile.curves:
         return informed
-    plain = Drop(Sensitivity(replace(profile, curves=())), kept, drops, let_go=True)
+    plain = DropModel(Sensitivity(replace(profile, curves=())), kept, drops, let_go=True)
     return plain if plain.plausibility() > informed.plausibility() + DOUBT else informed
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from prunefleet.infra.controller.candidates import Best, Floats, Ints
-from prunefleet.infra.controller.models.accuracy import Band, Drop, drop_model
+from prunefleet.infra.controller.models.accuracy import Band, DropModel, drop_model
 from prunefleet.infra.controller.models.acquisition import (
     log_expected_area,
     log_expected_improvement,
@@ -210,7 +210,7 @@ def _profile(text: str) -> Profile:
 
 
 @lru_cache(maxsize=4)
-def _drop(profile: str, answers: Answers, columns: int) -> Drop:
+def _drop(profile: str, answers: Answers, columns: int) -> DropModel:
     return drop_model(_profile(profile), _points(answers, columns), _numbers(answers))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from prunefleet.infra.controller.candidates import WHOLE, Grid, maximise
 from prunefleet.infra.controller.models import surrogate
-from prunefleet.infra.controller.models.accuracy import Drop, LatencyModel, Sensitivity
+from prunefleet.infra.controller.models.accuracy import DropModel, LatencyModel, Sensitivity
 from prunefleet.infra.controller.models.acquisition import log_expected_improvement, normals, possible
 from prunefleet.infra.controller.models.kernels import KernelSpec
 from prunefleet.infra.controller.models.surrogate import fit
@@ -97,7 +97,7 @@ def test_drop_model_orders_candidates() -> None:
     rng = np.random.default_rng(2)
     kept = space.kept(Grid(space.sizes).random(14, rng))
     truth = [PROBLEM.drop(dict(zip(WIDTHS, map(int, row), strict=True))) for row in kept]
-    model = Drop(sensitivity, kept, np.array(truth))
+    model = DropModel(sensitivity, kept, np.array(truth))
     fresh = space.kept(Grid(space.sizes).random(64, rng))
     expected = model.sample(model.predict(fresh), np.zeros((1, 1)))[0]
     real = np.array([PROBLEM.drop(dict(zip(WIDTHS, map(int, row), strict=True))) for row in fresh])

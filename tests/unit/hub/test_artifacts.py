@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prunefleet.infra.hub.artifacts.api import Artifacts
+from prunefleet.infra.hub.artifacts.artifacts import Artifacts
 from prunefleet.infra.hub.artifacts.edits import ArtifactChange
 from prunefleet.infra.hub.artifacts.log import NewArtifact
 from prunefleet.infra.hub.artifacts.run_files import Files

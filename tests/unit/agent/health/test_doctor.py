@@ -13,7 +13,7 @@ import pytest
 from prunefleet.agent.__main__ import main
 from prunefleet.agent.commands import doctor as command
 from prunefleet.agent.health import host as module
-from prunefleet.agent.health import runners, sweep, wandb_server
+from prunefleet.agent.health import runner_checks, sweep, wandb_server
 from prunefleet.agent.health.finding import LEVELS, OK, PROBLEM, WARNING, Finding, graded
 from prunefleet.agent.tasks.code.source import code_of
 from prunefleet.objective.errors import BadInput
@@ -122,20 +122,20 @@ def test_steadiness_is_a_number_of_the_hosts_own(monkeypatch: pytest.MonkeyPatch
 
 def test_what_the_kernel_shows_and_openvino_does_not_see_is_told(tmp_path: Path) -> None:
     """A driver that is missing, by its name; without such a file nothing is said."""
-    names = {each.name for each in runners.openvino(tmp_path)}
+    names = {each.name for each in runner_checks.openvino(tmp_path)}
     assert names == {"openvino"}
-    shown = {each.name: each for each in runners.openvino(made(tmp_path, dev__accel__accel0=""))}
+    shown = {each.name: each for each in runner_checks.openvino(made(tmp_path, dev__accel__accel0=""))}
     assert shown["NPU"].level == WARNING and "driver" in shown["NPU"].remedy
 
 
 def test_a_host_without_openvino_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On an old aarch64 the last version that runs there, else the extra of a measuring host."""
     monkeypatch.setitem(sys.modules, "prunefleet.agent.measure.openvino_core", None)
-    (found,) = runners.openvino(tmp_path)
+    (found,) = runner_checks.openvino(tmp_path)
     assert found.level == PROBLEM and "prunefleet[measure]" in found.remedy
-    monkeypatch.setattr(runners.platform, "machine", lambda: "aarch64")
-    monkeypatch.setattr(runners.platform, "libc_ver", lambda: ("glibc", "2.31"))
-    (found,) = runners.openvino(tmp_path)
+    monkeypatch.setattr(runner_checks.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(runner_checks.platform, "libc_ver", lambda: ("glibc", "2.31"))
+    (found,) = runner_checks.openvino(tmp_path)
     assert found.remedy == "glibc 2.31 is too old for it: pip install 'openvino<2025.3'"
 
 
@@ -154,9 +154,9 @@ def test_a_card_that_torch_does_not_reach_is_a_problem(
     cuda = SimpleNamespace(is_available=lambda: torch["there"], get_device_name=lambda: "a card")
     version = SimpleNamespace(cuda=torch["version"])
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, version=version, __version__="2"))
-    assert list(runners.cuda(tmp_path)) == []
-    monkeypatch.setattr(runners.util, "find_spec", lambda name: True)
-    (found,) = runners.cuda(made(tmp_path, dev__nvidia0=""))
+    assert list(runner_checks.cuda(tmp_path)) == []
+    monkeypatch.setattr(runner_checks.util, "find_spec", lambda name: True)
+    (found,) = runner_checks.cuda(made(tmp_path, dev__nvidia0=""))
     assert found.level == level and words in str(found)
 
 
