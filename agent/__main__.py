@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunefleet.agent.host.failures import INSTALL
+from prunefleet.objective import old_names
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import TrialFailed
 
@@ -128,6 +129,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 2: bad input, 1: a fault of this host, 130: Ctrl-C, each told in one line on standard error."""
     args = parser().parse_args(argv)
+    old_names.install()  # tasks, and code that sweeps carry, may say the names of version 0.1
     try:
         code: int = args.run(args)
         return code

@@ -68,7 +68,9 @@ def study(sweep: SweepInfo) -> optuna.Study:
     """
     best = [str(metric.get("goal", "minimize")).lower() for metric in _metrics(sweep.config)]
     directions = [StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE for goal in best]
-    return optuna.create_study(directions=directions, sampler=Search(sweep), pruner=optuna.pruners.NopPruner())
+    return optuna.create_study(
+        directions=directions, sampler=ScheduledSampler(sweep), pruner=optuna.pruners.NopPruner()
+    )
 
 
 def candidate(trial: optuna.Trial) -> Mapping[str, Any]:
@@ -77,13 +79,13 @@ def candidate(trial: optuna.Trial) -> Mapping[str, Any]:
     Nothing for a run that was there before, and for the trial of no study that the client tries this function with.
     """
     sampler = trial.study.sampler
-    return sampler.choose(trial) if isinstance(sampler, Search) else {}
+    return sampler.choose(trial) if isinstance(sampler, ScheduledSampler) else {}
 
 
-class Search(optuna.samplers.BaseSampler):
+class ScheduledSampler(optuna.samplers.BaseSampler):
     """The search of one sweep in the place of Optuna's sampler. `read` tells the sweep's runs as they are now."""
 
-    def __init__(self, sweep: SweepInfo, read: Callable[[str], wandb_api.SweepView] = wandb_api.read_sweep) -> None:
+    def __init__(self, sweep: SweepInfo, read: Callable[[str], wandb_api.RemoteSweep] = wandb_api.read_sweep) -> None:
         self.path = f"{sweep.entity}/{sweep.project}/{sweep.id}"
         self.config = _searched(sweep.config)
         self.spec = _spec(sweep, self.config)

@@ -33,7 +33,7 @@ from prunefleet.infra.dashboard import pages
 from prunefleet.infra.dashboard.render import prepare
 from prunefleet.infra.front import Doorway, Front, exposure, front, is_loopback
 from prunefleet.infra.hub.hub import Hub
-from prunefleet.infra.hub.runs.lifecycle import Timing
+from prunefleet.infra.hub.runs.lifecycle import Timeouts
 from prunefleet.infra.hub.store.database import Store
 from prunefleet.infra.hub.store.errors import HubError, Invalid, StartupError, Unauthorized
 from prunefleet.infra.hub.suggest.suggester import start_suggester
@@ -93,11 +93,11 @@ def admin_routes(hub: Hub, admin_token: str) -> list[BaseRoute]:
         return JSONResponse({"username": name, "api_key": made}, 201)
 
     def tickets(request: Request, body: bytes) -> Response:
-        return JSONResponse({"ticket": hub.ticket_for(_field(checked(request, body), "username"))}, 201)
+        return JSONResponse({"ticket": hub.auth.ticket_for(_field(checked(request, body), "username"))}, 201)
 
     def delete_sweep(request: Request, body: bytes) -> Response:
         checked(request, body)
-        hub.delete_sweep(hub.find_sweep(**request.path_params).id)
+        hub.delete_sweep(hub.records.find_sweep(**request.path_params).id)
         return JSONResponse({})
 
     def perform(request: Request, body: bytes) -> Response:
@@ -117,7 +117,7 @@ def run(
     port: int = 0,
     admin_token_file: Path | None = None,
     ready_file: Path | None = None,
-    timing: Timing | None = None,
+    timeouts: Timeouts | None = None,
     front: Front | None = None,
     limits: Limits | None = None,
 ) -> int:
@@ -125,7 +125,7 @@ def run(
     try:
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(listen(host, port))
-            hub = stack.enter_context(open_hub(data, timing, limits))
+            hub = stack.enter_context(open_hub(data, timeouts, limits))
             address_file.remove(data)  # one that a killed hub left
             stack.callback(address_file.remove, data)
             _serve(hub, listener, data, host, front or Front(), admin_token_file, ready_file)
@@ -136,11 +136,11 @@ def run(
 
 
 @contextlib.contextmanager
-def open_hub(data: Path, timing: Timing | None = None, limits: Limits | None = None) -> Iterator[Hub]:
+def open_hub(data: Path, timeouts: Timeouts | None = None, limits: Limits | None = None) -> Iterator[Hub]:
     """A hub on that folder with its suggester and its reaper at work. Raises `StartupError`."""
     store = Store(data)
     try:
-        hub = _hub(store, timing, limits)
+        hub = _hub(store, timeouts, limits)
         with start_suggester(hub) as hub.suggester, _reaping(hub):
             yield hub
             with contextlib.suppress(HubError):  # a full disk must not spoil an orderly end
@@ -149,10 +149,10 @@ def open_hub(data: Path, timing: Timing | None = None, limits: Limits | None = N
         store.close()
 
 
-def _hub(store: Store, timing: Timing | None, limits: Limits | None) -> Hub:
+def _hub(store: Store, timeouts: Timeouts | None, limits: Limits | None) -> Hub:
     """A hub on an open store. Raises `StartupError` when its secret or its files cannot be read or made."""
     try:
-        return Hub(store, timing=timing, limits=limits)
+        return Hub(store, timeouts=timeouts, limits=limits)
     except OSError as error:
         raise StartupError(f"data folder: {error.filename}: {error.strerror}; make it writable, with room") from error
 
@@ -216,7 +216,7 @@ def _serve(
         # Output often ends up in a log: whoever asked for the ready file gets the key there, and only there.
         print(f"hub: {url}" + (f"  first key: {key}" if key and not ready_file else ""), flush=True)
         if sys.stdout.isatty():
-            print(f"sign in: {url}/login?ticket={hub.ticket_for(hub.auth.users()[0].username)}", flush=True)
+            print(f"sign in: {url}/login?ticket={hub.auth.ticket_for(hub.auth.users()[0].username)}", flush=True)
         threading.Thread(target=prepare, name="templates", daemon=True).start()
 
     app.router.lifespan_context = lifespan
@@ -294,7 +294,7 @@ def _reaping(hub: Hub) -> Iterator[None]:
             with contextlib.suppress(Exception):  # a full disk must not end the watch; the next round tries again
                 hub.reap()
                 hub.auth.note_uses()
-            hub.search.watch()
+            hub.early_stop.watch()
 
     thread = threading.Thread(target=loop, name="hub-reaper", daemon=True)
     thread.start()
@@ -313,7 +313,7 @@ def _field(asked: dict[str, Any], name: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m prunefleet.infra.server`: the hub alone, with its timing open to tests."""
+    """`python -m prunefleet.infra.server`: the hub alone, with its timeouts open to tests."""
     parser = argparse.ArgumentParser(prog="python -m prunefleet.infra.server", description=run.__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--host", default="127.0.0.1")
@@ -331,8 +331,8 @@ def main(argv: list[str] | None = None) -> int:
     except StartupError as error:
         print(error, file=sys.stderr)
         return 2
-    timing = Timing(**asked.timing)
-    return run(asked.data, asked.host, asked.port, asked.admin_token_file, asked.ready_file, timing, way, limits)
+    timeouts = Timeouts(**asked.timing)
+    return run(asked.data, asked.host, asked.port, asked.admin_token_file, asked.ready_file, timeouts, way, limits)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ AWAY = (CommError, OSError, ValueError)  # what reading raises where the server 
 
 
 @dataclass(frozen=True)
-class RunView:
+class RemoteRun:
     """A run as the server tells it: `name` is its 8-character id."""
 
     name: str
@@ -35,13 +35,13 @@ class RunView:
 
 
 @dataclass(frozen=True)
-class SweepView:
+class RemoteSweep:
     """A sweep and its runs, oldest first."""
 
     path: str
     state: str
     run_cap: int | None
-    runs: tuple[RunView, ...]
+    runs: tuple[RemoteRun, ...]
 
     @property
     def ended(self) -> bool:
@@ -200,15 +200,15 @@ def newest_artifact(entity: str, project: str, kind: str, prefix: str) -> str | 
     return None if newest is None else str(newest.name)
 
 
-def read_sweep(path: str) -> SweepView:
+def read_sweep(path: str) -> RemoteSweep:
     """The sweep at entity/project/id as it is now.
 
     Raises `wandb.errors.CommError` or `ValueError` when the server does not answer or does not know it.
     """
     sweep = wandb.Api(timeout=30).sweep(path)  # type: ignore[no-untyped-call]
     oldest_first = sorted(sweep.runs, key=lambda run: str(run.created_at))
-    runs = [RunView(run.id, run.state, dict(run.config), _plain(run.summary)) for run in oldest_first]
-    return SweepView(path, str(sweep.state), sweep.config.get("run_cap"), tuple(runs))
+    runs = [RemoteRun(run.id, run.state, dict(run.config), _plain(run.summary)) for run in oldest_first]
+    return RemoteSweep(path, str(sweep.state), sweep.config.get("run_cap"), tuple(runs))
 
 
 def _plain(summary: Any) -> dict[str, Any]:

@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunefleet.objective import checks
+from prunefleet.objective import checks, runners
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.plain import Plain
-from prunefleet.objective.sweepfile import PRECISIONS, measured_by
 from prunefleet.objective.trial import Device, Latency
 
 VERSION = 1
@@ -29,8 +28,6 @@ ANSWER, DUPLICATE, SAMPLES = "answer", "duplicate_of", "samples"
 REFERENCE, DRIFTED = "reference", 0.10
 """The name of a host's own speed in a run's summary, and from which change on, either way, the host has drifted."""
 HARDWARE = ("kind", "cpu", "accelerator")
-REMOTE_RUNNERS = ("openvino_cpu", "openvino_gpu", "openvino_npu", "command")
-"""Runners that need a network's files alone: a device elsewhere is sent no torch network."""
 
 
 def device_name(field_name: str, got: object) -> str:
@@ -86,7 +83,7 @@ class NetworkFile(Plain):
             raise BadInput("network.sha256", self.sha256, "give 64 hexadecimal digits")
         for size in self.input_shape:
             checks.whole("network.input_shape", size, low=1)
-        checks.one_of("network.precision", self.precision, (*PRECISIONS, "default"))
+        checks.one_of("network.precision", self.precision, (*runners.PRECISIONS, "default"))
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ class MeasurementProtocol(Plain):
     Times are seconds; `energy` is the source to read, None for no energy.
     """
 
-    runner: str = "openvino_cpu"
+    runner: str = runners.DEFAULT
     threads: int = 1
     time_limit_s: float = 4.0
     throughput_s: float = 0.2
@@ -105,8 +102,8 @@ class MeasurementProtocol(Plain):
     energy: str | None = None
 
     def __post_init__(self) -> None:
-        measured_by(self.runner, self.threads, self.energy)
-        checks.one_of("measure.runner", self.runner, REMOTE_RUNNERS)
+        runners.measured_by(self.runner, self.threads, self.energy)
+        checks.one_of("measure.runner", self.runner, runners.REMOTE)
         checks.number("protocol.time_limit_s", self.time_limit_s, low=0, high=600)
         checks.number("protocol.throughput_s", self.throughput_s, low=0, high=600)
         checks.whole("protocol.loads", self.loads, low=1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from prunefleet.objective import checks
+from prunefleet.objective import checks, old_names, runners
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
 
@@ -40,22 +40,8 @@ DEFAULT_UPLOAD = "bundles"
 ENGINES = ("prunefleet", "wandb", "optuna")
 """What `method: bayes` searches with on the hub; docs/controller.md says what each of them sees."""
 DEFAULT_ENGINE = "prunefleet"
-PRECISIONS = ("f32", "bf16", "f16", "int8")
 SAME, F32 = AGAINST = ("same", "f32")
 """The dense network that latency ratios are of: at the candidate's own precision, or at f32."""
-RUNNERS: Mapping[str, tuple[str, ...]] = {
-    "openvino_cpu": ("rapl", "tegrastats"),
-    "openvino_gpu": (),
-    "openvino_npu": (),
-    "torch_cpu": ("rapl", "tegrastats"),
-    "torch_cuda": ("nvml", "tegrastats"),
-    "onnxruntime_cpu": ("rapl", "tegrastats"),
-    "onnxruntime_cuda": ("nvml", "tegrastats"),
-    "command": (),
-}
-"""What may run the networks, with the sources of energy that see it."""
-QUANTISED_BY = ("openvino_cpu", "openvino_gpu", "openvino_npu")
-"""Runners that take the INT8 networks which NNCF makes."""
 
 
 def read_sweep_file(path: Path) -> dict[str, Any]:
@@ -70,6 +56,8 @@ def read_sweep_file(path: Path) -> dict[str, Any]:
         raise BadInput(
             "sweep file", str(path), "start it as the sweep.yaml of the README does: name, program, parameters"
         )
+    if isinstance(config.get("command"), list):
+        config["command"] = old_names.translated_words([str(word) for word in config["command"]])
     validate(config)
     return config
 
@@ -121,7 +109,9 @@ def _validate_measure(measure: Mapping[str, Any]) -> None:
         remedy = "search measure.precision with f32 among its values, or leave it out: latency_ratio_f32 is told anyhow"
         raise BadInput("parameters.measure.against", F32, remedy)
     for precision in precisions:
-        measured_by(found.get("runner", "openvino_cpu"), found.get("threads", 1), found.get("energy"), precision)
+        runners.measured_by(
+            found.get("runner", runners.DEFAULT), found.get("threads", 1), found.get("energy"), precision
+        )
 
 
 def against(word: object) -> str:
@@ -129,21 +119,6 @@ def against(word: object) -> str:
     if word not in AGAINST:
         raise BadInput("measure.against", word, f"write one of {', '.join(AGAINST)}")
     return str(word)
-
-
-def measured_by(runner: object, threads: object, energy: object = None, precision: object = "f32") -> None:
-    """Refuse a runner, source of energy or precision that there is not, or that does not go with the runner."""
-    if runner not in RUNNERS:
-        raise BadInput("measure.runner", runner, f"write one of {', '.join(RUNNERS)}")
-    if precision not in PRECISIONS:
-        raise BadInput("measure.precision", precision, f"write one of {', '.join(PRECISIONS)}")
-    if precision == "int8" and runner not in QUANTISED_BY:
-        raise BadInput("measure.precision", precision, f"write {' or '.join(QUANTISED_BY)} for measure.runner")
-    checks.whole("measure.threads", threads, low=1)
-    sources = RUNNERS[str(runner)]
-    if energy is not None and energy not in sources:
-        remedy = f"write {' or '.join(sources)}" if sources else f"leave it out: nothing tells the energy of {runner}"
-        raise BadInput("measure.energy", energy, remedy)
 
 
 def code_sha256(reference: str) -> str:

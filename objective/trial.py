@@ -81,7 +81,7 @@ class Accuracy(Plain):
     """The quality metric as fractions from 0 to 1: ``val`` guides, ``holdout`` checks the guide, ``test`` is read once.
 
     ``pruned`` is the validation metric right after pruning, ``recalibrated`` after batch-norm re-estimation, and
-    ``trained`` after fine-tuning, in f32; given where the network is deployed, and judged, at another precision.
+    ``trained`` after fine-tuning, in f32; given where the network is deployed, and evaluated, at another precision.
     """
 
     metric: str
@@ -140,7 +140,7 @@ class Latency(Plain):
 
     ``ratio`` is the candidate's 10th percentile over the dense model's, with its 95 % interval; ``*_ms`` are
     milliseconds of one inference; ``n`` is the number of slots; ``noisy`` says that the dense model drifted meanwhile.
-    ``ratio_f32`` is the ratio to the dense model at f32 in the same sitting, given where ``ratio`` is to another one.
+    ``ratio_f32`` is the ratio to the dense model at f32 in the same session, given where ``ratio`` is to another one.
     ``settings`` say how it was run (runner, streams, threads), ``before`` and ``after`` how the host was; ``energy`` is
     None where the host cannot tell.
     """

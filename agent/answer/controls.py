@@ -1,7 +1,7 @@
 """What a winner has to beat: the dense network, and uniform pruning on the same channel grid.
 
-All are measured in one sitting and judged on the same test examples; uniform pruning is compared between its rungs too,
-at the winner's latency and at the winner's quality.
+All are measured in one session and evaluated on the same test examples. Uniform pruning is compared between its rungs
+too: at the winner's latency and at the winner's quality.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from prunefleet.agent.measure.benchmark import Sitting
+from prunefleet.agent.measure.benchmark import MeasurementSession
 from prunefleet.agent.tasks.task import Task, statistics, value_of
 from prunefleet.objective.goals.stats import (
     Value,
@@ -29,7 +29,7 @@ RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """A network with its test quality, a fraction; `examples` [n, k] are the figures whose means give it by `value`.
 
     A task that tells nothing of single examples leaves `examples` None.
@@ -49,7 +49,7 @@ class Judged:
         low, high = wilson_interval(*share) if share else bootstrap_interval(self.examples, self.value)
         return {"test": self.metric, "test_lo": low, "test_hi": high}
 
-    def drop_from(self, dense: "Judged") -> dict[str, float]:
+    def drop_from(self, dense: "Evaluated") -> dict[str, float]:
         """What it loses on test against the dense network, with a paired 95 % interval where examples are known."""
         if self.examples is None or dense.examples is None:
             return {"test_drop": dense.metric - self.metric}
@@ -67,19 +67,19 @@ def _share(examples: Floats, metric: float) -> tuple[int, int] | None:
     return (int(found.sum()), int(total.sum())) if marked and np.isclose(found.sum() / total.sum(), metric) else None
 
 
-def judge(task: Task, network: nn.Module, kept: Mapping[str, int], metric: str) -> Judged:
+def evaluate(task: Task, network: nn.Module, kept: Mapping[str, int], metric: str) -> Evaluated:
     """Read the test split once for this network."""
     found = statistics(task, network, "test", metric)
     if found is None:
-        return Judged(kept, network, task.evaluate(network, "test")[metric])
+        return Evaluated(kept, network, task.evaluate(network, "test")[metric])
     examples, value = found.numpy().astype(np.float64), value_of(task, metric)
-    return Judged(kept, network, float(value(examples.mean(0))), examples, value)
+    return Evaluated(kept, network, float(value(examples.mean(0))), examples, value)
 
 
-def timing(sitting: Sitting, name: str) -> dict[str, float]:
-    """A network's latency in the sitting: ratio to the dense one and milliseconds, with 95 % intervals."""
-    latency: Latency = sitting.latencies[name]
-    low, high = sitting.interval_ms(name)
+def latency_of(session: MeasurementSession, name: str) -> dict[str, float]:
+    """A network's latency in the measurement session: ratio to the dense one and milliseconds, with 95 % intervals."""
+    latency: Latency = session.latencies[name]
+    low, high = session.interval_ms(name)
     return {
         "latency_ratio": latency.ratio,
         "latency_ratio_lo": latency.ratio_lo,
@@ -94,7 +94,7 @@ def timing(sitting: Sitting, name: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Point:
-    """A network's figures per example, [n, k] (or one value for all), and the times of its slots in the sitting."""
+    """A network's figures per example, [n, k] (or one value for all), and the times of its slots in the session."""
 
     examples: Floats
     slots: Floats

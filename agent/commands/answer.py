@@ -1,47 +1,19 @@
-"""`python -m agent answer`: the winner of a sweep, measured once more beside what it has to beat, in one sitting."""
+"""`python -m agent answer`: the winner of a sweep, measured once more beside what it has to beat, in one session."""
 
 import json
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
-from prunefleet.agent.answer.controls import Judged, Point, against_uniform, judge, timing
-from prunefleet.agent.answer.winner import choose, gain, published
-from prunefleet.agent.commands.plan import Watching, tell, watching
-from prunefleet.agent.compress import bundle
-from prunefleet.agent.compress.prune import prune
-from prunefleet.agent.host.cache_files import bundle_folder, replace_file
-from prunefleet.agent.measure.benchmark import DENSE, Sitting
+from prunefleet.agent.answer.find import PARTS, Answer, find_answer
+from prunefleet.agent.commands.watching import CommandWatch, print_progress, watching
+from prunefleet.agent.host.cache_files import replace_file
 from prunefleet.agent.measure.device import usable_cores
-from prunefleet.agent.measure.remote.stubs import RemoteRunner
-from prunefleet.agent.measure.runners.base import Sampler
-from prunefleet.agent.measure.runners.deployed import Deployed
-from prunefleet.agent.measure.runners.registry import at_default
-from prunefleet.agent.tasks.gradients import backward_of
-from prunefleet.agent.tasks.training import recalibrate, threads
+from prunefleet.agent.tasks.training import threads
 from prunefleet.agent.tracking import tracked_run
 from prunefleet.agent.tracking.probe import require_server
-from prunefleet.agent.tracking.tracked_run import Reader, RunRecord
-from prunefleet.agent.trial.context import Bench, prepare
-from prunefleet.agent.trial.places import Place, ask_ahead
+from prunefleet.agent.tracking.tracked_run import Reader
+from prunefleet.agent.trial.context import TrialContext, prepare
 from prunefleet.agent.trial.request import Request, from_sweep
-from prunefleet.objective.goals.stats import mean_itself
-from prunefleet.objective.profiles.profile import Profile
-
-RUNGS = 16  # a network of many wide groups has hundreds of uniform candidates, and each costs an export
-TRAINED_AT_MOST = 3
-SECONDS_FOR_TRAINING = 45.0
-SITTING_S, LOOK_S = 8.0, 3.0
-DEFAULT = "dense_default"
-Kept = dict[str, int]
 
 
 def answer(sweep: str, out: Path | None) -> int:
@@ -54,10 +26,11 @@ def answer(sweep: str, out: Path | None) -> int:
     reader = Reader(sweep)
     request = from_sweep(reader.config)
     with watching() as watch, tempfile.TemporaryDirectory() as folder:
-        bench = prepare(request, reader, watch.during, check=watch.check)
+        context = prepare(request, reader, watch.during, check=watch.check)
         with threads(usable_cores()):  # the agents have ended
-            found = _Answer(reader, request, bench, watch, Path(folder)).find()
-    text = json.dumps(found, indent=1)
+            found = find_answer(reader, request, context, watch, Path(folder), _report)
+            _note(found, reader, request, context, watch)
+    text = json.dumps(found.document, indent=1)
     if out:
         replace_file(out, text.encode())
     else:
@@ -65,249 +38,21 @@ def answer(sweep: str, out: Path | None) -> int:
     return 0
 
 
-@dataclass
-class _Answer:
-    """The finding of one answer."""
-
-    reader: Reader
-    request: Request
-    bench: Bench
-    watch: Watching
-    folder: Path
-    sittings: dict[str, Sitting] = field(default_factory=dict)
-
-    def find(self) -> dict[str, Any]:
-        """The answer as plain values."""
-        metric = self.request.goal.metric
-        scored = [run for run in self.reader.runs() if run.summary.get("outcome") == "scored"]
-        if not scored:
-            return {"winner": None, "controls": {}, "hypervolume_gain": {"warm": 0.0, "all": 0.0, "gain": 0.0}}
-        tell("answer", 1, 5, f"{len(scored)} scored runs")
-        chosen, agrees = choose(scored, self.request.goal, self.bench.baseline.metrics["holdout"][metric])
-        # A sweep may search the precision too: all is judged and measured at the winner's.
-        self.bench = self.bench.at(chosen.config.get("measure", {}).get("precision", self.bench.precision))
-        winner = self._judged(self._network(chosen), chosen.config["kept"])
-        dense = self._dense()
-        tell("answer", 2, 5, f"winner {chosen.name}, test {metric} {winner.metric:.4f}, dense {dense.metric:.4f}")
-        uniform = self._uniform(winner, {_key(run.config["kept"]): run for run in scored})
-        tell("answer", 4, 5, f"{len(uniform)} uniform controls judged")
-        sitting = self._sit({"winner": winner, **{_key(each.kept): each for each in uniform}}, SITTING_S)
-        controls = self._controls(winner, dense, uniform, sitting)
-        controls[DEFAULT] |= self._default_quality(dense)
-        self._note(chosen, winner, controls)
-        tell("answer", 5, 5, f"measured in one sitting of {len(sitting.slots[DENSE])} rounds")
-        told = {
-            "run": chosen.name,
-            **self._files(chosen),
-            "precision": self.bench.precision,
-            "ratios": dict(chosen.config.get("ratio", {})),
-            "kept": dict(chosen.config["kept"]),
-            "metric": metric,
-            "val": chosen.summary[f"val_{metric}"],
-            "holdout": chosen.summary[f"holdout_{metric}"],
-            "holdout_agrees": agrees,
-            **{key: chosen.summary.get(key) for key in ("score", "params", "macs", "size_bytes")},
-            **winner.quality(),
-            **winner.drop_from(dense),
-            **timing(sitting, "winner"),
-            **self._on_each(),
-        }
-        device = sitting.latencies["winner"].device
-        sat = {"rounds": len(sitting.slots[DENSE]), "device": device.to_json()}
-        return {"winner": told, "controls": controls, "hypervolume_gain": gain(scored, self._warm()), "sitting": sat}
-
-    def _on_each(self) -> dict[str, Any]:
-        """The winner's latency on each device, where there are several."""
-        each = {name: timing(sitting, "winner") for name, sitting in self.sittings.items()}
-        return {"devices": each} if len(each) > 1 else {}
-
-    def _files(self, chosen: RunRecord) -> dict[str, str | None]:
-        """Where the winner's files are: in the project, or on this host if they may not leave it."""
-        if self.request.upload == "metrics":
-            return {"artifact": None, "files": str(bundle_folder(chosen.name))}
-        return {"artifact": f"{self.reader.project}/{published(chosen)}"}
-
-    def _judged(self, network: nn.Module, kept: Mapping[str, int]) -> Judged:
-        """A network's test quality as it would ship: at another precision than f32 the deployed one is judged."""
-        metric = self.request.goal.metric
-        with self.watch.during("judge"):
-            if isinstance(network, Deployed) or self.bench.precision == "f32":
-                return judge(self.bench.task, network, dict(kept), metric)
-            model = self.bench.deploy(network, self.folder / "judged")
-            found = judge(self.bench.task, self.bench.as_deployed(model, network), dict(kept), metric)
-        return replace(found, network=network)
-
-    def _dense(self) -> Judged:
-        """The dense network that latency ratios are of."""
-        network, widths = self.bench.baseline.network, self.bench.space.widths
-        if self.bench.reference.precision != "f32":
-            return self._judged(network, widths)
-        with self.watch.during("judge"):
-            return judge(self.bench.task, network, dict(widths), self.request.goal.metric)
-
-    def _default_quality(self, dense: Judged) -> dict[str, float]:
-        """The dense network's test quality at the device's default precision; nothing where it runs none here."""
-        if isinstance(self.bench.runner, RemoteRunner):
-            return {}
-        model = self.bench.dense_f32
-        session = at_default(self.bench.runner).load(model)
-        if isinstance(session, Sampler):
-            return {}
-        judged = self._judged(Deployed(session, model.input_shape), dense.kept)
-        return {**judged.quality(), **judged.drop_from(dense)}
-
-    def _network(self, run: RunRecord) -> nn.Module:
-        """The trained network of a scored run, from its files."""
-        folder = self.folder / run.name
-        with self.watch.during("fetch"):
-            if not self.reader.fetch(published(run), folder):
-                folder = bundle_folder(run.name)  # it was not to leave this host
-            return bundle.read(folder, self.bench.baseline.network, self._example, self.bench.groups)
-
-    @property
-    def _example(self) -> torch.Tensor:
-        return self.bench.task.example_input()
-
-    def _uniform(self, winner: Judged, runs: Mapping[str, RunRecord]) -> list[Judged]:
-        """Aligned uniform networks around the winner, from the sweep where it has them, else trained likewise."""
-        ladder = evenly([kept for kept in self.bench.space.uniform_ladder() if kept != self.bench.space.widths], RUNGS)
-        bare = {_key(kept): Judged(kept, self._pruned(kept), 0.0) for kept in ladder}
-        look = self._sit({"winner": winner, **bare}, LOOK_S)
-        ratio = {name: look.latencies[name].ratio for name in ("winner", *bare)}
-        judged = {name: self._judged(self._network(runs[name]), bare[name].kept) for name in bare if name in runs}
-        tell("answer", 3, 5, f"{len(bare)} aligned uniform candidates timed, {len(judged)} of them in the sweep")
-        began = time.perf_counter()
-        for _ in range(TRAINED_AT_MOST):
-            name = wanted(ratio, {key: each.metric for key, each in judged.items()}, winner.metric)
-            if name is None or time.perf_counter() - began > SECONDS_FOR_TRAINING:
-                break
-            judged[name] = self._judged(self._trained(bare[name]), bare[name].kept)
-        return list(judged.values())
-
-    def _pruned(self, kept: Kept) -> nn.Module:
-        asked = self.request.candidate
-        how = (asked.importance, asked.seed, asked.ranking, backward_of(self.bench.task, asked.seed))
-        return prune(self.bench.baseline.network, self._example, self.bench.groups, kept, *how).network
-
-    def _trained(self, bare: Judged) -> nn.Module:
-        """A control trained by the recipe of the trials."""
-        network = bare.network
-        with self.watch.during("train"):
-            recalibrate(self.bench.task, network)
-            self.bench.task.fit(network, self.bench.budget(self.request.candidate), self.watch.rung)
-            self.watch.check()
-        return network
-
-    def _sit(self, networks: Mapping[str, Judged], seconds: float) -> Sitting:
-        """Measure all at once, and the dense network at the device's default precision.
-
-        Of several devices the sitting of the one that counts, where the winner's ratio is largest.
-        """
-        with self.watch.during("measure"):
-            folder, rough = self.folder / "sitting", seconds <= LOOK_S
-            models = {
-                name: self.bench.deploy(each.network, folder, f"model{index}", rough)
-                for index, (name, each) in enumerate(networks.items())
-            }
-            models[DEFAULT] = self.bench.dense_f32
-            how = partial(self._options, list(networks), seconds)
-            ask_ahead(self.bench.places, models, self.bench.reference, how)
-            self.sittings = {
-                place.device.name: place.sit(models, self.bench.reference, **how(place)) for place in self.bench.places
-            }
-        return max(self.sittings.values(), key=lambda sitting: sitting.latencies["winner"].ratio)
-
-    def _options(self, names: Sequence[str], seconds: float, place: Place) -> dict[str, Any]:
-        """How a place measures networks of these names."""
-        return {
-            "runner": place.at(self.bench.reference.precision).runner,
-            "runners": {**dict.fromkeys(names, place.runner), DEFAULT: at_default(place.runner)},
-            "device": place.device,
-            "time_limit_s": seconds,
-            "throughput_s": 0.2 if seconds > LOOK_S else 0.0,
-        }
-
-    def _controls(
-        self, winner: Judged, dense: Judged, uniform: Sequence[Judged], sitting: Sitting
-    ) -> dict[str, dict[str, Any]]:
-        own = sitting.latencies["winner"].ratio
-        precision = {name: sitting.latencies[name].precision for name in (DENSE, DEFAULT)}
-        controls: dict[str, dict[str, Any]] = {
-            DENSE: {"precision": precision[DENSE], **dense.quality(), **timing(sitting, DENSE)},
-            DEFAULT: {"precision": precision[DEFAULT], **timing(sitting, DEFAULT)},
-        }
-        if not uniform:
-            return controls
-        nearest = min(uniform, key=lambda each: abs(sitting.latencies[_key(each.kept)].ratio - own))
-        controls["uniform"] = {
-            "precision": self.bench.precision,
-            "kept": dict(nearest.kept),
-            **nearest.quality(),
-            **nearest.drop_from(dense),
-            **timing(sitting, _key(nearest.kept)),
-            **against_uniform(
-                _point(winner, sitting, "winner"),
-                [_point(each, sitting, _key(each.kept)) for each in uniform],
-                _point(dense, sitting, DENSE),
-                mean_itself if winner.examples is None else winner.value,
-            ),
-            "line": [
-                {"kept": dict(each.kept), "test": each.metric, **timing(sitting, _key(each.kept))} for each in uniform
-            ],
-        }
-        return controls
-
-    def _warm(self) -> list[Kept]:
-        """Kept channels of the profile's warm points; none where the sweep has no profile."""
-        name, folder = self.request.profile, self.folder / "profile"
-        if name is None or not self.reader.fetch(name, folder):
-            return []
-        profile = Profile.load(folder / "profile.json")
-        return [self.bench.space.kept(ratios) for ratios in profile.warm]
-
-    def _note(self, chosen: RunRecord, winner: Judged, controls: Mapping[str, Mapping[str, Any]]) -> None:
-        """Put the test metric in the winner's summary, and the controls in runs of their own."""
-        metric = self.request.goal.metric
-        self.reader.update_summary(chosen.name, {f"test_{metric}": winner.metric})
-        for name, control in controls.items():
-            values = {key: value for key, value in control.items() if isinstance(value, float | str) and key != "test"}
-            values |= {f"test_{metric}": control["test"]} if "test" in control else {}
-            identity = {"id": f"{self.reader.name}-{name}".replace("_", "-"), "name": name, "group": self.reader.name}
-            with tracked_run.session(self.watch.stopper, "control", upload=self.request.upload, **identity) as session:
-                session.note({"kept": control.get("kept", self.bench.space.widths), "host": self.bench.devices[0].host})
-                session.summarise(values)
+def _report(done: int, text: str) -> None:
+    print_progress("answer", done, PARTS, text)
 
 
-def evenly(ladder: Sequence[Kept], most: int) -> list[Kept]:
-    """At most so many of the rungs, evenly chosen, the first and the last among them."""
-    places = np.linspace(0, len(ladder) - 1, min(most, len(ladder))).round().astype(int)
-    return [ladder[place] for place in places]
-
-
-def wanted(ratio: Mapping[str, float], judged: Mapping[str, float], quality: float) -> str | None:
-    """The uniform rung to train next, so that the line is known at the winner's latency, then at its quality.
-
-    `ratio`: latency ratios of all rungs and of "winner"; `judged`: quality of the rungs that are trained. None when the
-    rungs beside the winner's latency, and those beside its quality, are.
-    """
-    order = sorted((name for name in ratio if name != "winner"), key=lambda name: ratio[name])
-    faster = [name for name in order if ratio[name] <= ratio["winner"]][-1:]
-    slower = [name for name in order if ratio[name] > ratio["winner"]]
-    for name in (*faster, *slower[:1]):
-        if name not in judged:
-            return name
-    for name in slower:
-        if name not in judged:
-            return name
-        if judged[name] >= quality:
-            return None
-    return None
-
-
-def _point(judged: Judged, sitting: Sitting, name: str) -> Point:
-    examples = np.array([[judged.metric]]) if judged.examples is None else judged.examples
-    return Point(examples, sitting.slots[name])
-
-
-def _key(kept: Mapping[str, int]) -> str:
-    return ",".join(f"{group}={count}" for group, count in sorted(kept.items()))
+def _note(found: Answer, reader: Reader, request: Request, context: TrialContext, watch: CommandWatch) -> None:
+    """Put the test metric in the winner's summary, and the controls in runs of their own."""
+    if found.winner is None:
+        return
+    metric = request.goal.metric
+    reader.update_summary(found.winner, {f"test_{metric}": found.test})
+    for name, control in found.controls.items():
+        values = {key: value for key, value in control.items() if isinstance(value, float | str) and key != "test"}
+        values |= {f"test_{metric}": control["test"]} if "test" in control else {}
+        identity = {"id": f"{reader.name}-{name}".replace("_", "-"), "name": name, "group": reader.name}
+        with tracked_run.own_run(watch.stopper, "control", upload=request.upload, **identity) as run:
+            run.note({"kept": control.get("kept", context.space.widths), "host": context.devices[0].host})
+            run.summarise(values)
+    _report(PARTS, f"measured in one measurement session of {found.rounds} rounds")

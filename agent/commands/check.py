@@ -1,6 +1,7 @@
 """`prunefleet check`: everything that a sweep relies on, one line each, and one miniature trial of its machinery."""
 
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ import torch
 
 from prunefleet.agent.compress.groups import Group, find_groups
 from prunefleet.agent.compress.merge import MergedSpace
-from prunefleet.agent.host.progress import Watch
+from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.energy.sources import find_meter
 from prunefleet.agent.measure.remote.choice import queue_of
 from prunefleet.agent.measure.runners.base import Runner
@@ -23,10 +24,11 @@ from prunefleet.agent.tasks.code.source import code_of
 from prunefleet.agent.tasks.registry import module_of
 from prunefleet.agent.tasks.task import SPLITS, Task, digest
 from prunefleet.agent.tracking.probe import base_url, require_server
-from prunefleet.agent.trial.context import Bench, export_dense, loaded, space_of, trial_threads
-from prunefleet.agent.trial.places import Place, measured_on
+from prunefleet.agent.trial.context import TrialContext, export_dense, loaded, space_of, trial_threads
+from prunefleet.agent.trial.places import MeasuringPlace, measured_on
 from prunefleet.agent.trial.request import Request, from_sweep
 from prunefleet.agent.trial.run import Trial, run_trial
+from prunefleet.objective import runners
 from prunefleet.objective.devices import LOCAL
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.profiles.space import Space
@@ -37,6 +39,7 @@ EPOCHS = 0.02
 EXAMPLES = 500
 SERVER = {"WANDB_BASE_URL", "WANDB_API_KEY"}
 MEASURED_S = 1.0
+OLD_SEARCH = re.compile(r"^[ \t]*((?:from|import)[ \t]+infra\b[^#\n]*)", re.MULTILINE)
 
 
 class Brief:
@@ -57,7 +60,7 @@ class Brief:
 class Checks:
     """Prints one line for each part that is well, with what was found."""
 
-    watch: Watch
+    watch: StageWatch
 
     @contextmanager
     def part(self, name: str) -> Iterator[list[str]]:
@@ -72,9 +75,10 @@ class Checks:
 def check(sweep_file: Path) -> int:
     """Check a sweep file and what it needs on this host. Raises `BadInput` or `TrialFailed` at the first fault."""
     torch.set_num_threads(trial_threads())
-    checks = Checks(Watch())
+    checks = Checks(StageWatch())
     with checks.part("file") as found:
         config = read_sweep_file(sweep_file)
+        _check_scheduler(sweep_file.parent, config.get("scheduler"))
         request = from_sweep(config)
         found += [str(sweep_file), f"{request.goal.kind} on {request.goal.metric}"]
     with checks.part("upload") as found:
@@ -89,12 +93,23 @@ def check(sweep_file: Path) -> int:
         baseline = _untrained(task, network, Path(folder))
         brief: Any = Brief(task)
         dense, plain = (export_dense(baseline, task, each) for each in (request.candidate.precision, "f32"))
-        places = (Place(device, runner, find_meter(request.energy)),)
+        places = (MeasuringPlace(device, runner, find_meter(request.energy)),)
         recipe = (request.lr, request.distill, False, MEASURED_S)
-        bench = Bench(brief, baseline, groups, space, request.goal, places, dense, plain, *recipe)
-        _miniature(checks, request, bench, Path(folder))
+        context = TrialContext(brief, baseline, groups, space, request.goal, places, dense, plain, *recipe)
+        _miniature(checks, request, context, Path(folder))
     print(f"{sweep_file}: all is well", flush=True)
     return 0
+
+
+def _check_scheduler(folder: Path, scheduler: object) -> None:
+    """Raise `BadInput` where the scheduler's source beside the sweep file imports the search as version 0.1 did."""
+    source = scheduler.get("source") if isinstance(scheduler, Mapping) else None
+    path = folder / source if isinstance(source, str) else None
+    if path is None or not path.is_file():
+        return
+    if old := OLD_SEARCH.search(path.read_text(errors="replace")):
+        remedy = f"write `from prunefleet import candidate, study` in it: version 0.1 said `{old[1].strip()}`"
+        raise BadInput("scheduler.source", source, remedy)
 
 
 def _here(checks: Checks, request: Request) -> Request:
@@ -110,7 +125,7 @@ def _here(checks: Checks, request: Request) -> Request:
         found += [f"{device} takes measurements from {queue_of(project, device).path}" for device in elsewhere]
         found += ["of all devices the slowest counts"] if len(request.devices) > 1 else []
     here = replace(request, devices=(LOCAL,))
-    return here if LOCAL in request.devices else replace(here, runner="openvino_cpu", energy=None)
+    return here if LOCAL in request.devices else replace(here, runner=runners.DEFAULT, energy=None)
 
 
 def _code(checks: Checks, request: Request) -> Path | None:
@@ -203,11 +218,11 @@ def _untrained(task: Task, network: torch.nn.Module, folder: Path) -> Baseline:
     return Baseline(network.eval(), metrics, digest(str(folder)), folder / "none", "untrained", 0.0)
 
 
-def _miniature(checks: Checks, request: Request, bench: Bench, folder: Path) -> None:
+def _miniature(checks: Checks, request: Request, context: TrialContext, folder: Path) -> None:
     with checks.part("trial") as found:
-        kept = bench.space.uniform_ladder()[-1]
-        candidate = replace(request.candidate, ratios=bench.space.ratios(kept), epochs=EPOCHS)
-        result = run_trial(candidate, bench, folder, Watch())
+        kept = context.space.uniform_ladder()[-1]
+        candidate = replace(request.candidate, ratios=context.space.ratios(kept), epochs=EPOCHS)
+        result = run_trial(candidate, context, folder, StageWatch())
         if isinstance(result, Failure):
             raise TrialFailed(result)
         assert isinstance(result, Trial)  # nothing is skipped here

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from prunefleet.agent.host.cache_files import cache_folder, limit_bytes, trim
 from prunefleet.agent.host.failures import explain
-from prunefleet.agent.host.progress import Watch
-from prunefleet.agent.host.stop import Stop
+from prunefleet.agent.host.progress import StageWatch
+from prunefleet.agent.host.stop import StopSignal
 from prunefleet.agent.host.watchdog import Watchdog
 from prunefleet.agent.tracking import tracked_run
 from prunefleet.agent.tracking.summary import stages
@@ -55,40 +55,40 @@ class LeftToAnother(Exception):
 
 def main() -> int:
     """Answer the request that `wandb agent` gave this process; returns the exit code."""
-    stop = Stop().listen()
+    stop = StopSignal().listen()
     try:
-        session = tracked_run.start(stop)
+        run = tracked_run.start(stop)
     except TrialFailed as error:
         print(error, file=sys.stderr)
         return HANDED_BACK
-    return answer(session, stop, None)
+    return answer(run, stop, None)
 
 
-def answer(session: tracked_run.Session, stop: Stop, queue: "Queue | None") -> int:
+def answer(run: tracked_run.TrackedRun, stop: StopSignal, queue: "Queue | None") -> int:
     """Answer the request in the configuration of an open run, and end the run; returns the exit code.
 
     `queue` is where the request came from; None for the run's own sweep.
     """
-    watch = Watch(stop=stop.reason)
+    watch = StageWatch(stop=stop.reason)
     try:
-        _serve(session, watch, queue)
+        _serve(run, watch, queue)
         code = ANSWERED
     except BadInput as error:
         print(f"{watch.stage}: {error}", file=sys.stderr)
-        session.refused(error, watch.stage)
+        run.refused(error, watch.stage)
         code = ANSWERED
     except LeftToAnother as error:
         print(error)
-        session.failed(Failure(FailureKind.DEVICE, watch.stage, str(error)), watch.seconds)
-        session.finish(HANDED_BACK, again=True)
+        run.failed(Failure(FailureKind.DEVICE, watch.stage, str(error)), watch.seconds)
+        run.finish(HANDED_BACK, again=True)
         return ANSWERED  # this host did nothing wrong: its agent gives up on a queue where runs fail
     except Exception as error:
-        code = _failed(session, watch, stop, error)
-    session.finish(code, again=code == HANDED_BACK)
+        code = _failed(run, watch, stop, error)
+    run.finish(code, again=code == HANDED_BACK)
     return code
 
 
-def _failed(session: tracked_run.Session, watch: Watch, stop: Stop, error: Exception) -> int:
+def _failed(run: tracked_run.TrackedRun, watch: StageWatch, stop: StopSignal, error: Exception) -> int:
     """Tell a failure in one line, and whether it is to be tried again."""
     if isinstance(error, ModuleNotFoundError):
         failure = Failure(FailureKind.DEVICE, watch.stage, f"{error}: {INSTALL}")
@@ -97,57 +97,57 @@ def _failed(session: tracked_run.Session, watch: Watch, stop: Stop, error: Excep
     if failure.kind is FailureKind.UNKNOWN or "PRUNEFLEET_DEBUG" in os.environ:
         traceback.print_exception(error)
     print(f"{failure.stage}: {failure.kind.value}: {failure.message}", file=sys.stderr)
-    session.failed(failure, watch.seconds)
-    host_outcomes.note(session.name, failure)
+    run.failed(failure, watch.seconds)
+    host_outcomes.note(run.name, failure)
     return ANSWERED if failure.kind in TOLD or stop.by_server.is_set() else HANDED_BACK
 
 
-def _serve(session: tracked_run.Session, watch: Watch, queue: "Queue | None") -> None:
+def _serve(run: tracked_run.TrackedRun, watch: StageWatch, queue: "Queue | None") -> None:
     with watch.during("request"):
-        config = session.config
+        config = run.config
         request = MeasurementRequest.read(config.get(REQUEST))
     with watch.during("imports"):
         from prunefleet.agent.measure.reference import told
         from prunefleet.agent.measure.remote import device_queue
         from prunefleet.agent.measure.samples import FILE
-    queue = queue or session.outlasting(lambda: device_queue.Queue(session.project, session.sweep or ""))
-    if twin := session.outlasting(partial(_elder, queue, str(config.get(KEY)), session.name)):
+    queue = queue or run.outlasting(lambda: device_queue.Queue(run.project, run.sweep or ""))
+    if twin := run.outlasting(partial(_elder, queue, str(config.get(KEY)), run.name)):
         print(f"run {twin} has this very request")
-        session.summarise({DUPLICATE: twin})
+        run.summarise({DUPLICATE: twin})
         return
-    _leave(config.get(AVOID), session)
+    _leave(config.get(AVOID), run)
     found: dict[str, object] = {}
-    with tempfile.TemporaryDirectory() as folder, limited(session, watch):
+    with tempfile.TemporaryDirectory() as folder, limited(run, watch):
         samples = Path(folder) / FILE
 
         def fetch(sha256: str, into: Path) -> Path:
-            return session.outlasting(partial(queue.fetch, sha256, into))
+            return run.outlasting(partial(queue.fetch, sha256, into))
 
         answer = measured(request, lambda sha256: fetched(sha256, fetch, Path(folder)), samples, watch)
-        session.note({"device": answer.device.to_json(), "host": answer.device.host})
+        run.note({"device": answer.device.to_json(), "host": answer.device.host})
         with watch.during("reference"):
             found |= told(next(iter(_runners(request).values())))
         with watch.during("publish"):
             if samples.exists():
-                name, about = device_queue.samples_name(session.name), {KEY: config.get(KEY)}
-                found[SAMPLES] = session.publish(name, "samples", [samples], about)
+                name, about = device_queue.samples_name(run.name), {KEY: config.get(KEY)}
+                found[SAMPLES] = run.publish(name, "samples", [samples], about)
     for place, latency in enumerate(answer.latencies):
         print(f"network {place}: latency ratio {latency.ratio:.3f}, {latency.p10_ms:.3f} ms")
-    session.answered({ANSWER: answer.to_json(), **found, **stages(watch.seconds)})
-    host_outcomes.note(session.name)
+    run.answered({ANSWER: answer.to_json(), **found, **stages(watch.seconds)})
+    host_outcomes.note(run.name)
     if (networks := cache_folder() / FOLDER).is_dir():
         trim(networks, limit_bytes())
 
 
-def _leave(avoid: object, session: tracked_run.Session) -> None:
+def _leave(avoid: object, run: tracked_run.TrackedRun) -> None:
     """Raise `LeftToAnother` where this host is to be avoided, once: a run that comes back has no other host."""
     host = platform.node()
-    if isinstance(avoid, list) and host in avoid and not session.told().get("failure_kind"):
+    if isinstance(avoid, list) and host in avoid and not run.told().get("failure_kind"):
         raise LeftToAnother(f"{host} measured these networks before and was noisy: left to another board for once")
 
 
 @contextmanager
-def limited(session: tracked_run.Session, watch: Watch) -> Iterator[None]:
+def limited(run: tracked_run.TrackedRun, watch: StageWatch) -> Iterator[None]:
     """Hand back a run that hangs, with its process, while whoever asked has the patience for another board."""
     from prunefleet.agent.measure.remote.elsewhere import VARIABLE, patience_minutes
 
@@ -157,9 +157,9 @@ def limited(session: tracked_run.Session, watch: Watch) -> Iterator[None]:
         why = f"{platform.node()} was not done within {minutes:g} min, half of {VARIABLE}: it hangs, or is kept busy"
         failure = Failure(FailureKind.TIMEOUT, watch.stage, why)
         print(f"{failure.stage}: {failure.kind.value}: {failure.message}", file=sys.stderr)
-        session.failed(failure, watch.seconds)
-        host_outcomes.note(session.name, failure)
-        session.finish(HANDED_BACK, again=True)
+        run.failed(failure, watch.seconds)
+        host_outcomes.note(run.name, failure)
+        run.finish(HANDED_BACK, again=True)
 
     dog = Watchdog(time.monotonic() + 60 * minutes, bark)
     dog.start()
@@ -180,13 +180,13 @@ def _elder(queue: "Queue", key: str, name: str) -> str | None:
 
 
 def measured(
-    request: MeasurementRequest, fetch: Callable[[str], Path], samples: Path, watch: Watch
+    request: MeasurementRequest, fetch: Callable[[str], Path], samples: Path, watch: StageWatch
 ) -> MeasurementAnswer:
     """Measure what `request` asks for on this host, samples to the file `samples`; `fetch` gives a network's `.xml`.
 
     Raises `BadInput` where this host has not what is asked for, `TrialFailed` where the device refuses a network.
     """
-    from prunefleet.agent.measure.benchmark import compare_many
+    from prunefleet.agent.measure.benchmark import MeasurementSetup, compare_many
     from prunefleet.agent.measure.device import described
     from prunefleet.agent.measure.energy.sources import METERS, find_meter
     from prunefleet.agent.measure.exported import sized
@@ -206,20 +206,19 @@ def measured(
         models = [sized(fetch(each.sha256), each.precision, each.input_shape) for each in networks]
     names = [place_name(place) for place in range(len(networks))]
     with watch.during("measure"):
-        sitting = compare_many(
-            dict(zip(names[1:], models[1:], strict=True)),
-            models[0],
+        setup = MeasurementSetup(
             runner=first,
             runners={name: runners[each.precision] for name, each in zip(names[1:], networks[1:], strict=True)},
             device=device,
+            meter=find_meter(how.energy),
             time_limit_s=how.time_limit_s,
-            seed=how.seed,
             throughput_s=how.throughput_s,
             loads=how.loads,
-            meter=find_meter(how.energy),
+            seed=how.seed,
         )
-    write_samples(sitting, samples)
-    return MeasurementAnswer(device, sources, tuple(sitting.latencies[name] for name in names))
+        session = compare_many(dict(zip(names[1:], models[1:], strict=True)), models[0], setup)
+    write_samples(session, samples)
+    return MeasurementAnswer(device, sources, tuple(session.latencies[name] for name in names))
 
 
 def _runners(request: MeasurementRequest) -> Mapping[str, "Runner"]:

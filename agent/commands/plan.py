@@ -7,33 +7,33 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
+from prunefleet.agent.commands.watching import CommandWatch, print_progress, watching
 from prunefleet.agent.compress.groups import Survey, survey
 from prunefleet.agent.compress.merge import merge
 from prunefleet.agent.host.cache_files import cache_folder, replace_file
-from prunefleet.agent.host.failures import explain
-from prunefleet.agent.host.progress import Watch
-from prunefleet.agent.host.stop import Stop
-from prunefleet.agent.profile.make import Effort, make_profile, resolve
+from prunefleet.agent.profile.make import make_profile
+from prunefleet.agent.profile.points import Effort
+from prunefleet.agent.profile.search_space import resolve
 from prunefleet.agent.tasks.code.carried import SHOWN, keep, publish
 from prunefleet.agent.tasks.code.source import Code, code_of
 from prunefleet.agent.tasks.registry import module_of
 from prunefleet.agent.tasks.task import digest, named_data
 from prunefleet.agent.tracking import tracked_run
 from prunefleet.agent.tracking.probe import require_server
-from prunefleet.agent.trial.context import Bench, prepare
+from prunefleet.agent.trial.context import TrialContext, prepare
 from prunefleet.agent.trial.request import Request, from_sweep
 from prunefleet.objective.devices import LOCAL, device_names
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.profiles.profile import Profile
 from prunefleet.objective.profiles.worth import worths
 from prunefleet.objective.sweepfile import read_sweep_file
-from prunefleet.objective.trial import Device, TrialFailed
+from prunefleet.objective.trial import Device
 
 LONG = 64  # characters of a profile's name for its devices: W&B allows 128 in all
 
@@ -59,12 +59,12 @@ def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, mixe
     require_server()
     for line in code_told(own, request.upload):
         print(line, flush=True)
-    with watching() as watch, _session(watch, f"plan {request.task}", request) as session:
-        bench = _dense(request, session, watch)
-        reference = _profiled(request, bench, session, watch, effort)
-        code = _code(own, request.upload, session)
+    with watching() as watch, _plan_run(watch, f"plan {request.task}", request) as run:
+        context = _dense(request, run, watch)
+        reference = _profiled(request, context, run, watch, effort)
+        code = _code(own, request.upload, run)
     if out:
-        resolved = resolve(config, *reference, _energy(request, bench), named_data(bench.task), code)
+        resolved = resolve(config, *reference, _energy(request, context), named_data(context.task), code)
         replace_file(out, yaml.safe_dump(resolved, sort_keys=False).encode())
         print(f"Wrote {out}: start its sweep with `wandb sweep {out}`", flush=True)
     return 0
@@ -82,17 +82,17 @@ def code_told(code: Code | None, upload: str) -> Iterator[str]:
         yield f"code {code.sha256[:SHOWN]} stays here: every host needs a copy, or the sweep `upload: {{value: all}}`"
 
 
-def _code(code: Code | None, upload: str, session: tracked_run.Session) -> str | None:
+def _code(code: Code | None, upload: str, run: tracked_run.TrackedRun) -> str | None:
     """The code that was planned with, kept here and, where it may leave, in the project; how the sweep names it."""
     if code is None:
         return None
     keep(code)
-    return publish(session, code) if upload == "all" else code.sha256
+    return publish(run, code) if upload == "all" else code.sha256
 
 
-def _energy(request: Request, bench: Bench) -> str | None:
+def _energy(request: Request, context: TrialContext) -> str | None:
     """The source of energy that all trials are to read: one that sees the runner on every device."""
-    sources = {place.energy_source(request.runner) for place in bench.places}
+    sources = {place.energy_source(request.runner) for place in context.places}
     return sources.pop() if len(sources) == 1 else None
 
 
@@ -100,50 +100,30 @@ def baseline(sweep_file: Path) -> int:
     """Train or fetch the dense model alone, and log it as an artifact. Raises as `plan` does."""
     request = replace(from_sweep(read_sweep_file(sweep_file)), code=None, data=None)
     require_server()
-    with watching() as watch, _session(watch, f"dense {request.task}", request) as session:
-        bench = _dense(request, session, watch)
-        session.summarise({"seconds_dense": bench.baseline.seconds})
+    with watching() as watch, _plan_run(watch, f"dense {request.task}", request) as run:
+        context = _dense(request, run, watch)
+        run.summarise({"seconds_dense": context.baseline.seconds})
     return 0
 
 
-def _session(watch: "Watching", name: str, request: Request) -> AbstractContextManager[tracked_run.Session]:
-    return tracked_run.session(watch.stopper, "plan", upload=request.upload, name=name)
+def _plan_run(watch: CommandWatch, name: str, request: Request) -> AbstractContextManager[tracked_run.TrackedRun]:
+    return tracked_run.own_run(watch.stopper, "plan", upload=request.upload, name=name)
 
 
-class Watching(Watch):
-    """A watch for a command: its stop also ends the run."""
-
-    def __init__(self) -> None:
-        self.stopper = Stop().listen()
-        super().__init__(stop=self.stopper.reason)
-
-
-@contextmanager
-def watching() -> Iterator[Watching]:
-    """A watch; exceptions inside become `TrialFailed` with the stage, bad input stays bad input."""
-    watch = Watching()
-    try:
-        yield watch
-    except BadInput:
-        raise
-    except Exception as error:
-        raise TrialFailed(explain(error, watch.stage)) from error
-
-
-def _dense(request: Request, session: tracked_run.Session, watch: Watching) -> Bench:
+def _dense(request: Request, run: tracked_run.TrackedRun, watch: CommandWatch) -> TrialContext:
     began = time.perf_counter()
 
     def progress(share: float, text: str) -> bool:
-        tell("dense", round(100 * share), 100, text)
+        print_progress("dense", round(100 * share), 100, text)
         return watch.stop() is None
 
-    bench = prepare(request, session, watch.during, progress, watch.check, fresh=True)
-    quality = ", ".join(f"{name} {value:.4f}" for name, value in bench.baseline.metrics["validation"].items())
-    tell("dense", 100, 100, f"validation {quality}")
+    context = prepare(request, run, watch.during, progress, watch.check, fresh=True)
+    quality = ", ".join(f"{name} {value:.4f}" for name, value in context.baseline.metrics["validation"].items())
+    print_progress("dense", 100, 100, f"validation {quality}")
     print(f"seconds dense {time.perf_counter() - began:.1f}", flush=True)
-    for line in described(survey(bench.baseline.network, bench.task.example_input())):
+    for line in described(survey(context.baseline.network, context.task.example_input())):
         print(line, flush=True)
-    return bench
+    return context
 
 
 def described(found: Survey) -> Iterator[str]:
@@ -158,30 +138,30 @@ def described(found: Survey) -> Iterator[str]:
 
 
 def _profiled(
-    request: Request, bench: Bench, session: tracked_run.Session, watch: Watching, effort: Effort
+    request: Request, context: TrialContext, run: tracked_run.TrackedRun, watch: CommandWatch, effort: Effort
 ) -> tuple[Profile, str]:
     began = time.perf_counter()
 
     def progress(done: int, total: int, text: str) -> None:
-        tell("profile", done, total, text)
+        print_progress("profile", done, total, text)
         watch.check()
 
     with watch.during("profile"):
         profile = make_profile(
-            bench.task,
-            bench.baseline,
-            bench.places,
+            context.task,
+            context.baseline,
+            context.places,
             request.candidate.precision,
             request.goal,
             cache_folder(),
             progress,
             effort=effort,
         )
-        reference = publish_profile(session, profile, named_after(bench.devices))
+        reference = publish_profile(run, profile, named_after(context.devices))
     print(f"seconds profile {time.perf_counter() - began:.1f}", flush=True)
     for worth in worths(profile):
         print(worth, flush=True)
-    session.summarise({"seconds_dense": bench.baseline.seconds, "seconds_profile": time.perf_counter() - began})
+    run.summarise({"seconds_dense": context.baseline.seconds, "seconds_profile": time.perf_counter() - began})
     return profile, reference
 
 
@@ -194,16 +174,11 @@ def named_after(devices: Sequence[Device]) -> str:
     return f"on-{told}" if len(told) <= LONG else f"on-{len(names)}-devices-{digest(told)[:8]}"
 
 
-def publish_profile(session: tracked_run.Session, profile: Profile, device_kind: str) -> str:
+def publish_profile(run: tracked_run.TrackedRun, profile: Profile, device_kind: str) -> str:
     """Log the profile as an artifact; returns how a sweep names it, such as "profile-fashion_mnist-cpu-f32:v0"."""
     name = f"profile-{profile.task}-{device_kind}-{profile.precision}"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "profile.json"
         file.write_text(json.dumps(profile.to_json(), indent=1))
-        version = session.publish(name, "profile", [file], {"baseline": profile.baseline_hash, "made": profile.made})
+        version = run.publish(name, "profile", [file], {"baseline": profile.baseline_hash, "made": profile.made})
     return f"{name}:{version}"
-
-
-def tell(phase: str, done: int, total: int, text: str) -> None:
-    """One line of progress."""
-    print(f"progress {phase} {done}/{total} {text}", flush=True)

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from prunefleet.agent.commands.measure import answer
-from prunefleet.agent.host.stop import Stop
+from prunefleet.agent.host.stop import StopSignal
 from prunefleet.agent.tracking import tracked_run
 from prunefleet.agent.tracking.probe import require_server
 from prunefleet.objective.devices import device_name
@@ -34,7 +34,7 @@ def poll(device: str) -> int:
     queue = queue_of(own_project(), device_name("--poll", device))
     if not isinstance(queue, Polled):
         raise BadInput("--poll", device, f"this server enqueues runs: start `{queue.how}` on the device's host")
-    stop, pause = Stop().listen(), LOOK_S
+    stop, pause = StopSignal().listen(), LOOK_S
     print(f"{device}: looks for requests in {queue.path}", flush=True)
     while not _told(stop):
         try:
@@ -52,12 +52,12 @@ def poll(device: str) -> int:
     return 0
 
 
-def _told(stop: Stop) -> bool:
+def _told(stop: StopSignal) -> bool:
     """Whether this process shall end."""
     return stop.signal_name is not None
 
 
-def _measured(project: str, device: str, found: "Waiting", stop: Stop) -> None:
+def _measured(project: str, device: str, found: "Waiting", stop: StopSignal) -> None:
     """Answer one request in a process of its own, as under an agent: a driver that crashes ends that one alone."""
     child = multiprocessing.get_context("spawn").Process(target=_serve, args=(project, device, found))
     child.start()
@@ -71,17 +71,17 @@ def _measured(project: str, device: str, found: "Waiting", stop: Stop) -> None:
 def _serve(project: str, device: str, found: "Waiting") -> None:
     from prunefleet.agent.measure.remote.polled_queue import Polled
 
-    stop = Stop().listen()
+    stop = StopSignal().listen()
     entity, _, name = project.partition("/")
     about = dict(found.config)
     try:
-        session = tracked_run.start(stop, "measurement", id=found.run, entity=entity, project=name, config=about)
+        run = tracked_run.start(stop, "measurement", id=found.run, entity=entity, project=name, config=about)
     except TrialFailed as error:
         sys.exit(str(error))
-    answer(session, stop, Polled(project, device))
+    answer(run, stop, Polled(project, device))
 
 
-def _wait(stop: Stop, seconds: float) -> None:
+def _wait(stop: StopSignal, seconds: float) -> None:
     """Until the time is over or a signal came."""
     ticking, spent = threading.Event(), 0.0
     while not _told(stop) and spent < seconds:

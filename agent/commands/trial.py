@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from prunefleet.agent.host.cache_files import bundle_folder, new_folder
 from prunefleet.agent.host.failures import explain
-from prunefleet.agent.host.progress import TOO_LONG, Watch
-from prunefleet.agent.host.stop import Stop
+from prunefleet.agent.host.progress import TOO_LONG, StageWatch
+from prunefleet.agent.host.stop import StopSignal
 from prunefleet.agent.host.watchdog import GRACE_S, Watchdog
 from prunefleet.agent.tracking import tracked_run
 from prunefleet.agent.trial.request import from_config
@@ -30,7 +30,7 @@ from prunefleet.objective.trial import Failure, FailureKind, Skipped, TrialFaile
 
 if TYPE_CHECKING:
     from prunefleet.agent.tasks.task import Task
-    from prunefleet.agent.trial.context import Bench
+    from prunefleet.agent.trial.context import TrialContext
     from prunefleet.agent.trial.run import Trial
     from prunefleet.agent.trial.stage_cache import Stages
 
@@ -52,64 +52,64 @@ def main() -> int:
 
     The run is opened before torch is imported, so that the server knows at once and a stop is heard meanwhile.
     """
-    stop = Stop().listen()
+    stop = StopSignal().listen()
     try:
-        session = tracked_run.start(stop)
+        run = tracked_run.start(stop)
     except TrialFailed as error:
         print(error, file=sys.stderr)
         return TRY_AGAIN.code
-    watch = Watch(log=session.log, stop=stop.reason, incumbent=session.incumbent)
-    ending = _trial(session, watch, stop)
-    session.finish(ending.code, ending.again)
+    watch = StageWatch(log=run.log, stop=stop.reason, incumbent=run.incumbent)
+    ending = _trial(run, watch, stop)
+    run.finish(ending.code, ending.again)
     return ending.code
 
 
-def _trial(session: tracked_run.Session, watch: Watch, stop: Stop) -> Ending:
+def _trial(run: tracked_run.TrackedRun, watch: StageWatch, stop: StopSignal) -> Ending:
     try:
-        result = _result(session, watch)
+        result = _result(run, watch)
     except Exception as error:
         try:
-            return _failed(session, watch, stop, explain(error, watch.stage), error)
+            return _failed(run, watch, stop, explain(error, watch.stage), error)
         except BadInput as wrong:
             print(f"{watch.stage}: {wrong}", file=sys.stderr)
-            session.refused(wrong, watch.stage)
+            run.refused(wrong, watch.stage)
             return WRONG_SWEEP
     if isinstance(result, Skipped):
-        session.skipped(result, watch.seconds)
-        host_outcomes.note(session.name)
+        run.skipped(result, watch.seconds)
+        host_outcomes.note(run.name)
         best = f"scores at most {result.bound:.4f}, {result.incumbent:.4f} is reached"
         print(f"skipped: latency ratio {result.worst.ratio:.3f} {best}")
         return ANSWERED
-    session.scored(result.measurement, result.score, watch.seconds)
-    host_outcomes.note(session.name)
+    run.scored(result.measurement, result.score, watch.seconds)
+    host_outcomes.note(run.name)
     accuracy, latency = result.measurement.accuracy, result.measurement.worst
     print(f"score {result.score.value:.4f}: {accuracy.metric} {accuracy.val:.4f}, latency ratio {latency.ratio:.3f}")
     return ANSWERED
 
 
-def _result(session: tracked_run.Session, watch: Watch) -> "Trial | Skipped":
+def _result(run: tracked_run.TrackedRun, watch: StageWatch) -> "Trial | Skipped":
     """The trial with its files published, or word that it cannot win; raises whatever a stage raises."""
-    request = from_config(session.config)
+    request = from_config(run.config)
     with watch.during("imports"):
         from prunefleet.agent.trial.context import prepare
         from prunefleet.agent.trial.run import run_trial
         from prunefleet.agent.trial.stages import remembered
-    bench = prepare(request, session, watch.during, lambda share, text: watch.rung({"dense_done": share}), watch.check)
+    context = prepare(request, run, watch.during, lambda share, text: watch.rung({"dense_done": share}), watch.check)
     with watch.during("groups"):
-        session.note(told(bench) | {"kept": bench.space.kept(request.candidate.ratios)})
+        run.note(told(context) | {"kept": context.space.kept(request.candidate.ratios)})
     with watch.during("reference"):
-        session.summarise(own_speed(bench))
+        run.summarise(own_speed(context))
     with own_folder() as folder:
-        with limited(request.timeout_minutes, session, watch):
-            stages = remembered(bench, request.candidate)
-            result = run_trial(request.candidate, bench, folder, watch, stages)
-        session.summarise(noticed(bench, stages))
+        with limited(request.timeout_minutes, run, watch):
+            stages = remembered(context, request.candidate)
+            result = run_trial(request.candidate, context, folder, watch, stages)
+        run.summarise(noticed(context, stages))
         if isinstance(result, Failure):
             raise TrialFailed(result)
         if isinstance(result, Skipped):
             return result
         with watch.during("publish"):
-            publish(session, result, folder, request.upload, bench.task)
+            publish(run, result, folder, request.upload, context.task)
     return result
 
 
@@ -125,7 +125,7 @@ def own_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def limited(minutes: float | None, session: tracked_run.Session, watch: Watch) -> Iterator[None]:
+def limited(minutes: float | None, run: tracked_run.TrackedRun, watch: StageWatch) -> Iterator[None]:
     """Give the block so many minutes; one that hangs is ended with its process, and the run handed back.
 
     What comes after it has all the time: a server that is away for an hour must not cost what is found.
@@ -138,9 +138,9 @@ def limited(minutes: float | None, session: tracked_run.Session, watch: Watch) -
     def bark() -> None:
         failure = Failure(FailureKind.TIMEOUT, watch.stage, f"{TOO_LONG} and hangs")
         print(f"{failure.stage}: {failure.kind.value}: {failure.message}", file=sys.stderr)
-        session.failed(failure, watch.seconds)
-        host_outcomes.note(session.name, failure)
-        session.finish(TRY_AGAIN.code, TRY_AGAIN.again)
+        run.failed(failure, watch.seconds)
+        host_outcomes.note(run.name, failure)
+        run.finish(TRY_AGAIN.code, TRY_AGAIN.again)
 
     dog = Watchdog(watch.deadline + GRACE_S, bark)
     dog.start()
@@ -151,19 +151,19 @@ def limited(minutes: float | None, session: tracked_run.Session, watch: Watch) -
         watch.deadline = math.inf
 
 
-def told(bench: "Bench") -> dict[str, object]:
+def told(context: "TrialContext") -> dict[str, object]:
     """What the agent adds to a run's configuration: where it runs, and which code, data and dense model it has."""
     from prunefleet.agent.tasks.task import data_hash, task_hash
 
-    first, *more = (device.to_json() for device in bench.devices)
+    first, *more = (device.to_json() for device in context.devices)
     return {
         "device": first,
         **({"devices": [first, *more]} if more else {}),
         "host": platform.node(),
-        "task_hash": task_hash(bench.task),
-        "data_hash": data_hash(bench.task),
-        "baseline_hash": bench.baseline.sha256,
-        "versions": {**bench.devices[0].versions, **_own_version()},
+        "task_hash": task_hash(context.task),
+        "data_hash": data_hash(context.task),
+        "baseline_hash": context.baseline.sha256,
+        "versions": {**context.devices[0].versions, **_own_version()},
     }
 
 
@@ -175,23 +175,23 @@ def _own_version() -> dict[str, str]:
         return {}
 
 
-def own_speed(bench: "Bench") -> dict[str, object]:
+def own_speed(context: "TrialContext") -> dict[str, object]:
     """How fast the reference network is on this host, where it measures itself."""
     from prunefleet.agent.measure.reference import told
 
-    here = next((place.runner for place in bench.places if place.elsewhere is None), None)
+    here = next((place.runner for place in context.places if place.elsewhere is None), None)
     return told(here) if here else {}
 
 
-def noticed(bench: "Bench", stages: "Stages") -> dict[str, object]:
+def noticed(context: "TrialContext", stages: "Stages") -> dict[str, object]:
     """What was found out on the way: the arithmetic that trains faster here, the parts that were not done anew."""
     from prunefleet.agent.tasks.training import arithmetic
 
-    how = arithmetic(bench.task.name)
+    how = arithmetic(context.task.name)
     return {**(how.told() if how else {}), **({"recalled": stages.recalled} if stages.recalled else {})}
 
 
-def publish(session: tracked_run.Session, result: "Trial", folder: Path, upload: str, task: "Task") -> None:
+def publish(run: tracked_run.TrackedRun, result: "Trial", folder: Path, upload: str, task: "Task") -> None:
     """Log the candidate's files as artifact `candidate-<run>`: nothing in it is a pickle.
 
     Where the sweep uploads metrics alone they stay in this host's cache; with `upload: all` the task's source goes too.
@@ -209,19 +209,21 @@ def publish(session: tracked_run.Session, result: "Trial", folder: Path, upload:
     if upload == "all" and (source := inspect.getsourcefile(type(task))):
         files.append(Path(shutil.copy(source, folder / "task.py")))
     if upload == "metrics":
-        with new_folder(bundle_folder(session.name)) as kept:
+        with new_folder(bundle_folder(run.name)) as kept:
             for file in files:
                 shutil.copy(file, kept)
     else:
-        session.publish(f"candidate-{session.name}", "candidate", files, {"kept": result.measurement.kept})
+        run.publish(f"candidate-{run.name}", "candidate", files, {"kept": result.measurement.kept})
 
 
-def _failed(session: tracked_run.Session, watch: Watch, stop: Stop, failure: Failure, error: Exception) -> Ending:
+def _failed(
+    run: tracked_run.TrackedRun, watch: StageWatch, stop: StopSignal, failure: Failure, error: Exception
+) -> Ending:
     """Tell a failure in one line; only a fault that nobody foresaw shows where it came from."""
     if failure.kind is FailureKind.UNKNOWN or "PRUNEFLEET_DEBUG" in os.environ:
         traceback.print_exception(error)
     print(f"{failure.stage}: {failure.kind.value}: {failure.message}", file=sys.stderr)
-    session.failed(failure, watch.seconds)
-    host_outcomes.note(session.name, failure)
+    run.failed(failure, watch.seconds)
+    host_outcomes.note(run.name, failure)
     stopped = failure.kind is FailureKind.INTERRUPTED and stop.by_server.is_set()
     return TRY_AGAIN if failure.kind.blames_host and not stopped else ANSWERED

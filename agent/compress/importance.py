@@ -6,6 +6,7 @@ reads it (its consumers). `filter` ranks by the first, `channel` by the second, 
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -41,13 +42,32 @@ def fpgm(weights: torch.Tensor) -> torch.Tensor:
     return torch.cdist(weights, weights).sum(1)
 
 
-NORM_OF: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "l1": l1,
-    "l2": l2,
-    "fpgm": fpgm,
-    "bn_scale": l1,  # of the norms' scales alone (Liu et al., ICCV 2017)
-    "taylor": l1,  # of weight × gradient (Molchanov et al., CVPR 2019)
+@dataclass(frozen=True)
+class Criterion:
+    """How a channel's importance is found.
+
+    `of_rows`: weights [n, m] → importance of each row [n]; None: channels are drawn at random, by the seed.
+    `filters` and `norms`: whether it looks at convolutions and linear layers, and at norms. `ranked`: whether the
+    ranking chooses among these layers; norms count in the ranking `group` alone. `gradients`: whether weights are
+    multiplied by their gradients, so that training batches are needed.
+    """
+
+    of_rows: Callable[[torch.Tensor], torch.Tensor] | None
+    filters: bool = True
+    norms: bool = True
+    ranked: bool = True
+    gradients: bool = False
+
+
+CRITERIA: Mapping[str, Criterion] = {
+    "l2": Criterion(l2),
+    "l1": Criterion(l1),
+    "fpgm": Criterion(fpgm, norms=False),
+    "bn_scale": Criterion(l1, filters=False, ranked=False),  # Liu et al., ICCV 2017
+    "taylor": Criterion(l1, gradients=True),  # Molchanov et al., CVPR 2019
+    "random": Criterion(None, filters=False, norms=False, ranked=False),
 }
+"""All criteria by name. A sweep file is checked without torch, by `prunefleet.objective.trial.IMPORTANCES`."""
 
 
 def check_method(importance: str, ranking: str) -> None:
@@ -64,34 +84,35 @@ def scores(
     seed: int = 0,
     saliency: Saliency | None = None,
 ) -> torch.Tensor:
-    """The importance of each of the group's root channels, the same for channels that go together: float [width].
+    """Return the importance of each of the group's root channels, float [width]; channels that go together share one.
 
-    `seed` matters to "random" alone, `saliency` to "taylor", and `ranking` to neither "random" nor "bn_scale". Raises
-    `BadInput` where the group has no layer that the criterion looks at.
+    `importance` names the criterion, which says whether `seed`, `saliency` (of `saliency_of`) and `ranking` matter.
+    Raises `BadInput` where the group has no layer that the criterion looks at.
     """
-    if importance == "random":
+    criterion = CRITERIA[importance]
+    if criterion.of_rows is None:
         random = torch.Generator().manual_seed(seed)
         return _together(torch.rand(group.width, generator=random), group.tied)
     total, looked_at = torch.zeros(group.width), 0
     for slot in group.slots:
         layer = find(network, slot.layer)
-        if isinstance(layer, nn.Module) and _counts(layer, slot, importance, ranking):
+        if isinstance(layer, nn.Module) and _counts(layer, slot, criterion, ranking):
             values = (saliency or {}).get(f"{slot.layer}.weight", layer.get_parameter("weight").detach())
             roots, weights = _by_root(rows(layer, values.float().cpu(), slot), slot)
-            total.index_add_(0, roots, NORM_OF[importance](weights))
+            total.index_add_(0, roots, criterion.of_rows(weights))
             looked_at += 1
     if not looked_at:
-        what = "norm" if importance == "bn_scale" else "layer"
+        what = "layer" if criterion.filters else "norm"
         raise BadInput("importance", importance, f"choose l2: the group {group.name} has no {what} to rank it by")
     return _together(total, group.tied)
 
 
-def _counts(layer: nn.Module, slot: Slot, importance: str, ranking: str) -> bool:
+def _counts(layer: nn.Module, slot: Slot, criterion: Criterion, ranking: str) -> bool:
     """Whether the criterion looks at the layer on that side."""
     if isinstance(layer, NORMS):
-        by_norms = importance == "bn_scale" or (ranking == "group" and importance != "fpgm")
+        by_norms = criterion.norms and (ranking == "group" or not criterion.ranked)
         return by_norms and layer.weight is not None
-    if not isinstance(layer, DENSE) or importance == "bn_scale":
+    if not isinstance(layer, DENSE) or not criterion.filters:
         return False
     return ranking == "group" or slot.out == (ranking == "filter")
 
@@ -115,14 +136,16 @@ def _together(values: torch.Tensor, tied: Sequence[int]) -> torch.Tensor:
     return torch.zeros_like(values).index_add_(0, classes, values)[classes]
 
 
-def saliency_of(network: nn.Module, backward: Backward | None) -> Saliency:
-    """|weight × gradient| of every parameter, added up batch by batch while `backward` trains a copy of `network`.
+def saliency_of(network: nn.Module, importance: str, backward: Backward | None) -> Saliency | None:
+    """Return |weight × gradient| of every parameter, added up over the batches that `backward` trains a copy with.
 
-    Batch by batch, for the mean gradient of a trained network is nearly nothing. Raises `BadInput` where `backward` is
-    None or gives no gradients.
+    Batch by batch, for the mean gradient of a trained network is nearly nothing. None where the criterion `importance`
+    needs no gradients. Raises `BadInput` where it does, and `backward` is None or gives none.
     """
+    if not CRITERIA[importance].gradients:
+        return None
     if backward is None:
-        raise BadInput("importance", "taylor", "give prune the argument backward: it needs gradients")
+        raise BadInput("importance", importance, "give prune the argument backward: it needs gradients")
     copied = copy.deepcopy(network).requires_grad_(True)
     total = {name: torch.zeros_like(parameter) for name, parameter in copied.named_parameters()}
     seen: list[str] = []
@@ -135,5 +158,5 @@ def saliency_of(network: nn.Module, backward: Backward | None) -> Saliency:
         parameter.register_hook(partial(note, name, parameter))  # type: ignore[no-untyped-call]
     backward(copied)
     if not seen:
-        raise BadInput("importance", "taylor", "choose another: the task's training gave no gradients")
+        raise BadInput("importance", importance, "choose another: the task's training gave no gradients")
     return total

@@ -18,7 +18,14 @@ from prunefleet.objective.errors import BadInput
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruned network: channels kept by group, parameters, and multiply-accumulates of one inference on one input."""
+    """A pruned network, and how large it is.
+
+    Args:
+        network: the pruned copy, in the same mode (training or evaluation) as the network that it was made from.
+        kept: the number of channels in every group by the group's name, also of groups that were not pruned.
+        params: the number of its parameters.
+        macs: multiply-accumulates of one forward pass on one input.
+    """
 
     network: nn.Module
     kept: dict[str, int]
@@ -39,7 +46,7 @@ def prune(
     """A pruned copy of `network` with exactly the `kept` channels in each group; a group not named stays whole.
 
     `example_input`: [1, ...]; `groups` are the network's own. The channels with the least `importance`, ranked by
-    filter, channel or group, go; `seed` matters to "random" alone, `backward` to "taylor", whose gradients it makes.
+    filter, channel or group, go. `seed` and `backward` matter where the criterion is random or needs gradients.
     Raises `BadInput` for an unknown group, a count outside 1..width or off the group's multiple, and, naming the layer,
     where pruning breaks the forward pass or changes the output's shape.
     """
@@ -58,16 +65,6 @@ def shrink(
 ) -> nn.Module:
     """A copy of `network` with the shapes that `prune` gives for `kept`: the one to load saved weights into."""
     return prune(network, example_input, groups, kept).network
-
-
-def structure(network: nn.Module, groups: Sequence[Group]) -> dict[str, int]:
-    """The channels that `network` has now in each group."""
-    return {group.name: out_channels(network.get_submodule(group.root)) for group in groups}
-
-
-def out_channels(layer: nn.Module) -> int:
-    """Output channels of a convolution or linear layer."""
-    return width(layer, out=True)
 
 
 def count_params(network: nn.Module) -> int:
@@ -129,7 +126,7 @@ def _gone(
 ) -> dict[str, set[int]]:
     """By group, the numbers of the root channels to remove."""
     fewer = {group.name: group for group in groups if kept[group.name] < group.width}
-    saliency = saliency_of(network, backward) if fewer and importance == "taylor" else None
+    saliency = saliency_of(network, importance, backward) if fewer else None
     gone: dict[str, set[int]] = {group.name: set() for group in groups}
     for place, group in enumerate(groups):
         if group.name in fewer:

@@ -27,7 +27,7 @@ ASKED_TO_STOP = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
-class Request:
+class ForkRequest:
     """A trial to run: its whole environment, the working directory, and the descriptors of its standard streams."""
 
     env: Mapping[str, str]
@@ -71,7 +71,7 @@ def preload() -> None:
     gc.freeze()  # a collection in a fork would touch, and so copy, every page
 
 
-def _trial(request: Request) -> int:
+def _trial(request: ForkRequest) -> int:
     """The trial of `request`, in a process that has just been forked."""
     from prunefleet.agent.commands.trial import main as trial
 
@@ -118,11 +118,11 @@ class Server:
             self._end()
         self._close()
 
-    def run(self) -> Request | None:
+    def run(self) -> ForkRequest | None:
         """Serve until the agent has ended and its last trial too: None. In a fork: the request to carry out."""
         while self._trials or not self._ending:
             for key, _ in self._selector.select():
-                request: Request | None = key.data()
+                request: ForkRequest | None = key.data()
                 if request:
                     return request
         return None
@@ -141,7 +141,7 @@ class Server:
         if not self._trials:
             sys.exit(0)
 
-    def _accept(self) -> Request | None:
+    def _accept(self) -> ForkRequest | None:
         """Fork for a client, or hang up on it; the request in the fork."""
         client, _ = self._listening.accept()
         client.settimeout(ACCEPT_S)
@@ -154,7 +154,7 @@ class Server:
         client.close()
         return None
 
-    def _takes(self, client: socket.socket, request: Request) -> bool:
+    def _takes(self, client: socket.socket, request: ForkRequest) -> bool:
         if stamps(self._loaded) != self._loaded:
             self._end()  # the next trial starts a server anew
         credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -162,7 +162,7 @@ class Server:
         same = _shared(request.env) == self._env and request.folder == str(Path.cwd())
         return mine and same and self._alone and not self._ending
 
-    def _forked(self, client: socket.socket, request: Request) -> Request | None:
+    def _forked(self, client: socket.socket, request: ForkRequest) -> ForkRequest | None:
         signal.pthread_sigmask(signal.SIG_BLOCK, ASKED_TO_STOP)  # they would be ours, not the trial's
         pid = os.fork()
         if pid == 0:
@@ -222,7 +222,7 @@ def _shared(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name not in OF_ONE_TRIAL}
 
 
-def _received(client: socket.socket) -> Request | None:
+def _received(client: socket.socket) -> ForkRequest | None:
     """What a client sends: the length of a document with its streams, then the document. None where it hangs up."""
     head, streams, _, _ = socket.recv_fds(client, LENGTH_BYTES, 3)
     try:
@@ -234,7 +234,7 @@ def _received(client: socket.socket) -> Request | None:
                 raise ValueError("cut off")
             content += part
         given: dict[str, Any] = json.loads(content)
-        return Request(given["env"], given["folder"], tuple(streams))
+        return ForkRequest(given["env"], given["folder"], tuple(streams))
     except (OSError, ValueError, KeyError):
         for stream in streams:
             os.close(stream)

@@ -13,7 +13,7 @@ TOO_LONG = "not done within recipe.timeout_minutes"
 
 
 @dataclass
-class Watch:
+class StageWatch:
     """`log` takes rows of the history, `stop` says why to end or None, `incumbent` the best score of the sweep or None.
 
     `stage` is the one under way or the last; after `deadline`, by `time.monotonic`, the trial ends as timed out.

@@ -7,13 +7,13 @@ from types import FrameType
 
 
 @dataclass
-class Stop:
+class StopSignal:
     """Remembers a request to stop; the trial looks between its stages and batches, and ends with all data flushed."""
 
     by_server: threading.Event = field(default_factory=threading.Event)
     signal_name: str | None = None
 
-    def listen(self) -> "Stop":
+    def listen(self) -> "StopSignal":
         """Take SIGTERM and Ctrl-C as a request to stop; a second one takes effect at once."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)

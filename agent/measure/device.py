@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from prunefleet.agent.measure.openvino_core import openvino
-from prunefleet.objective.sweepfile import PRECISIONS
+from prunefleet.objective.runners import PRECISIONS
 from prunefleet.objective.trial import Device
 
 VERSIONS = ("openvino", "onnxruntime", "torch", "torch-pruning", "numpy")

@@ -13,9 +13,9 @@ from torch import nn
 from prunefleet.agent.measure.exported import Exported, sized
 from prunefleet.agent.measure.openvino_core import openvino, traced
 from prunefleet.objective.errors import BadInput
+from prunefleet.objective.runners import PRECISIONS
 from prunefleet.objective.trial import Failure, FailureKind, TrialFailed
 
-PRECISIONS = ("f32", "bf16", "f16", "int8")
 PARITY_LIMIT = 1e-4
 ROOM = 2**16  # bytes that a disk which is not full has left
 

@@ -3,7 +3,7 @@
 Two loads of one network differ by half a percent or more, for they lie elsewhere in memory; slots of one load differ by
 less. An interval from slots alone would be too narrow, so loads are drawn anew as well as the slots within them
 (two-stage bootstrap: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). What sets one
-sitting apart from the next cannot be seen from within: it is allowed for by a constant.
+measurement session apart from the next cannot be seen from within: it is allowed for by a constant.
 """
 
 import math
@@ -19,8 +19,8 @@ DRAWS = 2000
 """Of an interval that is reported."""
 BLOCK = 20
 """Rounds that last a fifth of a second together."""
-BETWEEN_SITTINGS = 0.01
-"""Relative standard deviation allowed for between sittings minutes apart; docs/measurement.md has what was measured."""
+BETWEEN_SESSIONS = 0.01
+"""Relative standard deviation allowed for between sessions minutes apart; docs/measurement.md has what was measured."""
 
 
 def redraw(rounds: int, loads: int, draws: int, seed: int) -> NDArray[np.int64]:
@@ -38,7 +38,7 @@ def redraw(rounds: int, loads: int, draws: int, seed: int) -> NDArray[np.int64]:
 def ratio_interval(
     candidate: Samples, dense: Samples, loads: int, draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Ratio of the 10th percentiles of two rows of slots, and the ends of its 95 % interval in this sitting.
+    """Ratio of the 10th percentiles of two rows of slots, and the ends of its 95 % interval in this session.
 
     Slots of one round were slowed together, so they are drawn together; both rows have one length.
     """
@@ -50,13 +50,13 @@ def ratio_interval(
 
 
 def widened(middle: float, low: float, high: float) -> tuple[float, float]:
-    """The ends of a 95 % interval, with what sittings differ by added in quadrature."""
-    allowed = 1.96 * BETWEEN_SITTINGS * middle
+    """The ends of a 95 % interval, with what measurement sessions differ by added in quadrature."""
+    allowed = 1.96 * BETWEEN_SESSIONS * middle
     return middle - math.hypot(middle - low, allowed), middle + math.hypot(high - middle, allowed)
 
 
 def time_interval(slots: Samples, loads: int, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the 10th percentile of slots in this sitting, in their unit."""
+    """95 % interval of the 10th percentile of slots in this measurement session, in their unit."""
     return _middle(np.percentile(slots[redraw(len(slots), loads, DRAWS, seed)], QUANTILE, axis=1))
 
 
@@ -80,7 +80,7 @@ def ratio_drift(candidate: Samples, dense: Samples) -> float:
     """How far the ratio moved during the rounds, relative to itself: 0 if it stayed.
 
     The larger of two differences: between the first and the second half, and between all rounds and the median of
-    blocks of `BLOCK`. A processor that was faster for a while, in the middle of a sitting, shows in the second: the
+    blocks of `BLOCK`. A processor that was faster for a while, in the middle of a session, shows in the second: the
     fastest tenth may then be that while's for one network alone.
     """
     middle = len(dense) // 2

@@ -22,7 +22,7 @@ from prunefleet.agent.measure.exported import Exported, sized
 from prunefleet.agent.measure.intervals import p10
 from prunefleet.agent.measure.openvino_core import openvino
 from prunefleet.agent.measure.rounds import slot, warm_up
-from prunefleet.agent.measure.runners.base import Array, OpenVINORunner, Runner, Session, supported_precisions
+from prunefleet.agent.measure.runners.base import Array, LoadedNetwork, OpenVINORunner, Runner, supported_precisions
 from prunefleet.objective import checks
 from prunefleet.objective.devices import DRIFTED, REFERENCE
 from prunefleet.objective.plain import Plain
@@ -33,7 +33,7 @@ SHAPE = (1, 3, 32, 32)
 LAYERS = ((32, 3, 1), (64, 32, 2), (64, 64, 1))
 """Convolutions of 3 × 3, each with a ReLU: channels out and in, stride."""
 DAY_S = 86400.0
-SITTING_S = 0.4
+SESSION_S = 0.4
 LOADS = 2
 OPENVINO, ON_THE_CPU = "openvino_", ("torch_cpu", "onnxruntime_cpu")
 
@@ -113,23 +113,23 @@ def _path(device: str) -> Path:
 def timed(device: str = "CPU", usual: float | None = None) -> float:
     """Milliseconds of one inference now: the 10th percentile over slots, of two loads that take turns.
 
-    Where that is not as `usual` there is a second sitting, and the faster one counts.
+    Where that is not as `usual` there is a second measurement session, and the faster one counts.
     """
     precision = "f32" if "f32" in supported_precisions(device) else "default"
     runner = OpenVINORunner(device, precision)
     with tempfile.TemporaryDirectory() as folder:
         model = written(Path(folder))
-        sessions = [runner.load(model) for _ in range(LOADS)]
+        networks = [runner.load(model) for _ in range(LOADS)]
     with lock.exclusive(device):
-        lengths = [warm_up(session) for session in sessions]
-        loads = list(zip(sessions, lengths, strict=True))
-        ms = _sitting(loads)
-        return ms if usual is None or abs(ms / usual - 1) <= DRIFTED else min(ms, _sitting(loads))
+        lengths = [warm_up(network) for network in networks]
+        loads = list(zip(networks, lengths, strict=True))
+        ms = _measured(loads)
+        return ms if usual is None or abs(ms / usual - 1) <= DRIFTED else min(ms, _measured(loads))
 
 
-def _sitting(loads: Sequence[tuple[Session, int]]) -> float:
+def _measured(loads: Sequence[tuple[LoadedNetwork, int]]) -> float:
     slots: list[float] = []
-    until = time.perf_counter() + SITTING_S
+    until = time.perf_counter() + SESSION_S
     while time.perf_counter() < until:
         slots += [float(slot(*load).min()) for load in loads]
     return p10(slots)

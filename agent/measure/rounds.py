@@ -1,4 +1,4 @@
-"""The rounds of one sitting: a slot of every network in random order, again and again, until the ratios are certain."""
+"""The rounds of one measurement session: a slot of every network in random order, until the ratios are certain."""
 
 import gc
 import time
@@ -18,7 +18,7 @@ from prunefleet.agent.measure.intervals import (
     ratio_interval,
     widened,
 )
-from prunefleet.agent.measure.runners.base import WARM_UP_CALLS, Array, Sampler, Session, clocked
+from prunefleet.agent.measure.runners.base import WARM_UP_CALLS, Array, LoadedNetwork, SampledNetwork, clocked
 from prunefleet.objective.trial import Device, Latency
 
 DENSE = "dense"
@@ -30,10 +30,10 @@ DRIFT_LIMIT, LOOSE = 0.10, 0.05  # noisy beyond: the dense model's drift, the ra
 
 
 @dataclass(frozen=True)
-class Pace:
+class RoundSchedule:
     """How many rounds there are at least, from which on a tight interval ends them, and how often it is looked at.
 
-    They end from `settled` on, later where few networks share the sitting, after `slots` slots of all together, and
+    They end from `settled` on, later where few networks share the session, after `slots` slots of all together, and
     after `turns` rounds of each load.
     """
 
@@ -48,21 +48,21 @@ class Pace:
         return max(self.settled, self.slots // networks, self.turns * loads)
 
 
-IN_PROCESS, BY_PROGRAM = Pace(16, 40, 400, 50, 40), Pace(4, 8, 0, 4, 4)
+IN_PROCESS, BY_PROGRAM = RoundSchedule(16, 40, 400, 50, 40), RoundSchedule(4, 8, 0, 4, 4)
 
 
 class Rounds:
-    """What was measured of networks that take turns; `sessions[name]` are loads of the same network.
+    """What was measured of networks that take turns; `networks[name]` are loads of the same network.
 
     `slots[name]`: the fastest call of each of its slots in milliseconds, one a round; `calls[name]`: the calls of each.
     """
 
-    def __init__(self, sessions: Mapping[str, Sequence[Session]], seed: int) -> None:
-        self.sessions, self.seed = sessions, seed
-        self.loads = len(sessions[DENSE])
-        self.slots: dict[str, list[float]] = {name: [] for name in sessions}
-        self.calls: dict[str, list[Samples]] = {name: [] for name in sessions}
-        self._length = {name: min(map(warm_up, each)) for name, each in sessions.items()}
+    def __init__(self, networks: Mapping[str, Sequence[LoadedNetwork]], seed: int) -> None:
+        self.networks, self.seed = networks, seed
+        self.loads = len(networks[DENSE])
+        self.slots: dict[str, list[float]] = {name: [] for name in networks}
+        self.calls: dict[str, list[Samples]] = {name: [] for name in networks}
+        self._length = {name: min(map(warm_up, each)) for name, each in networks.items()}
         self._random = np.random.default_rng(seed)
 
     def measure(self, time_limit_s: float, target: float, min_rounds: int | None, max_rounds: int) -> None:
@@ -70,15 +70,17 @@ class Rounds:
 
         What is noisy then gets more time, `PATIENCE` times the limit in all.
         """
-        pace = BY_PROGRAM if any(isinstance(each[0], Sampler) for each in self.sessions.values()) else IN_PROCESS
-        settled = min_rounds or pace.ends_from(len(self.sessions), self.loads)
+        schedule = (
+            BY_PROGRAM if any(isinstance(each[0], SampledNetwork) for each in self.networks.values()) else IN_PROCESS
+        )
+        settled = min_rounds or schedule.ends_from(len(self.networks), self.loads)
         began = time.perf_counter()
         with _no_garbage_collection():
             for done in range(1, max_rounds // self.loads * self.loads + 1):
                 self._round((done - 1) % self.loads)
-                if done % self.loads or done < min(settled, pace.fewest):
+                if done % self.loads or done < min(settled, schedule.fewest):
                     continue
-                if done >= settled and done % pace.between_checks == 0 and self._tight(target):
+                if done >= settled and done % schedule.between_checks == 0 and self._tight(target):
                     break
                 if self._over(time.perf_counter() - began, time_limit_s):
                     break
@@ -87,9 +89,9 @@ class Rounds:
         return spent > limit and (spent > PATIENCE * limit or not any(map(self.noisy, self.slots)))
 
     def _round(self, load: int) -> None:
-        names = list(self.sessions)
+        names = list(self.networks)
         for index in self._random.permutation(len(names)):
-            calls = slot(self.sessions[names[index]][load], self._length[names[index]])
+            calls = slot(self.networks[names[index]][load], self._length[names[index]])
             self.calls[names[index]].append(calls)
             self.slots[names[index]].append(float(calls.min()))
 
@@ -97,7 +99,7 @@ class Rounds:
         """Whether every ratio's interval is within the target and the two halves of its rounds agree."""
         return all(
             half_width(*self.interval(name, 200)) <= target and self._ratio_drift(name) <= STEADY * target
-            for name in self.sessions
+            for name in self.networks
         )
 
     def noisy(self, name: str) -> bool:
@@ -109,7 +111,7 @@ class Rounds:
         return ratio_drift(np.array(self.slots[name]), np.array(self.slots[DENSE]))
 
     def interval(self, name: str, draws: int = DRAWS) -> tuple[float, float, float]:
-        """Ratio of 10th percentiles to the dense model's, with the ends of its 95 % interval in this sitting."""
+        """Ratio of 10th percentiles to the dense model's, with the ends of its 95 % interval in this session."""
         if name == DENSE:
             return 1.0, 1.0, 1.0
         return ratio_interval(np.array(self.slots[name]), np.array(self.slots[DENSE]), self.loads, draws, self.seed)
@@ -123,7 +125,7 @@ class Rounds:
         p50, p90, p99 = (float(value) for value in np.percentile(np.concatenate(self.calls[name]), [50, 90, 99]))
         return Latency(
             device=device,
-            precision=self.sessions[name][0].precision,
+            precision=self.networks[name][0].precision,
             ratio=ratio,
             ratio_lo=low,
             ratio_hi=high,
@@ -151,26 +153,26 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def warm_up(session: Session) -> int:
+def warm_up(network: LoadedNetwork) -> int:
     """Run until calls are steady; returns how many calls fill a slot."""
-    calls = slot(session, WARM_UP_CALLS)
+    calls = slot(network, WARM_UP_CALLS)
     steady_ms = max(float(np.median(calls[len(calls) // 2 :])), 1e-4)
-    if isinstance(session, Sampler):  # warms itself up, each time
+    if isinstance(network, SampledNetwork):  # warms itself up, each time
         return max(WARM_UP_CALLS, round(PROGRAM_SLOT_S * 1e3 / steady_ms))
     length = max(1, round(SLOT_S * 1e3 / steady_ms))
-    slot(session, min(length, WARM_UP_CALLS))
+    slot(network, min(length, WARM_UP_CALLS))
     return length
 
 
-def slot(session: Session, calls: int) -> Samples:
+def slot(network: LoadedNetwork, calls: int) -> Samples:
     """Milliseconds of that many calls in a row."""
-    if isinstance(session, Sampler):
-        return session.samples(calls)
-    return np.array([session.run() for _ in range(calls)])
+    if isinstance(network, SampledNetwork):
+        return network.samples(calls)
+    return np.array([network.run() for _ in range(calls)])
 
 
-class CallSession:
-    """A bare callable as a session: it has no input to set and no queue to fill."""
+class CallableNetwork:
+    """A bare callable as a loaded network: it has no input to set and no queue to fill."""
 
     def __init__(self, call: Callable[[], object], precision: str) -> None:
         self._call, self.precision = call, precision

@@ -1,7 +1,7 @@
-"""The raw samples of a sitting as one compact file: gzipped JSON, which any language reads and which runs no code.
+"""The raw samples of a measurement session as one compact file of gzipped JSON, which any language reads.
 
 `{"version": 1, "loads": n, "networks": {name: {"latency": …, "slots_ms": […], "calls_ms": […]}}}`; `calls_ms` are
-rounded to 10 ns. A sitting's order is kept: round i ran the loads i % `loads`, and a network's calls fall into equal
+rounded to 10 ns. A session's order is kept: round i ran the loads i % `loads`, and a network's calls fall into equal
 parts, one a slot.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from prunefleet.agent.measure.benchmark import Sitting
+from prunefleet.agent.measure.benchmark import MeasurementSession
 from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import Latency
@@ -24,22 +24,22 @@ LEVEL = 6  # 9 takes twenty times as long for a twentieth less, and the device's
 DIGITS = 5  # of milliseconds: 10 ns, less than a reading of the clock is worth
 
 
-def write_samples(sitting: Sitting, path: Path) -> None:
-    """Write the sitting to `path`; the same sitting gives the same bytes."""
+def write_samples(session: MeasurementSession, path: Path) -> None:
+    """Write the measurement session to `path`; the same measurement session gives the same bytes."""
     networks = {
         name: {
             "latency": latency.to_json(),
-            "slots_ms": sitting.slots[name].tolist(),
-            "calls_ms": np.round(sitting.calls[name], DIGITS).tolist(),
+            "slots_ms": session.slots[name].tolist(),
+            "calls_ms": np.round(session.calls[name], DIGITS).tolist(),
         }
-        for name, latency in sitting.latencies.items()
+        for name, latency in session.latencies.items()
     }
-    document = {"version": VERSION, "loads": sitting.loads, "networks": networks}
+    document = {"version": VERSION, "loads": session.loads, "networks": networks}
     path.write_bytes(gzip.compress(json.dumps(document, separators=(",", ":")).encode(), LEVEL, mtime=0))
 
 
-def read_samples(path: Path) -> Sitting:
-    """The sitting that was written to `path`. Raises `BadInput` where the file holds something else."""
+def read_samples(path: Path) -> MeasurementSession:
+    """The measurement session that was written to `path`. Raises `BadInput` where the file holds something else."""
     try:
         document: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
         version, loads, networks = (document[key] for key in ("version", "loads", "networks"))
@@ -47,7 +47,7 @@ def read_samples(path: Path) -> Sitting:
         raise BadInput("samples", str(path), f"give a {FILE} of a trial: {error!r}") from None
     if version != VERSION:
         raise BadInput("samples.version", version, f"read it with a prunefleet that knows it; this one knows {VERSION}")
-    return Sitting(
+    return MeasurementSession(
         {name: Latency.from_json(each["latency"]) for name, each in networks.items()},
         {name: np.array(each["slots_ms"], np.float64) for name, each in networks.items()},
         {name: np.array(each["calls_ms"], np.float64) for name, each in networks.items()},

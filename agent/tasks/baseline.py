@@ -15,7 +15,7 @@ from torch import nn
 
 from prunefleet.agent.compress.weights import load_weights
 from prunefleet.agent.host.cache_files import cache_folder, only_one, replace_file, sha256_of
-from prunefleet.agent.tasks.task import Budget, Task, data_hash, dense_budget, digest, task_hash
+from prunefleet.agent.tasks.task import HASH_VERSION, Budget, Task, data_hash, dense_budget, digest, task_hash
 from prunefleet.agent.tasks.training import threads
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import Failure, FailureKind, TrialFailed
@@ -28,7 +28,7 @@ Progress = Callable[[float, str], bool]
 """Called with the share done, 0 to 1, and a few words; returns False when training should end now."""
 
 
-class Store(Protocol):
+class ArtifactStore(Protocol):
     """Where a project keeps its artifacts."""
 
     def fetch(self, name: str, folder: Path) -> bool:
@@ -36,6 +36,9 @@ class Store(Protocol):
 
     def publish(self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any]) -> str:
         """Log an artifact with these files; returns its version, such as "v0"."""
+
+    def named(self, kind: str, sha256: str) -> str | None:
+        """Return the name of the project's artifact of that type whose metadata has this SHA-256; None without one."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def artifact_name(task: Task) -> str:
 
 
 def obtain(
-    task: Task, store: Store | None = None, expected: str | None = None, progress: Progress | None = None
+    task: Task, store: ArtifactStore | None = None, expected: str | None = None, progress: Progress | None = None
 ) -> Baseline:
     """The dense network: from the project, from this host, or else trained now and kept in both.
 
@@ -79,11 +82,11 @@ def _folder() -> Path:
     return cache_folder() / "dense"
 
 
-def _expected(name: str, store: Store | None, sha256: str) -> Path:
+def _expected(name: str, store: ArtifactStore | None, sha256: str) -> Path:
     path = _folder() / f"{sha256}.safetensors"
     if path.is_file() and sha256_of(path) == sha256:
         return path
-    found = _from(store, name)
+    found = _from(store, name) or _of_before(store, sha256)
     if found is None and store is None:
         remedy = f"this sweep uploads no network: copy {path.name} here, to {path.parent}, from the host that made it"
         raise BadInput("baseline", sha256[:12], remedy)
@@ -96,7 +99,13 @@ def _expected(name: str, store: Store | None, sha256: str) -> Path:
     return found
 
 
-def _any(task: Task, name: str, store: Store | None, progress: Progress | None) -> Path:
+def _of_before(store: ArtifactStore | None, sha256: str) -> Path | None:
+    """Return the project's network of that hash under another name: version 0.1 named its artifacts by another rule."""
+    name = store.named(KIND, sha256) if store else None
+    return _from(store, name) if name else None
+
+
+def _any(task: Task, name: str, store: ArtifactStore | None, progress: Progress | None) -> Path:
     if path := _from(store, name):
         return path
     path = _here(name) or _trained(task, name, progress or (lambda share, text: True))
@@ -107,14 +116,14 @@ def _any(task: Task, name: str, store: Store | None, progress: Progress | None) 
     return path if version == "v0" else _from(store, name) or path
 
 
-def _publish(store: Store, name: str, path: Path) -> str:
+def _publish(store: ArtifactStore, name: str, path: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / FILE
         copy.write_bytes(path.read_bytes())
         return store.publish(name, KIND, [copy], {"sha256": path.stem})
 
 
-def _from(store: Store | None, name: str) -> Path | None:
+def _from(store: ArtifactStore | None, name: str) -> Path | None:
     """The project's file, copied to where files of its hash are kept on this host."""
     with tempfile.TemporaryDirectory() as folder:
         if store is None or not store.fetch(name, Path(folder)):
@@ -147,6 +156,7 @@ def _trained(task: Task, name: str, progress: Progress) -> Path:
     note = {
         "task": task.name,
         "task_hash": task_hash(task),
+        "hash_version": HASH_VERSION,
         "data_hash": data_hash(task),
         "metrics": metrics,
         "seconds": round(time.perf_counter() - began, 1),
@@ -185,8 +195,9 @@ def load(task: Task, path: Path, name: str) -> Baseline:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BadInput("baseline", str(path), f"delete this file, it is no dense model: {error}") from error
+    same_rule = note.get("hash_version", 1) == HASH_VERSION  # hashes by another rule do not compare
     for what, own in (("task_hash", task_hash(task)), ("data_hash", data_hash(task))):
-        if note[what] != own:
+        if note[what] != own and (same_rule or what == "data_hash"):
             remedy = f"bring this host to the {what[:4]} that the dense model was trained with, {note[what][:12]}"
             raise BadInput(f"{what[:4]} of {task.name}", own[:12], remedy)
     network = task.network()

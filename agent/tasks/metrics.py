@@ -31,9 +31,8 @@ def metric(name: str, positive: int = 1) -> Metric:
     Raises `BadInput` for another name.
     """
     if name.startswith("top") and name[3:].isdecimal() and int(name[3:]):
-        return Metric(
-            lambda logits, labels: (ranks(logits, labels) < int(name[3:]))[:, None], lambda means: means[..., 0]
-        )
+        most = int(name[3:])
+        return Metric(lambda logits, labels: _within(logits, labels, most), lambda means: means[..., 0])
     if name == "balanced_accuracy":
         return Metric(_by_class, _mean_recall)
     if name in _OF_POSITIVE:

@@ -15,6 +15,9 @@ from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.stats import Value, mean_itself
 
 SPLITS = ("validation", "holdout", "test")
+HASH_VERSION = 2
+"""Which rule `task_hash` follows: since 2 the source of this package is left out."""
+NOT_THE_USERS = ("abc", "builtins", "typing", "prunefleet")
 
 Report = Callable[[Mapping[str, float]], bool]
 """Called with what training knows (epoch, train_loss, val_<metric>); returns False when training should end now."""
@@ -41,7 +44,7 @@ class Budget:
 
 @runtime_checkable
 class Task(Protocol):
-    """A network, its data, and how to train and judge it. Everything has one seed, so that two hosts agree.
+    """A network, its data, and how to train and evaluate it. Everything has one seed, so that two hosts agree.
 
     Optional members, used where a task has them: `dense_budget() -> Budget` (training of the dense network; epochs 0
     for a network that comes trained), `recalibrate(network)` (else batch-norm statistics are re-estimated on
@@ -105,8 +108,9 @@ def value_of(task: Task, metric: str) -> Value:
 def task_hash(task: Task) -> str:
     """Hash of the task's code and options: its own word, else of the source of its classes and of the network's shapes.
 
-    Where the sweep names the task's code, that is in it too. Raises `BadInput` for a class without a source file, such
-    as one typed into a notebook.
+    Classes of this package are left out, so that a new version of it refuses no planned sweep. Where the sweep names
+    the task's code, that is in it too. Raises `BadInput` for a class without a source file, such as one typed into a
+    notebook.
     """
     options: Mapping[str, object] = getattr(task, "given_options", {})
     return digest(_code_hash(task), repr(sorted(options.items()))) if options else _code_hash(task)
@@ -120,7 +124,7 @@ def _code_hash(task: Task) -> str:
     if own:
         return own()
     shapes = {name: tuple(tensor.shape) for name, tensor in task.network().state_dict().items()}
-    classes = [kind for kind in type(task).__mro__ if kind.__module__ not in ("abc", "builtins", "typing")]
+    classes = [kind for kind in type(task).__mro__ if kind.__module__.partition(".")[0] not in NOT_THE_USERS]
     try:
         with _reading:
             sources = [inspect.getsource(kind) for kind in classes]

@@ -16,7 +16,7 @@ import yaml
 from wandb.errors import AuthenticationError, CommError, UsageError
 
 from prunefleet.agent.host.failures import explain
-from prunefleet.agent.host.stop import Stop
+from prunefleet.agent.host.stop import StopSignal
 from prunefleet.agent.tracking.probe import base_url, is_away, masked
 from prunefleet.agent.tracking.retry import outlasting
 from prunefleet.agent.tracking.summary import FAILURE_KEYS, SCORE_KEYS, latencies_words, stages, summary
@@ -44,11 +44,11 @@ def preload() -> None:
             importlib.import_module(name)
 
 
-class Session:
+class TrackedRun:
     """An open run on the server: what this process tells it, and the project's artifacts."""
 
-    def __init__(self, run: wandb.Run, stop: Stop | None = None) -> None:
-        self._run, self._stop = run, stop or Stop()
+    def __init__(self, run: wandb.Run, stop: StopSignal | None = None) -> None:
+        self._run, self._stop = run, stop or StopSignal()
 
     @property
     def name(self) -> str:
@@ -181,6 +181,10 @@ class Session:
         self.outlasting(lambda: self._run.use_artifact(path).download(root=str(folder)))
         return True
 
+    def named(self, kind: str, sha256: str) -> str | None:
+        """Return the name of the project's artifact of that type whose metadata has this SHA-256; None without one."""
+        return self.outlasting(lambda: _named(wandb.Api(), self.project, kind, sha256))
+
     def finish(self, exit_code: int, again: bool = False) -> None:
         """End the run and wait until the server has everything; `again` hands it back, to be tried once more."""
         if again:
@@ -188,7 +192,7 @@ class Session:
         self._run.finish(exit_code=exit_code)
 
 
-def start(stop: Stop, job_type: str | None = None, upload: str | None = None, **options: Any) -> Session:
+def start(stop: StopSignal, job_type: str | None = None, upload: str | None = None, **options: Any) -> TrackedRun:
     """Open the run that `wandb agent` gave this process, or else a new one; `options` go to `wandb.init`.
 
     `upload` says what may leave this host, as in the sweep file; the agent's own run is asked for it.
@@ -211,7 +215,7 @@ def start(stop: Stop, job_type: str | None = None, upload: str | None = None, **
         raise TrialFailed(_unheard(error)) from error
     except OSError as error:
         raise TrialFailed(explain(error, "start")) from error
-    return Session(run, stop)
+    return TrackedRun(run, stop)
 
 
 def _unheard(error: Exception) -> Failure:
@@ -237,7 +241,7 @@ def _asked_upload() -> str:
 
 
 @contextmanager
-def session(stop: Stop, job_type: str, **options: Any) -> Iterator[Session]:
+def own_run(stop: StopSignal, job_type: str, **options: Any) -> Iterator[TrackedRun]:
     """A run of its own for a command: ended well with the block, or as failed with an exception."""
     opened = start(stop, job_type, **options)
     try:
@@ -284,20 +288,32 @@ class Reader:
         self._api.artifact(path).download(root=str(folder))
         return True
 
+    def named(self, kind: str, sha256: str) -> str | None:
+        """Return the name of the project's artifact of that type whose metadata has this SHA-256; None without one."""
+        return _named(self._api, self.project, kind, sha256)
+
     def publish(self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any]) -> str:
         """A reader writes no artifacts."""
-        raise NotImplementedError(f"{name}: open a session to publish it")
+        raise NotImplementedError(f"{name}: open a run to publish it")
 
     def offer(self, name: str, kind: str, versions: Mapping[str, Mapping[str, Path]]) -> None:
-        """Log versions of an artifact as `Session.offer` does, in a run of their own."""
+        """Log versions of an artifact as `TrackedRun.offer` does, in a run of their own."""
         entity, _, project = self.project.partition("/")
-        with session(Stop(), "control", name=name, entity=entity, project=project) as opened:
+        with own_run(StopSignal(), "control", name=name, entity=entity, project=project) as opened:
             opened.offer(name, kind, versions)
 
     def update_summary(self, run: str, values: Mapping[str, Any]) -> None:
         """Change the summary of a run that has ended."""
         found = self._api.run(f"{self.project}/{run}")
         found.summary.update(dict(values))  # type: ignore[no-untyped-call]
+
+
+def _named(api: wandb.Api, project: str, kind: str, sha256: str) -> str | None:
+    if kind not in {each.name for each in api.artifact_types(project)}:
+        return None
+    names = [collection.name for collection in api.artifact_collections(project, kind)]
+    held = (name for name in names if api.artifact(f"{project}/{name}:v0").metadata.get("sha256") == sha256)
+    return next(held, None)
 
 
 def _summary(run: Any) -> dict[str, Any]:

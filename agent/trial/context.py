@@ -1,4 +1,4 @@
-"""The bench of this host for one sweep: task, dense network, groups, device, ready for trials."""
+"""What every trial of one sweep starts from on this host: task, dense network, groups, device, ready for trials."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -18,15 +18,15 @@ from prunefleet.agent.measure.benchmark import TIME_LIMIT_S
 from prunefleet.agent.measure.device import common_step
 from prunefleet.agent.measure.export import check_parity, export
 from prunefleet.agent.measure.exported import Exported, sized
-from prunefleet.agent.measure.remote.stubs import judging
-from prunefleet.agent.measure.runners.base import Runner, Sampler
+from prunefleet.agent.measure.remote.stubs import evaluation_runner
+from prunefleet.agent.measure.runners.base import Runner, SampledNetwork
 from prunefleet.agent.measure.runners.deployed import Deployed
 from prunefleet.agent.measure.samples import FILE as SAMPLES
-from prunefleet.agent.tasks.baseline import Baseline, Progress, Store, obtain
+from prunefleet.agent.tasks.baseline import ArtifactStore, Baseline, Progress, obtain
 from prunefleet.agent.tasks.code.carried import provide
 from prunefleet.agent.tasks.registry import load_task
 from prunefleet.agent.tasks.task import Budget, Task, named_data
-from prunefleet.agent.trial.places import Place, places_of
+from prunefleet.agent.trial.places import MeasuringPlace, places_of
 from prunefleet.agent.trial.request import Request
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
@@ -37,7 +37,7 @@ Stage = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
-class Bench:
+class TrialContext:
     """What a trial needs besides its candidate: the same for all trials of a sweep on this host.
 
     `places` has the devices that latencies are measured on, this host first where it is one of them.
@@ -48,7 +48,7 @@ class Bench:
     groups: tuple[Group, ...]
     space: MergedSpace
     goal: Goal
-    places: tuple[Place, ...]
+    places: tuple[MeasuringPlace, ...]
     dense: Exported
     dense_f32: Exported
     lr: float | None = None
@@ -77,12 +77,12 @@ class Bench:
         """The dense network that latency ratios are of."""
         return self.dense_f32 if self.against == F32 else self.dense
 
-    def samples(self, place: Place) -> str:
+    def samples(self, place: MeasuringPlace) -> str:
         """The file of a trial's raw samples from there, with the device's name where there are several."""
         return SAMPLES if len(self.places) == 1 else f"samples-{place.device.name}.json.gz"
 
-    def at(self, precision: str) -> "Bench":
-        """The same bench at another precision."""
+    def at(self, precision: str) -> "TrialContext":
+        """The same context at another precision."""
         if precision == self.precision:
             return self
         dense = export_dense(self.baseline, self.task, precision)
@@ -94,16 +94,16 @@ class Bench:
         return deploy(network, self.task, folder, self.precision, name, rough)
 
     def as_deployed(self, model: Exported, network: nn.Module) -> nn.Module:
-        """What quality is judged on: `network`, at another precision than f32 what the device makes of its `model`.
+        """Return what quality is evaluated on: `network`, or, at another precision than f32, its `model` on the device.
 
-        A program of the user's only times networks, so what it ran is judged as `network`; for a device elsewhere this
-        host's processor answers.
+        A program of the user's only times networks, so what it ran is evaluated as `network`. For a device elsewhere
+        this host's processor answers.
         """
         if self.precision == "f32":
             return network
-        runner = judging(self.runner)
-        session = runner.load(model) if runner else None
-        return network if session is None or isinstance(session, Sampler) else Deployed(session, model.input_shape)
+        runner = evaluation_runner(self.runner)
+        loaded = runner.load(model) if runner else None
+        return network if loaded is None or isinstance(loaded, SampledNetwork) else Deployed(loaded, model.input_shape)
 
     def budget(self, candidate: Candidate) -> Budget:
         """How a candidate is fine-tuned: by its own epochs and seed, the dense network teaching where that is asked."""
@@ -113,13 +113,13 @@ class Bench:
 
 def prepare(
     request: Request,
-    store: Store | None,
+    store: ArtifactStore | None,
     during: Stage,
     progress: Progress | None = None,
     check: Callable[[], None] = lambda: None,
     fresh: bool = False,
-) -> Bench:
-    """The bench that `request` asks for; `during(stage)` is entered for each part.
+) -> TrialContext:
+    """The context that `request` asks for; `during(stage)` is entered for each part.
 
     `check` and `fresh` are those of `places_of`. Raises `BadInput` where the request cannot be met on any host, or in
     the stages "code", "data" and "baseline" on this one, `TrialFailed` where it has not the device.
@@ -145,7 +145,9 @@ def prepare(
     grid = grid_of(request.candidate.precision, request.against)
     space = space_of(groups, [place.device for place in places], grid)
     recipe = (request.lr, request.distill, request.skip)
-    return Bench(task, baseline, groups, space, request.goal, places, dense, plain, *recipe, against=request.against)
+    return TrialContext(
+        task, baseline, groups, space, request.goal, places, dense, plain, *recipe, against=request.against
+    )
 
 
 def loaded(request: Request, folder: Path | None, at_fault: bool = False) -> Task:

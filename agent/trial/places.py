@@ -6,20 +6,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunefleet.agent.measure.benchmark import Sit, compare_many
+from prunefleet.agent.measure.benchmark import Measure, MeasurementSetup, compare_many
 from prunefleet.agent.measure.device import fingerprint
 from prunefleet.agent.measure.energy.sources import Meter, find_meter, source_of
 from prunefleet.agent.measure.exported import Exported
 from prunefleet.agent.measure.remote.stubs import RemoteMeter, RemoteRunner
 from prunefleet.agent.measure.runners.base import Runner
 from prunefleet.agent.measure.runners.registry import kind, runner_at
-from prunefleet.agent.tasks.baseline import Store
+from prunefleet.agent.tasks.baseline import ArtifactStore
 from prunefleet.agent.tracking.retry import outlasting
 from prunefleet.agent.trial.request import Request
 from prunefleet.objective.devices import LOCAL
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.profiles.profile import Profile
-from prunefleet.objective.sweepfile import RUNNERS
+from prunefleet.objective.runners import RUNNERS
 from prunefleet.objective.trial import Device, Failure, FailureKind, TrialFailed
 
 if TYPE_CHECKING:
@@ -30,21 +30,21 @@ ON = "-on-"
 
 
 @dataclass(frozen=True)
-class Place:
+class MeasuringPlace:
     """A device, what runs networks on it, what reads energy there, and how networks are measured together."""
 
     device: Device
     runner: Runner
     meter: Meter | None = None
-    sit: Sit = compare_many
+    measure: Measure = compare_many
 
     @property
     def elsewhere(self) -> "Elsewhere | None":
         """What measures on a device elsewhere in the fleet; None on this host."""
-        there: Any = self.sit if isinstance(self.runner, RemoteRunner) else None
+        there: Any = self.measure if isinstance(self.runner, RemoteRunner) else None
         return there  # type: ignore[no-any-return]  # loading its module costs a trial the client's public API
 
-    def at(self, precision: str) -> "Place":
+    def at(self, precision: str) -> "MeasuringPlace":
         """The same place for networks that ship at another precision."""
         if isinstance(self.runner, RemoteRunner):
             return replace(self, runner=self.runner.at(precision))
@@ -58,21 +58,24 @@ class Place:
         if self.elsewhere is None:
             return source_of(runner)
         said = self.elsewhere.said
-        return next((each for each in RUNNERS[runner] if said and each in said.energy_sources), None)
+        return next((each for each in RUNNERS[runner].energy if said and each in said.energy_sources), None)
 
 
 def ask_ahead(
-    places: Sequence[Place], candidates: Mapping[str, Exported], dense: Exported, how: Callable[[Place], dict[str, Any]]
+    places: Sequence[MeasuringPlace],
+    candidates: Mapping[str, Exported],
+    dense: Exported,
+    setup: Callable[[MeasuringPlace], MeasurementSetup],
 ) -> None:
-    """Ask the devices elsewhere among several places for a sitting with the options `how`: they hold it meanwhile."""
+    """Ask the devices elsewhere among several places for a session each, which they hold meanwhile."""
     for place in places if len(places) > 1 else ():
         if place.elsewhere:
-            place.elsewhere.ahead(candidates, dense, **how(place))
+            place.elsewhere.ahead(candidates, dense, setup(place))
 
 
 def places_of(
-    request: Request, store: Store | None, check: Callable[[], None] = lambda: None, fresh: bool = False
-) -> tuple[Place, ...]:
+    request: Request, store: ArtifactStore | None, check: Callable[[], None] = lambda: None, fresh: bool = False
+) -> tuple[MeasuringPlace, ...]:
     """The places that a sweep names, this host first; `check` is called while a device elsewhere is waited for, and may
     raise.
 
@@ -87,13 +90,13 @@ def places_of(
     return places
 
 
-def _here(request: Request) -> Place:
+def _here(request: Request) -> MeasuringPlace:
     """What the sweep could not know: whether this host has the device, the package, the precision."""
     try:
         device, runner = measured_on(request)
     except BadInput as error:
         raise TrialFailed(Failure(FailureKind.DEVICE, "device", str(error))) from error
-    return Place(device, runner, find_meter(request.energy))
+    return MeasuringPlace(device, runner, find_meter(request.energy))
 
 
 def measured_on(request: Request) -> tuple[Device, Runner]:
@@ -102,7 +105,9 @@ def measured_on(request: Request) -> tuple[Device, Runner]:
     return fingerprint(LOCAL, kind(runner)), runner
 
 
-def _elsewhere(name: str, request: Request, store: Store | None, check: Callable[[], None], fresh: bool) -> Place:
+def _elsewhere(
+    name: str, request: Request, store: ArtifactStore | None, check: Callable[[], None], fresh: bool
+) -> MeasuringPlace:
     from prunefleet.agent.measure.remote.choice import queue_of
     from prunefleet.agent.measure.remote.device_queue import Publisher
     from prunefleet.agent.measure.remote.elsewhere import Elsewhere, patience_minutes
@@ -114,10 +119,10 @@ def _elsewhere(name: str, request: Request, store: Store | None, check: Callable
     there = Elsewhere(outlasting(lambda: queue_of(project, name), limit, check), opened, check)
     runner = RemoteRunner(request.runner, threads=request.threads).at(request.candidate.precision)
     said = there.describe(name, runner, fresh)
-    return Place(said.device, runner, RemoteMeter(request.energy) if request.energy else None, there)
+    return MeasuringPlace(said.device, runner, RemoteMeter(request.energy) if request.energy else None, there)
 
 
-def _check_profile(request: Request, store: Store | None, devices: Sequence[Device]) -> None:
+def _check_profile(request: Request, store: ArtifactStore | None, devices: Sequence[Device]) -> None:
     """Refuse a profile that was measured elsewhere than trials are; this host's own are not looked at, to save time."""
     here = request.devices == (LOCAL,)
     if request.profile is None or store is None or (here and ON not in request.profile):

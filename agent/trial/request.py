@@ -4,22 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunefleet.objective import checks
-from prunefleet.objective.devices import LOCAL, REMOTE_RUNNERS, device_names
+from prunefleet.objective import checks, runners
+from prunefleet.objective.devices import LOCAL, device_names
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
 from prunefleet.objective.sweepfile import (
     BLOCKS,
     DEFAULT_UPLOAD,
     F32,
-    RUNNERS,
     SAME,
     SINGLE,
     against,
     block,
     choices,
     code_sha256,
-    measured_by,
     options,
     upload_of,
 )
@@ -50,7 +48,7 @@ class Request:
     data: str | None = None
     baseline: str | None = None
     profile: str | None = None
-    runner: str = "openvino_cpu"
+    runner: str = runners.DEFAULT
     threads: int = 1
     energy: str | None = None
     against: str = SAME
@@ -62,7 +60,7 @@ class Request:
         if self.code is not None:
             code_sha256(self.code)
         against(self.against)
-        measured_by(self.runner, self.threads, self.energy, self.candidate.precision)
+        runners.measured_by(self.runner, self.threads, self.energy, self.candidate.precision)
         for name in ("lr", "timeout_minutes"):
             if getattr(self, name) is not None:
                 checks.positive(f"recipe.{name}", getattr(self, name))
@@ -74,8 +72,8 @@ class Request:
         """A device elsewhere is sent the networks' files, through the server."""
         if self.upload == "metrics":
             raise BadInput("measure.device", device, "write local, or `upload: {value: bundles}`: it needs networks")
-        if self.runner in RUNNERS and self.runner not in REMOTE_RUNNERS:
-            remedy = f"write {', '.join(REMOTE_RUNNERS)}, or local for measure.device"
+        if self.runner in runners.RUNNERS and self.runner not in runners.REMOTE:
+            remedy = f"write {', '.join(runners.REMOTE)}, or local for measure.device"
             raise BadInput("measure.runner", self.runner, remedy)
 
 
@@ -89,32 +87,28 @@ def from_config(config: Mapping[str, Any]) -> Request:
     measure, recipe = (_block(given, name) for name in ("measure", "recipe"))
     candidate = Candidate(
         ratios=checks.mapping("ratio", given.get("ratio", {})),  # type: ignore[arg-type]  # checked by Candidate
-        precision=measure.get("precision", "f32"),
-        epochs=recipe.get("epochs", 1.0),
-        seed=recipe.get("seed", 0),
-        importance=recipe.get("importance", "l2"),
-        ranking=recipe.get("ranking", "group"),
+        **_among(measure, "precision"),
+        **_among(recipe, "epochs", "seed", "importance", "ranking"),
     )
     return Request(
         task=given.get("task", ""),
         candidate=candidate,
         goal=Goal.from_parameters(_block(given, "objective")),
         devices=device_names("measure.device", measure.get("device", LOCAL)),
-        lr=recipe.get("lr"),
-        distill=recipe.get("distill", False),
-        skip=recipe.get("skip", True),
-        timeout_minutes=recipe.get("timeout_minutes"),
         upload=upload_of({"upload": {"value": given.get("upload", DEFAULT_UPLOAD)}}),
         code=_named(given, "code"),
         data=_named(given, "data"),
         baseline=_named(given, "baseline"),
         profile=_named(given, "profile"),
-        runner=measure.get("runner", "openvino_cpu"),
-        threads=measure.get("threads", 1),
-        energy=measure.get("energy"),
-        against=measure.get("against", SAME),
+        **_among(measure, "runner", "threads", "energy", "against"),
+        **_among(recipe, "lr", "distill", "skip", "timeout_minutes"),
         options=dict(checks.mapping("options", given.get("options", {}))),
     )
+
+
+def _among(block: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Return the values that stand under these keys; the defaults of the others are those of the dataclass."""
+    return {key: block[key] for key in keys if key in block}
 
 
 def _block(given: Mapping[str, Any], name: str) -> dict[str, Any]:

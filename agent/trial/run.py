@@ -12,12 +12,12 @@ from torch import nn
 
 from prunefleet.agent.compress.prune import prune
 from prunefleet.agent.host.failures import explain
-from prunefleet.agent.host.progress import Watch
+from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.exported import Exported
 from prunefleet.agent.tasks import baseline as dense
 from prunefleet.agent.tasks.gradients import backward_of
-from prunefleet.agent.trial.context import Bench
-from prunefleet.agent.trial.latency import Timing
+from prunefleet.agent.trial.context import TrialContext
+from prunefleet.agent.trial.latency import CandidateLatency
 from prunefleet.agent.trial.stage_cache import Stages
 from prunefleet.agent.trial.stages import deployed, trained
 from prunefleet.objective.goals.score import score
@@ -36,44 +36,46 @@ class Trial:
 
 
 def run_trial(
-    candidate: Candidate, bench: Bench, folder: Path, watch: Watch, stages: Stages | None = None
+    candidate: Candidate, context: TrialContext, folder: Path, watch: StageWatch, stages: Stages | None = None
 ) -> Trial | Skipped | Failure:
     """Try one candidate; its files go to `folder`, and what is in `stages` is not done again.
 
     Raises `BadInput` where the sweep itself is wrong: an unknown group, a ratio out of range, an unknown metric.
     """
     try:
-        return _run(candidate, bench, folder, watch, stages or Stages(limit=0))
+        return _run(candidate, context, folder, watch, stages or Stages(limit=0))
     except Exception as error:
         return explain(error, watch.stage)
 
 
-def _run(candidate: Candidate, bench: Bench, folder: Path, watch: Watch, stages: Stages) -> Trial | Skipped:
-    name, kept = bench.goal.metric, bench.space.kept(candidate.ratios)
-    dense_metric = dense.metric(bench.task, bench.baseline, name)
+def _run(
+    candidate: Candidate, context: TrialContext, folder: Path, watch: StageWatch, stages: Stages
+) -> Trial | Skipped:
+    name, kept = context.goal.metric, context.space.kept(candidate.ratios)
+    dense_metric = dense.metric(context.task, context.baseline, name)
 
     with watch.during("prune"):
-        example, backward = bench.task.example_input(), backward_of(bench.task, candidate.seed)
+        example, backward = context.task.example_input(), backward_of(context.task, candidate.seed)
         how = (candidate.importance, candidate.seed, candidate.ranking, backward)
-        pruned = prune(bench.baseline.network, example, bench.groups, kept, *how)
-    timing = Timing(pruned.network, bench, candidate.seed, folder, watch, stages)
-    timing.begin()
-    hopeful = timing.hopeful() if timing.known else True
-    before = trained(pruned.network, bench, candidate, timing, watch, stages) if hopeful else None
+        pruned = prune(context.baseline.network, example, context.groups, kept, *how)
+    latency = CandidateLatency(pruned.network, context, candidate.seed, folder, watch, stages)
+    latency.begin()
+    hopeful = latency.hopeful() if latency.known else True
+    before = trained(pruned.network, context, candidate, latency, watch, stages) if hopeful else None
     if before is None:
-        assert timing.bound is not None and timing.incumbent is not None  # why it is not hopeful
-        why = (timing.bound, timing.incumbent)
-        return Skipped(candidate, pruned.kept, timing.latencies, *why, pruned.params, pruned.macs)
-    exported, difference, found = deployed(pruned.network, bench, candidate, folder, watch, stages)
+        assert latency.bound is not None and latency.incumbent is not None  # why it is not hopeful
+        why = (latency.bound, latency.incumbent)
+        return Skipped(candidate, pruned.kept, latency.per_device, *why, pruned.params, pruned.macs)
+    exported, difference, found = deployed(pruned.network, context, candidate, folder, watch, stages)
 
     measurement = Measurement(
         candidate=candidate,
         kept=pruned.kept,
         accuracy=Accuracy(name, found["validation"], found["holdout"], None, **before, trained=found.get("trained")),
         metric_drop=dense_metric - found["validation"],
-        latencies=timing.latencies,
+        latencies=latency.per_device,
         params=pruned.params,
         macs=pruned.macs,
         size_bytes=exported.size_bytes,
     )
-    return Trial(measurement, score(measurement, bench.goal), pruned.network, exported, difference)
+    return Trial(measurement, score(measurement, context.goal), pruned.network, exported, difference)

@@ -20,6 +20,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+import prunefleet.agent
+import prunefleet.objective
 from prunefleet.agent.host.cache_files import cache_folder, limit_bytes, replace_file, trim
 from prunefleet.agent.tasks.task import digest
 
@@ -98,6 +100,5 @@ def bytes_of(paths: Mapping[str, Path]) -> dict[str, torch.Tensor]:
 @cache
 def code_hash() -> str:
     """Hash of the code that trials run: results of another version are not taken for its own."""
-    root = Path(__file__).parent
-    sources = sorted([*root.rglob("*.py"), *(root.parent / "objective").glob("*.py")])
-    return digest(*(path.read_bytes() for path in sources))
+    rooms = [Path(place) for room in (prunefleet.agent, prunefleet.objective) for place in room.__path__]
+    return digest(*(path.read_bytes() for room in rooms for path in sorted(room.rglob("*.py"))))

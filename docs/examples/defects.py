@@ -4,8 +4,7 @@ import torch
 from torch import nn
 from torchvision.ops import Conv2dNormActivation as Block
 
-from prunefleet.agent.measure import lock
-from prunefleet.agent.tasks.supervised import Supervised, cut
+from prunefleet import Supervised, batch, cut
 
 
 class Scratches(Supervised):
@@ -26,7 +25,7 @@ class Scratches(Supervised):
     def fit(self, network, budget, report):
         optimiser = torch.optim.SGD(network.train().parameters(), budget.lr or 0.05, momentum=0.9)
         for step in range(round(16 * budget.epochs)):
-            with lock.batch():  # here a measurement on this host pauses the training
+            with batch():  # here a measurement on this host pauses the training
                 images, labels = (each[step % 16 :: 16] for each in self.data["train"])
                 loss = nn.functional.cross_entropy(network(images), labels, torch.tensor([1.0, 4.0]))
                 optimiser.zero_grad(), loss.backward(), optimiser.step()

@@ -4,8 +4,7 @@ import torch
 from torch import nn
 from torchvision.ops import Conv2dNormActivation as Block
 
-from prunefleet.agent.measure import lock
-from prunefleet.agent.tasks.supervised import Supervised, cut
+from prunefleet import Supervised, batch, cut
 
 
 class UNet(nn.Module):
@@ -35,7 +34,7 @@ class Blobs(Supervised):
     def fit(self, network, budget, report):
         optimiser = torch.optim.Adam(network.train().parameters(), budget.lr or 0.01)
         for step in range(round(8 * budget.epochs)):
-            with lock.batch():  # here a measurement on this host pauses the training
+            with batch():  # here a measurement on this host pauses the training
                 images, masks = (each[step % 8 :: 8] for each in self.data["train"])
                 inside = network(images).sigmoid()
                 dice = 1 - 2 * (inside * masks).sum() / (inside + masks).sum()

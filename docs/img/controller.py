@@ -9,11 +9,12 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 
-from prunefleet.infra.controller.ask_tell import AskTell
+from prunefleet import AskTell, Space
+
+# The figure shows the inside of the search, so these are no public names.
 from prunefleet.infra.controller.candidates import Grid
 from prunefleet.infra.controller.pruning.channels import ChannelGrid, read
-from prunefleet.infra.controller.pruning.search import INTERVAL, Search
-from prunefleet.objective.profiles.space import Space
+from prunefleet.infra.controller.pruning.search import INTERVAL, PruningSearch
 
 from support.controller import DENSE, GOAL, NAMES, Problem, sweep_config
 
@@ -32,7 +33,7 @@ def main() -> None:
         play.tell(name, trial.latency_ratio, trial.metric)
     space = ChannelGrid(play.sweep, profile)
     facts = read(space, play.trials)
-    search = Search(space, profile, GOAL, facts, 0)
+    search = PruningSearch(space, profile, GOAL, facts, 0)
     best = facts.known[search.favourite()[0]]
     column = NAMES.index(GROUP)
     counts = space.axes[column].kept

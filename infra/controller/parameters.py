@@ -49,7 +49,7 @@ def identity(value: object) -> str:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Categorical:
     """One of a list of values, each with its probability (equal ones unless given)."""
 
     values: tuple[Any, ...]
@@ -84,7 +84,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Law:
+class NumberDistribution:
     """A distribution over numbers: uniform, normal or beta of `a` and `b`, or its exponential; on multiples of `q`."""
 
     shape: str
@@ -156,7 +156,7 @@ class Parameter:
     """One leaf of the block: where it stands and what it is drawn from."""
 
     path: tuple[str, ...]
-    law: Choice | Law
+    distribution: Categorical | NumberDistribution
 
     @property
     def name(self) -> str:
@@ -166,7 +166,7 @@ class Parameter:
     @property
     def constant(self) -> bool:
         """Whether there is nothing to choose."""
-        return self.law.levels is not None and len(self.law.levels) == 1
+        return self.distribution.levels is not None and len(self.distribution.levels) == 1
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class ParameterSpace:
             place = nested
             for part in leaf.path[:-1]:
                 place = place.setdefault(part, {})
-            place[leaf.path[-1]] = values[leaf.name] if leaf.name in values else leaf.law.quantile(0.5)
+            place[leaf.path[-1]] = values[leaf.name] if leaf.name in values else leaf.distribution.quantile(0.5)
         return nested
 
     def read(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _leaves(block: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Paramet
         if "parameters" in settings:
             yield from _leaves(_nested(settings["parameters"], here), here)
         else:
-            yield Parameter(here, _law(_field(here), settings))
+            yield Parameter(here, _distribution(_field(here), settings))
 
 
 def _nested(block: object, path: tuple[str, ...]) -> Mapping[str, Any]:
@@ -237,16 +237,16 @@ def _nested(block: object, path: tuple[str, ...]) -> Mapping[str, Any]:
     return block
 
 
-def _law(name: str, settings: Mapping[str, Any]) -> Choice | Law:
+def _distribution(name: str, settings: Mapping[str, Any]) -> Categorical | NumberDistribution:
     kind = settings.get("distribution", _implied(settings))
     if kind not in DISTRIBUTIONS:
         raise BadInput(f"{name}.distribution", kind, "give one of " + ", ".join(DISTRIBUTIONS))
     if kind == "constant":
         _only(name, settings, ("value",), ())
-        return Choice((settings["value"],))
+        return Categorical((settings["value"],))
     if kind.startswith("categorical"):
         return _choice(name, kind, settings)
-    return _number_law(name, kind, settings)
+    return _number_distribution(name, kind, settings)
 
 
 def _implied(settings: Mapping[str, Any]) -> str | None:
@@ -260,13 +260,15 @@ def _implied(settings: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _choice(name: str, kind: str, settings: Mapping[str, Any]) -> Choice:
+def _choice(name: str, kind: str, settings: Mapping[str, Any]) -> Categorical:
     weighted = kind == "categorical_w_probabilities" or "probabilities" in settings
     _only(name, settings, ("values", "probabilities") if weighted else ("values",), ())
     values = settings["values"]
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise BadInput(f"{name}.values", values, "give a list of at least one value")
-    return Choice(tuple(values), _probabilities(name, settings["probabilities"], len(values)) if weighted else None)
+    return Categorical(
+        tuple(values), _probabilities(name, settings["probabilities"], len(values)) if weighted else None
+    )
 
 
 def _probabilities(name: str, weights: Sequence[object], count: int) -> tuple[float, ...]:
@@ -276,7 +278,7 @@ def _probabilities(name: str, weights: Sequence[object], count: int) -> tuple[fl
     return numbers
 
 
-def _number_law(name: str, kind: str, settings: Mapping[str, Any]) -> Law:
+def _number_distribution(name: str, kind: str, settings: Mapping[str, Any]) -> NumberDistribution:
     base = kind.removeprefix("q_")
     shape = _SHAPES[base]
     optional = {**_OPTIONAL[shape], **({"q": 1.0} if base != kind else {})}
@@ -289,24 +291,26 @@ def _number_law(name: str, kind: str, settings: Mapping[str, Any]) -> Law:
     return _uniform(name, base, numbers, grid) if shape == "uniform" else _unbounded(base, shape, numbers, grid)
 
 
-def _unbounded(base: str, shape: str, numbers: Mapping[str, float], grid: float | None) -> Law:
+def _unbounded(base: str, shape: str, numbers: Mapping[str, float], grid: float | None) -> NumberDistribution:
     if shape == "beta":
-        return Law("beta", numbers["a"], numbers["b"], q=grid, low=0.0, high=1.0)
-    return Law("normal", numbers["mu"], numbers["sigma"], exponential=base == "log_normal", q=grid)
+        return NumberDistribution("beta", numbers["a"], numbers["b"], q=grid, low=0.0, high=1.0)
+    return NumberDistribution("normal", numbers["mu"], numbers["sigma"], exponential=base == "log_normal", q=grid)
 
 
-def _uniform(name: str, base: str, numbers: Mapping[str, float], grid: float | None) -> Law:
+def _uniform(name: str, base: str, numbers: Mapping[str, float], grid: float | None) -> NumberDistribution:
     low, high = numbers["min"], numbers["max"]
     if low > high:
         raise BadInput(f"{name}.min", low, f"give a number of at most max, which is {high:g}")
     if not base.endswith("log_uniform") and not base.endswith("log_uniform_values"):
-        return Law("uniform", low, high, q=grid, low=low, high=high)
+        return NumberDistribution("uniform", low, high, q=grid, low=low, high=high)
     if base.endswith("_values"):
         if low <= 0:
             raise BadInput(f"{name}.min", low, "give a number above 0 for a logarithmic distribution")
-        return Law("uniform", math.log(low), math.log(high), exponential=True, q=grid, low=low, high=high)
+        return NumberDistribution(
+            "uniform", math.log(low), math.log(high), exponential=True, q=grid, low=low, high=high
+        )
     a, b = (-high, -low) if base.startswith("inv_") else (low, high)
-    return Law("uniform", a, b, exponential=True, q=grid, low=math.exp(a), high=math.exp(b))
+    return NumberDistribution("uniform", a, b, exponential=True, q=grid, low=math.exp(a), high=math.exp(b))
 
 
 def _positive(name: str, numbers: Mapping[str, float]) -> None:

@@ -8,8 +8,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from prunefleet.infra.dashboard import session
-from prunefleet.infra.dashboard.reader import Hub, Seen
+from prunefleet.infra.dashboard.reader import Seen
 from prunefleet.infra.dashboard.render import page, segment
+from prunefleet.infra.hub.hub import Hub
 from prunefleet.infra.hub.runs.holds import ACTIONS
 from prunefleet.infra.hub.store.errors import HubError
 

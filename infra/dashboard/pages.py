@@ -15,12 +15,13 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from prunefleet.infra.dashboard import asked, session
-from prunefleet.infra.dashboard.reader import Hub, Seen
+from prunefleet.infra.dashboard.reader import Seen
 from prunefleet.infra.dashboard.render import answer, digest, fragment, page, segment
 from prunefleet.infra.dashboard.trials import Question, question
 from prunefleet.infra.dashboard.views import SweepView, headline, sweep_view
 from prunefleet.infra.dashboard.views_answer import controls_of, read_on_test
 from prunefleet.infra.dashboard.views_run import run_view
+from prunefleet.infra.hub.hub import Hub
 from prunefleet.infra.hub.store.errors import Conflict
 from prunefleet.infra.hub.store.rows import ProjectRow, RunRow, SweepRow
 from prunefleet.infra.hub.users.host_keys import MINUTES
@@ -72,7 +73,7 @@ def _inviting(hub: Hub) -> session.Endpoint:
             return missing(request, f"There is no sweep {name} in {entity}/{project}.")
         around = session.around(request)
         try:
-            invitation = hub.joins.invite(sweep)
+            invitation = hub.host_keys.invite(sweep)
         except Conflict as error:
             return page("message.html", error.status, heading="No token", message=f"{error}.", **around)
         line = join_line(around["base_url"], invitation)
@@ -137,11 +138,11 @@ class Pages:
         sweep = self._seen.sweep(entity, project, name)
         if sweep is None:
             return f"There is no sweep {name} in {entity}/{project}."
-        runs, agents = self._hub.sweep_runs(sweep.id), self._hub.sweep_agents(sweep.id)
-        held = tuple(self._hub.held_hosts(sweep.id))
+        runs, agents = self._hub.listing.sweep_runs(sweep.id), self._hub.records.sweep_agents(sweep.id)
+        held = tuple(self._hub.records.held_hosts(sweep.id))
         answered = read_on_test(runs, question(sweep))
         controls = self._controls(sweep) if answered else ()
-        advice = self._hub.advice(sweep.id)
+        advice = self._hub.suggester.advice(sweep.id)
 
         def values() -> dict[str, Any]:
             view = sweep_view(sweep, runs, agents, controls, advice, held)
@@ -173,8 +174,8 @@ class Pages:
             run,
             beside.asked if beside else NO_SWEEP,
             number_in_sweep=self._hub.listing.number_in_sweep(run.id),
-            history=self._hub.history(run.id),
-            console=self._hub.console(run.id),
+            history=self._hub.run_lines.history(run.id),
+            console=self._hub.run_lines.console(run.id),
             full=beside.widths if beside else None,
         )
         return {"view": view, "beside": beside, "charts": {"curves": view.curves}, "live": view.live}

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse
 
 from prunefleet.infra.dashboard import text, views
 from prunefleet.infra.hub.runs.holds import MEANING
@@ -100,8 +100,3 @@ class Ascii(JSONResponse):
 def answer(content: object, status: int = 200) -> JSONResponse:
     """A page's JSON twin."""
     return Ascii(content, status_code=status, headers=HEADERS)
-
-
-def unchanged() -> Response:
-    """Nothing to say since the state that the browser knows."""
-    return Response(status_code=204, headers=HEADERS)

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from prunefleet.infra.dashboard.reader import Hub
 from prunefleet.infra.dashboard.render import answer, page
+from prunefleet.infra.hub.hub import Hub
 
 COOKIE = "prunefleet_session"
 DAYS_30 = 30 * 24 * 3600
@@ -28,7 +28,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
         ticket = request.query_params.get("ticket")
         if ticket is None:
             return _form(request)
-        username = hub.user_of_ticket(ticket)
+        username = hub.auth.user_of_ticket(ticket)
         return (
             _enter(request, hub, username)
             if username
@@ -38,7 +38,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
     async def submit(request: Request) -> Response:
         fields = parse_qs((await body(request)).decode("utf-8", "replace"))
         key = fields.get("key", [""])[0].strip()
-        username = await run_in_threadpool(hub.user_of_key, key)
+        username = await run_in_threadpool(hub.host_keys.person_of, key)
         if username is None:
             return _form(request, "The server does not know this key.", 401)
         return _enter(request, hub, username)
@@ -60,8 +60,8 @@ def guarded(hub: Hub, endpoint: Endpoint) -> Endpoint:
     """The endpoint for those signed in; people are led to the form, programs get 401."""
 
     def guard(request: Request) -> Response:
-        username = hub.user_of_session(request.cookies.get(COOKIE, ""))
-        user = hub.user(username) if username else None
+        username = hub.auth.user_of_session(request.cookies.get(COOKIE, ""))
+        user = hub.auth.user_named(username) if username else None
         if user is not None:
             request.state.user = user
             return endpoint(request)
@@ -120,7 +120,7 @@ def _enter(request: Request, hub: Hub, username: str) -> Response:
     response = RedirectResponse(local(request.query_params.get("next", f"{root(request)}/")), status_code=303)
     response.set_cookie(
         COOKIE,
-        hub.session_of(username, DAYS_30),
+        hub.auth.session_of(username, DAYS_30),
         max_age=DAYS_30,
         path=root(request) or "/",
         httponly=True,

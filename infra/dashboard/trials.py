@@ -52,7 +52,7 @@ def _number(name: str) -> lazy[float | None]:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialRow:
     """One run of a sweep; what it has not said yet is None or empty.
 
     Accuracy and drop are fractions, `ratio` is candidate to dense, `ms` the p10 latency, `baseline_ms` the dense
@@ -185,7 +185,7 @@ def constants(block: Mapping[str, object]) -> dict[str, object]:
     return {key: _mapping(entry)["value"] for key, entry in entries.items() if "value" in _mapping(entry)}
 
 
-def trials(rows: Sequence[RunRow], asked: Question) -> tuple[Trial, ...]:
+def trials(rows: Sequence[RunRow], asked: Question) -> tuple[TrialRow, ...]:
     """Runs in order of creation → trials numbered from 1, warm points told apart by their kept channels."""
     found = tuple(trial(row, index, asked) for index, row in enumerate(rows, start=1))
     if not asked.prunes or not any(one.kind == "warm" for one in found):
@@ -196,9 +196,9 @@ def trials(rows: Sequence[RunRow], asked: Question) -> tuple[Trial, ...]:
     return tuple(replace(one, told_kind=warm) if warm else one for one, warm in told)
 
 
-def trial(row: RunRow, index: int, asked: Question) -> Trial:
+def trial(row: RunRow, index: int, asked: Question) -> TrialRow:
     """One run in the vocabulary of a trial."""
-    return Trial(index, row, asked)
+    return TrialRow(index, row, asked)
 
 
 def _why(row: RunRow) -> object:
@@ -233,7 +233,7 @@ def reason(why: object) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def widths(all_trials: Sequence[Trial]) -> dict[str, int]:
+def widths(all_trials: Sequence[TrialRow]) -> dict[str, int]:
     """Channels per group of the dense network: the most that any trial kept."""
     most: dict[str, int] = {}
     for one in all_trials:

@@ -8,11 +8,12 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from prunefleet.infra.dashboard.columns import Column, trial_columns
 from prunefleet.infra.dashboard.text import number, percent, plain, points, score
 from prunefleet.infra.dashboard.trials import (
     ANSWERED,
     Question,
-    Trial,
+    TrialRow,
     expectations,
     question,
     share_kept,
@@ -38,7 +39,7 @@ STATE_WORDS = {
     "CANCELED": "cancelled",
     "FINISHED": "finished",
 }
-GENERIC_COLUMNS = 8
+MOST_PARAMETERS = 8
 SHOWN = 300  # rows of a sweep's table
 DRAWN = 1000  # points of a chart
 DEEPEST_DROP = 0.10  # where the goal has no limit: the hypervolume's reference
@@ -70,7 +71,7 @@ class AgentView:
     device: str
     state: str
     heartbeat_at: datetime
-    run: Trial | None
+    run: TrialRow | None
     finished: int
     failed: int
     actions: tuple[str, ...]
@@ -86,27 +87,31 @@ class SweepView:
     asked: Question
     aim: str
     progress: Progress
-    best: Trial | None
+    best: TrialRow | None
     best_within: bool
     widths: Mapping[str, int]
-    trials: tuple[Trial, ...] = ()
-    dense: Trial | None = None
-    columns: tuple[str, ...] = ()
+    trials: tuple[TrialRow, ...] = ()
+    dense: TrialRow | None = None
+    columns: tuple[Column, ...] = ()
     agents: tuple[AgentView, ...] = ()
     held_hosts: tuple[str, ...] = ()
     skew: str = ""
     speeds: tuple[HostSpeed, ...] = ()
     charts: Mapping[str, Chart] = field(default_factory=dict)
     answer: tuple[Line, ...] = ()
-    recommended: Trial | None = None
+    recommended: TrialRow | None = None
     expected: str = ""
     problem: str = ""
 
     @property
-    def shown(self) -> tuple[Trial, ...]:
+    def shown(self) -> tuple[TrialRow, ...]:
         """The table's trials: the newest ones, and the best."""
         newest = self.trials[-SHOWN:]
         return newest if self.best is None or self.best in newest else (self.best, *newest)
+
+    def is_best(self, trial: TrialRow) -> bool:
+        """Return whether a trial is the best one so far."""
+        return self.best is not None and trial.name == self.best.name
 
     @property
     def live(self) -> bool:
@@ -120,7 +125,7 @@ def headline(sweep: SweepRow, runs: Sequence[RunRow]) -> SweepView:
     return _headline(sweep, asked, trials(runs, asked))
 
 
-def _headline(sweep: SweepRow, asked: Question, asked_trials: Sequence[Trial]) -> SweepView:
+def _headline(sweep: SweepRow, asked: Question, asked_trials: Sequence[TrialRow]) -> SweepView:
     best = best_trial(asked_trials, asked)
     return SweepView(
         sweep=sweep,
@@ -151,7 +156,7 @@ def sweep_view(
         head,
         trials=asked_trials,
         dense=next((one for one in asked_trials if one.ms is not None and one.kind == "dense"), None),
-        columns=() if asked.prunes else parameter_columns(asked_trials[-SHOWN:]),
+        columns=trial_columns(asked, parameters_shown(asked_trials[-SHOWN:])),
         agents=agent_views(agents, runs, asked_trials, head.live),
         held_hosts=tuple(held_hosts),
         skew=skew(runs),
@@ -194,7 +199,7 @@ def cap(config: Mapping[str, object]) -> int | None:
     return int(value) if value else None
 
 
-def progress(all_trials: Sequence[Trial], run_cap: int | None) -> Progress:
+def progress(all_trials: Sequence[TrialRow], run_cap: int | None) -> Progress:
     """Counts per outcome, ended ones first, in a fixed order."""
     counts = Counter(one.outcome if one.ended else one.state for one in all_trials)
     order = [*OUTCOMES, *sorted(set(counts) - {*OUTCOMES, *WAITING}), *WAITING]
@@ -203,7 +208,7 @@ def progress(all_trials: Sequence[Trial], run_cap: int | None) -> Progress:
     return Progress(ended=ended, live=len(all_trials) - ended, cap=run_cap, parts=parts)
 
 
-def best_trial(all_trials: Sequence[Trial], asked: Question) -> Trial | None:
+def best_trial(all_trials: Sequence[TrialRow], asked: Question) -> TrialRow | None:
     """The ended trial with the best value of the sweep's metric; the earlier one where two are equal.
 
     A trial of pruning must have come to its score: what it logs while it trains is not its answer.
@@ -214,7 +219,7 @@ def best_trial(all_trials: Sequence[Trial], asked: Question) -> Trial | None:
     return max(scored, key=lambda entry: entry[:2])[2] if scored else None
 
 
-def within(one: Trial, asked: Question) -> bool:
+def within(one: TrialRow, asked: Question) -> bool:
     """Whether a trial meets the goal's limits; what was not measured does not break one."""
     most = asked.max_ratio(one.baseline_ms)
     slow = most is not None and one.ratio is not None and one.ratio > most
@@ -222,18 +227,18 @@ def within(one: Trial, asked: Question) -> bool:
     return not (slow or lost)
 
 
-def parameter_columns(all_trials: Sequence[Trial]) -> tuple[str, ...]:
-    """The parameters that differ between trials, in order of appearance, at most GENERIC_COLUMNS."""
+def parameters_shown(all_trials: Sequence[TrialRow]) -> tuple[str, ...]:
+    """Return the parameters that differ between trials, in order of appearance, at most MOST_PARAMETERS."""
     values: dict[str, set[str]] = {}
     for one in all_trials:
         for name, value in one.parameters.items():
             values.setdefault(name, set()).add(repr(value))
     varied = [name for name, seen in values.items() if len(seen) > 1 and not name.startswith("_")]
-    return tuple((varied or [name for name in values if not name.startswith("_")])[:GENERIC_COLUMNS])
+    return tuple((varied or [name for name in values if not name.startswith("_")])[:MOST_PARAMETERS])
 
 
 def agent_views(
-    agents: Sequence[AgentRow], runs: Sequence[RunRow], all_trials: Sequence[Trial], live: bool
+    agents: Sequence[AgentRow], runs: Sequence[RunRow], all_trials: Sequence[TrialRow], live: bool
 ) -> tuple[AgentView, ...]:
     """Agents with their device (said by their runs) and the trial they hold.
 
@@ -256,7 +261,7 @@ def agent_views(
     )
 
 
-def charts(all_trials: Sequence[Trial], asked: Question) -> dict[str, Chart]:
+def charts(all_trials: Sequence[TrialRow], asked: Question) -> dict[str, Chart]:
     """The page's charts by name: `tradeoff` where trials were timed, `best` always."""
     drawn = {"best": best_chart(all_trials, asked)}
     if asked.prunes:
@@ -264,7 +269,7 @@ def charts(all_trials: Sequence[Trial], asked: Question) -> dict[str, Chart]:
     return drawn
 
 
-def best_chart(all_trials: Sequence[Trial], asked: Question) -> Chart:
+def best_chart(all_trials: Sequence[TrialRow], asked: Question) -> Chart:
     """The metric of each ended trial, and the best so far as a line: `[number, value]` each."""
     scored = [one for one in all_trials if one.score is not None and one.ended]
     values = np.array([one.score for one in scored], dtype=float)
@@ -284,11 +289,11 @@ def _drawn(running: NDArray[np.float64]) -> list[int]:
     return sorted({*range(0, len(running), every), *steps.tolist(), *([len(running) - 1] if len(running) else [])})
 
 
-def _scored(one: Trial) -> Chart:
+def _scored(one: TrialRow) -> Chart:
     return {"x": one.number, "y": one.score, "name": one.name, "title": one.title, "kind": one.kind}
 
 
-def tradeoff_chart(all_trials: Sequence[Trial], asked: Question) -> Chart:
+def tradeoff_chart(all_trials: Sequence[TrialRow], asked: Question) -> Chart:
     """Accuracy against latency ratio: points by kind, the Pareto front, the dense accuracy and the goal's limits."""
     measured = [one for one in all_trials if one.measured]
     dense = dense_accuracy(measured)
@@ -309,7 +314,7 @@ def deepest_drop(asked: Question) -> float:
     return DROPS_SHOWN * asked.max_drop if asked.max_drop else DEEPEST_DROP
 
 
-def dense_accuracy(measured: Sequence[Trial]) -> float | None:
+def dense_accuracy(measured: Sequence[TrialRow]) -> float | None:
     """The dense network's accuracy as any trial knows it: its own plus its drop (the median of them)."""
     return median(one.accuracy + one.drop for one in measured if one.accuracy is not None and one.drop is not None)
 
@@ -320,7 +325,7 @@ def median(values: Iterable[float | None]) -> float | None:
     return float(np.median(known)) if known else None
 
 
-def pareto(measured: Sequence[Trial]) -> list[list[float]]:
+def pareto(measured: Sequence[TrialRow]) -> list[list[float]]:
     """The non-dominated `[ratio, accuracy]`, fastest first."""
     if not measured:
         return []
@@ -330,7 +335,7 @@ def pareto(measured: Sequence[Trial]) -> list[list[float]]:
     return sorted([float(ratios[i]), float(accuracy[i])] for i in chosen)
 
 
-def _point(one: Trial, asked: Question) -> Chart:
+def _point(one: TrialRow, asked: Question) -> Chart:
     return {
         "name": one.name,
         "title": one.title,
@@ -348,12 +353,12 @@ def _point(one: Trial, asked: Question) -> Chart:
     }
 
 
-def compact(one: Trial, full: Mapping[str, int]) -> tuple[tuple[str, int, float], ...]:
+def compact(one: TrialRow, full: Mapping[str, int]) -> tuple[tuple[str, int, float], ...]:
     """Kept channels for one cell: group, channels, share of the dense width 0..1."""
     return tuple((group, channels, channels / max(full.get(group, 0), 1)) for group, channels in one.kept.items())
 
 
-def kept_text(one: Trial, full: Mapping[str, int]) -> str:
+def kept_text(one: TrialRow, full: Mapping[str, int]) -> str:
     """Kept channels in words: each group's where they are few, else the share; the precision where that is searched."""
     if not one.kept:
         return ""

@@ -14,7 +14,7 @@ from prunefleet.infra.dashboard.text import (
     ratio,
     shown,
 )
-from prunefleet.infra.dashboard.trials import Question, Trial, kept, trial
+from prunefleet.infra.dashboard.trials import Question, TrialRow, kept, trial
 from prunefleet.infra.hub.store.rows import RunRow
 
 MOST_POINTS = 1000
@@ -51,7 +51,7 @@ class RunView:
     """Everything a run's page needs."""
 
     run: RunRow
-    trial: Trial
+    trial: TrialRow
     curves: tuple[dict[str, object], ...]
     groups: tuple[GroupBar, ...]
     latency: tuple[tuple[str, str, str], ...]

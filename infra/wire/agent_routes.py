@@ -31,7 +31,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
     def sweep_of(request: Request) -> SweepRow:
         entity, project, name = (request.path_params[key] for key in ("entity", "project", "name"))
         user = authenticate(request, hub)
-        sweep = hub.sweep(entity, project, name) if may(user, entity) else None
+        sweep = hub.records.sweep(entity, project, name) if may(user, entity) else None
         if sweep is None:
             raise Missing(f"sweep: got '{entity}/{project}/{name}', which is not here; look at its address")
         return sweep
@@ -54,12 +54,12 @@ def routes(hub: Hub) -> list[BaseRoute]:
 
 def _told(hub: Hub, sweep: SweepRow) -> dict[str, Any]:
     now = datetime.fromtimestamp(hub.clock(), UTC)
-    agents, runs = hub.sweep_agents(sweep.id), hub.sweep_runs(sweep.id)
-    members = roster(agents, runs, now - timedelta(seconds=hub.timing.agent_silence))
+    agents, runs = hub.records.sweep_agents(sweep.id), hub.listing.sweep_runs(sweep.id)
+    members = roster(agents, runs, now - timedelta(seconds=hub.timeouts.agent_silence))
     return {
         "sweep": f"{sweep.entity}/{sweep.project}/{sweep.name}",
         "state": sweep.state.value,
-        "held_hosts": hub.held_hosts(sweep.id),
+        "held_hosts": hub.records.held_hosts(sweep.id),
         "agents": [_agent(member, now) for member in members],
     }
 

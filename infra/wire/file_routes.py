@@ -149,7 +149,7 @@ def _grant(hub: Hub, request: Request, action: str) -> Any:
     if not isinstance(payload, dict) or action not in payload:
         raise Denied("address: it was made for something else; ask for a new one")
     username, owner, owner_id, *rest = payload[action]
-    user = hub.user(username)
+    user = hub.auth.user_named(username)
     if user is None:
         raise Denied("address: it was made for somebody who is no user here any more")
     hub.access.check(user, "Run" if owner == FileOwner.RUN else "Artifact", owner_id)

@@ -30,13 +30,13 @@ def page(
     """Rows as JSON texts: those with minStep <= _step < maxStep, or `samples` of them all, evenly spread."""
     hub = info.context.hub
     if minStep is None and maxStep is None:
-        return spread(hub.lines(run.id, Stream.HISTORY), samples or SAMPLES)
-    return hub.steps(run.id, minStep or 0, END if maxStep is None else maxStep, samples or SAMPLES)
+        return spread(hub.run_lines.texts(run.id, Stream.HISTORY), samples or SAMPLES)
+    return hub.run_lines.steps(run.id, minStep or 0, END if maxStep is None else maxStep, samples or SAMPLES)
 
 
 def events(run: RunRow, info: Info, samples: int | None = None) -> list[str]:
     """System metrics as JSON texts, evenly spread."""
-    return spread(info.context.hub.lines(run.id, Stream.EVENTS), samples or SAMPLES)
+    return spread(info.context.hub.run_lines.texts(run.id, Stream.EVENTS), samples or SAMPLES)
 
 
 def sampled(run: RunRow, info: Info, specs: Sequence[str]) -> list[list[dict[str, Any]]]:
@@ -48,13 +48,13 @@ def sampled(run: RunRow, info: Info, specs: Sequence[str]) -> list[list[dict[str
     wanted = [_spec(text) for text in specs]
     if not any(spec.get("keys") for spec in wanted):
         return [[] for _ in wanted]
-    rows = [parse(text) for text in info.context.hub.lines(run.id, Stream.HISTORY)]
+    rows = [parse(text) for text in info.context.hub.run_lines.texts(run.id, Stream.HISTORY)]
     return [_sample(rows, spec) for spec in wanted]
 
 
 def unexported(run: RunRow, info: Info, liveKeys: Sequence[str]) -> dict[str, Any]:  # noqa: N803
     """W&B's history as files of columns: none here. From the first live row on, the client reads pages."""
-    first = [parse(text) for text in info.context.hub.steps(run.id, -END, END, 1)]
+    first = [parse(text) for text in info.context.hub.run_lines.steps(run.id, -END, END, 1)]
     return {"parquetUrls": [], "liveData": [{key: finite(row[key]) for key in liveKeys if key in row} for row in first]}
 
 
@@ -63,7 +63,7 @@ def keys(run: RunRow, info: Info) -> dict[str, Any] | None:
     if not run.history_lines:
         return None
     hub = info.context.hub
-    last = parse(hub.tail(run.id, Stream.HISTORY, 1)[-1][1])
+    last = parse(hub.run_lines.tail(run.id, Stream.HISTORY, 1)[-1][1])
     found = {
         key: {
             "typeCounts": [{"type": _kind(value), "count": run.history_lines}],
@@ -73,24 +73,24 @@ def keys(run: RunRow, info: Info) -> dict[str, Any] | None:
         for key, value in _flat({**run.summary, **last}).items()
         if not key.startswith("_wandb")
     }
-    return {"keys": found, "sets": [], "lastStep": hub.last_step(run.id)}
+    return {"keys": found, "sets": [], "lastStep": hub.run_lines.last_step(run.id)}
 
 
 def system_metrics(run: RunRow, info: Info) -> str:
     """The last row of system metrics."""
-    last = info.context.hub.tail(run.id, Stream.EVENTS, 1)
+    last = info.context.hub.run_lines.tail(run.id, Stream.EVENTS, 1)
     row = parse(last[-1][1]) if last else {}
     return json.dumps({key: value for key, value in row.items() if not key.startswith("_")})
 
 
 def counter(stream: Stream) -> Callable[[RunRow, Info], int]:
     """A resolver for the number of lines of a stream."""
-    return lambda run, info: info.context.hub.line_count(run.id, stream)
+    return lambda run, info: info.context.hub.run_lines.count(run.id, stream)
 
 
 def tail_of(stream: Stream) -> Callable[[RunRow, Info], str]:
     """A resolver for the last line of a stream: a JSON list of JSON texts, as a text."""
-    return lambda run, info: json.dumps([text for _n, text in info.context.hub.tail(run.id, stream, 1)])
+    return lambda run, info: json.dumps([text for _n, text in info.context.hub.run_lines.tail(run.id, stream, 1)])
 
 
 def log_lines(
@@ -104,8 +104,10 @@ def log_lines(
     """Console lines: the last ones, or a page after a cursor."""
     hub = info.context.hub
     if last is not None:
-        return paging.everything([_log_line(*line) for line in hub.tail(run.id, Stream.CONSOLE, min(last, LOG_PAGE))])
-    lines = [_log_line(number, text) for number, text in hub.numbered(run.id, Stream.CONSOLE)]
+        return paging.everything(
+            [_log_line(*line) for line in hub.run_lines.tail(run.id, Stream.CONSOLE, min(last, LOG_PAGE))]
+        )
+    lines = [_log_line(number, text) for number, text in hub.run_lines.numbered(run.id, Stream.CONSOLE)]
     return paging.connection(lines, first, after)
 
 

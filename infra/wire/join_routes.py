@@ -29,25 +29,25 @@ def routes(hub: Hub) -> list[BaseRoute]:
 
     def invite(request: Request, body: bytes) -> Response:
         user, asked = authenticate(request, hub), parse_json(body)
-        if hub.joins.is_hosts(key_of(request)):
+        if hub.host_keys.is_hosts(key_of(request)):
             raise Denied("key: it is a host's, which invites no other; use a person's")
 
         def find(entity: str, project: str, name: str) -> SweepRow | None:
-            return hub.sweep(entity, project, name) if may(user, entity) else None
+            return hub.records.sweep(entity, project, name) if may(user, entity) else None
 
-        sweep = hub.joins.sweep_named(_text(asked, "sweep"), find)
-        made = hub.joins.invite(sweep, _number(asked, "minutes", MINUTES))
+        sweep = hub.host_keys.sweep_named(_text(asked, "sweep"), find)
+        made = hub.host_keys.invite(sweep, _number(asked, "minutes", MINUTES))
         line = join_line(str(request.base_url).rstrip("/"), made)
         return JSONResponse({**asdict(made), "line": line}, 201, headers={"Cache-Control": "no-store"})
 
     def accept(_request: Request, body: bytes) -> Response:
         asked = parse_json(body)
-        joined = hub.joins.accept(_text(asked, "token"), _text(asked, "host"))
+        joined = hub.host_keys.accept(_text(asked, "token"), _text(asked, "host"))
         return JSONResponse(asdict(joined), 201, headers={"Cache-Control": "no-store"})
 
     def leave(request: Request, _body: bytes) -> Response:
         authenticate(request, hub)
-        return JSONResponse({"host": hub.joins.give_up(key_of(request))})
+        return JSONResponse({"host": hub.host_keys.give_up(key_of(request))})
 
     def serve_wheel(request: Request, _body: bytes) -> Response:
         made = wheel()

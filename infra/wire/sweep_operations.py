@@ -73,7 +73,7 @@ def _enqueue(info: Info, given: Given) -> dict[str, Any]:
     config = load_object("config", given.text("config"))
     if config is None:
         raise Invalid("config: got null; send a JSON object")
-    run = info.context.hub.search.enqueue(given.id("Sweep", "id"), config, given.maybe("displayName"))
+    run = info.context.hub.enqueue(given.id("Sweep", "id"), config, given.maybe("displayName"))
     return {"id": run.name, "runQueueItemId": encode("Run", run.id)}
 
 
@@ -92,7 +92,7 @@ def _heartbeat(_root: object, info: Info, input: dict[str, Any]) -> dict[str, An
     try:
         agent_id = owned(info, "Agent", number)
         command = hub.heartbeat(agent_id, alive)
-        return {"agent": hub.agent_by_id(agent_id), "commands": json.dumps([command] if command else [])}
+        return {"agent": hub.records.agent_by_id(agent_id), "commands": json.dumps([command] if command else [])}
     except Missing:
         if not alive:
             raise
@@ -102,14 +102,14 @@ def _heartbeat(_root: object, info: Info, input: dict[str, Any]) -> dict[str, An
 
 def _forgotten(agent_id: int) -> AgentRow:
     now = datetime.now(UTC)
-    return AgentRow(agent_id, "", "", "", "FINISHED", now, now, None)
+    return AgentRow(agent_id, "", "", "", 0, "FINISHED", now, now, None)
 
 
 def _state(sweep: SweepRow, info: Info) -> str:
     """The sweep's state; to its scheduler, which takes a refused run as fatal, a full sweep is finished."""
     name = info.operation.name
     if name is not None and name.value == "SweepConfig" and is_scheduled(sweep.config):
-        full = is_full(sweep.config, len(info.context.hub.sweep_runs(sweep.id)))
+        full = is_full(sweep.config, len(info.context.hub.listing.sweep_runs(sweep.id)))
         return SweepState.FINISHED.value if full else sweep.state.value
     return sweep.state.value
 
@@ -122,7 +122,7 @@ def _runs(
     order: str | None = None,
     filters: str | None = None,
 ) -> dict[str, Any]:
-    found = _select(info.context.hub.sweep_runs(sweep.id), filters, order)
+    found = _select(info.context.hub.listing.sweep_runs(sweep.id), filters, order)
     return paging.everything(found) if first is None else paging.connection(found, first, after)
 
 
@@ -146,7 +146,7 @@ def _best_loss(sweep: SweepRow, info: Info) -> float | None:
 
 
 def _agent(sweep: SweepRow, info: Info, agentName: str) -> AgentRow | None:  # noqa: N803
-    agents = info.context.hub.sweep_agents(sweep.id)
+    agents = info.context.hub.records.sweep_agents(sweep.id)
     return next((one for one in agents if agentName in (one.name, encode("Agent", one.id))), None)
 
 
@@ -158,7 +158,7 @@ def _agent_runs(
     order: str | None = None,
     **_unused: object,
 ) -> dict[str, Any]:
-    return paging.connection(filters.order(info.context.hub.agent_runs(agent.id), order), first, after)
+    return paging.connection(filters.order(info.context.hub.records.agent_runs(agent.id), order), first, after)
 
 
 def _project(sweep: SweepRow, info: Info) -> ProjectRow | None:
@@ -181,16 +181,16 @@ RESOLVERS: Resolvers = {
         "earlyStopJobRunning": lambda _sweep, _info: False,
         "controllerRunName": lambda sweep, _info: controller_run(sweep.name),
         "project": _project,
-        "priorRuns": lambda sweep, info: paging.everything(info.context.hub.search.prior_runs(sweep.id)),
+        "priorRuns": lambda sweep, info: paging.everything(info.context.hub.records.prior_runs(sweep.id)),
         "runs": _runs,
         "runCount": lambda sweep, info: info.context.hub.listing.sweep_version(sweep.id)[0],
         "runCountExpected": lambda sweep, _info: sweep.config.get("run_cap"),
         "agent": _agent,
-        "agents": lambda sweep, info: paging.everything(info.context.hub.sweep_agents(sweep.id)),
+        "agents": lambda sweep, info: paging.everything(info.context.hub.records.sweep_agents(sweep.id)),
     },
     "Agent": {
         "id": lambda agent, _info: encode("Agent", agent.id),
-        "totalRuns": lambda agent, info: len(info.context.hub.agent_runs(agent.id)),
+        "totalRuns": lambda agent, info: len(info.context.hub.records.agent_runs(agent.id)),
         "runs": _agent_runs,
     },
 }

@@ -98,7 +98,7 @@ def select(known: Context, project: ProjectRow, document: str | None, order: str
 def _narrowed(known: Context, project: ProjectRow, allowed: Mapping[str, Sequence[str]]) -> Sequence[RunRow]:
     """Runs with the values allowed, and maybe others; a sweep's are kept in memory, and each of its trials asks."""
     sweeps = allowed.get("sweep", ())
-    sweep = known.hub.sweep(project.entity, project.name, sweeps[0]) if len(sweeps) == 1 else None
+    sweep = known.hub.records.sweep(project.entity, project.name, sweeps[0]) if len(sweeps) == 1 else None
     return known.hub.listing.runs(project.id, allowed) if sweep is None else known.hub.listing.sweep_runs(sweep.id)
 
 
@@ -107,11 +107,11 @@ def _run_count(root: ProjectRow, info: Info, filters: str | None = None) -> int:
 
 
 def _run(root: ProjectRow, info: Info, name: str, **_unused: object) -> RunRow | None:
-    return info.context.hub.run(root.entity, root.name, name)
+    return info.context.hub.records.run(root.entity, root.name, name)
 
 
 def _sweep(root: ProjectRow, info: Info, sweepName: str) -> SweepRow | None:  # noqa: N803
-    return info.context.hub.sweep(root.entity, root.name, sweepName)
+    return info.context.hub.records.sweep(root.entity, root.name, sweepName)
 
 
 def _sweeps(
@@ -126,7 +126,7 @@ def _sweeps(
 
 def _select_sweeps(known: Context, project: ProjectRow, document: str | None) -> list[SweepRow]:
     matches = filters.matcher(filters.parse(document), _sweep_column)
-    return [sweep for sweep in known.hub.sweeps(project.entity, project.name) if matches(sweep)]
+    return [sweep for sweep in known.hub.records.sweeps(project.entity, project.name) if matches(sweep)]
 
 
 def _sweep_column(sweep: SweepRow, name: str) -> Any:
@@ -174,6 +174,6 @@ RESOLVERS: Resolvers = {
         "sweep": _sweep,
         "sweeps": _sweeps,
         "allViews": lambda _project, _info, **_page: paging.connection([]),
-        "totalSweeps": lambda project, info: len(info.context.hub.sweeps(project.entity, project.name)),
+        "totalSweeps": lambda project, info: len(info.context.hub.records.sweeps(project.entity, project.name)),
     },
 }

@@ -51,17 +51,3 @@ def hypervolume(points: ArrayLike, reference: tuple[float, float] = REFERENCE) -
         area += (reference[0] - drop) * (ceiling - ratio)
         ceiling = ratio
     return float(area)
-
-
-def knee(points: ArrayLike) -> int | None:
-    """Return the place of the front's point farthest below the line between its ends; None without points.
-
-    Both dimensions are scaled to the front's extent (Branke et al., PPSN 2004, take such points as natural choices).
-    """
-    array, places = _points(points), front(points)
-    if not places:
-        return None
-    ends = array[places]
-    extent = np.maximum(ends.max(axis=0) - ends.min(axis=0), 1e-12)
-    scaled = (ends - ends.min(axis=0)) / extent
-    return places[int(np.argmin(scaled.sum(axis=1)))]

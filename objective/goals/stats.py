@@ -1,4 +1,4 @@
-"""Intervals: how sure a measured difference in quality is. Those of latency belong to the sitting that measured it."""
+"""Intervals: how sure a measured difference in quality is. Those of latency belong to the session that measured it."""
 
 from __future__ import annotations
 

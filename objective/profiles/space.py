@@ -164,34 +164,3 @@ def _ends(name: str, distribution: object) -> Sequence[object]:
     if "min" in keys and "max" in keys:
         return [keys["min"], keys["max"]]
     raise BadInput(f"ratio.{name}", distribution, "give value, values, or min and max")
-
-
-def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested parameters with dotted names: ``{"ratio": {"stem": 0.5}}`` as ``{"ratio.stem": 0.5}``."""
-    flat: dict[str, Any] = {}
-    for key, value in params.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Return dotted names as nested parameters; the inverse of :func:`flatten`.
-
-    Raises:
-        BadInput: one name is both a value and the parent of others.
-    """
-    nested: dict[str, Any] = {}
-    for name, value in flat.items():
-        *parents, last = name.split(".")
-        here = nested
-        for parent in parents:
-            here = here.setdefault(parent, {})
-            if not isinstance(here, dict):
-                raise BadInput(name, value, f"give {parent} either a value or parameters below it, not both")
-        if isinstance(here.get(last), dict):
-            raise BadInput(name, value, f"give {last} either a value or parameters below it, not both")
-        here[last] = value
-    return nested

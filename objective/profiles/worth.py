@@ -10,7 +10,7 @@ from prunefleet.objective.profiles.profile import Curve, Profile
 
 CHEAP, DEAR, POINTLESS = "cheap", "dear", "pointless"
 LEAST_SAVED = 0.03
-"""A group that never saves more of the latency than this is pointless: sittings of a plan differ by as much."""
+"""A group that never saves more of the latency than this is pointless: sessions of a plan differ by as much."""
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,10 @@ ratio: {{value: {{conv1: 0.5}}}}
 """
 PUBLISH = """
 from prunefleet.agent.tracking import tracked_run as report
-from prunefleet.agent.host.stop import Stop
+from prunefleet.agent.host.stop import StopSignal
 from prunefleet.agent.tasks.code.carried import publish
 from prunefleet.agent.tasks.code.source import code_of
-with report.session(Stop(), "test") as session:
+with report.own_run(StopSignal(), "test") as session:
     print(publish(session, code_of("my_task")))
 """
 

@@ -73,7 +73,9 @@ def visit(
     with served(scene) as base:
         context = browser.new_context(viewport={"width": request.param, "height": 900})
         context.set_default_timeout(10_000)
-        context.add_cookies([{"name": "prunefleet_session", "value": scene.hub.session_of("local", 600), "url": base}])
+        context.add_cookies(
+            [{"name": "prunefleet_session", "value": scene.hub.auth.session_of("local", 600), "url": base}]
+        )
         made = Visit(context.new_page(), base)
         made.page.on("console", lambda message: made.complaints.append(message.text) if message.type != "log" else None)
         made.page.on("pageerror", lambda error: made.complaints.append(str(error)))
@@ -159,7 +161,7 @@ def test_an_agent_is_paused_and_resumed_by_its_buttons(scene: Scene, visit: Visi
     page.wait_for_selector("#agents .badge-idle")
     page.get_by_role("button", name="Pause").click()
     page.wait_for_selector("#agents .badge-paused")
-    assert scene.hub.agent_by_id(agent).hold == "pause"
+    assert scene.hub.records.agent_by_id(agent).hold == "pause"
     assert page.url.endswith("#agents")
     assert page.evaluate("() => document.documentElement.scrollWidth") <= page.viewport_size["width"]
 
@@ -206,7 +208,7 @@ def test_a_button_makes_the_line_for_another_host(scene: Scene, visit: Visit) ->
     line = page.locator("#line").inner_text()
     assert f"prunefleet[trial] @ {visit.base}/wheel/" in line and line.endswith(f"prunefleet join {visit.base}")
     assert "works on this machine alone" in page.locator("[role=alert]").inner_text()
-    joined = scene.hub.joins.accept(line.split("PRUNEFLEET_JOIN_TOKEN=")[1].split()[0], "board1")
+    joined = scene.hub.host_keys.accept(line.split("PRUNEFLEET_JOIN_TOKEN=")[1].split()[0], "board1")
     assert joined.sweep == f"local/demo/{sweep.name}" and visit.complaints == []
 
 

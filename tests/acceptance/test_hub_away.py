@@ -56,13 +56,13 @@ PUBLISHES = """
 import sys, time
 from pathlib import Path
 from prunefleet.agent.tracking import retry, tracked_run as report
-from prunefleet.agent.host.stop import Stop
+from prunefleet.agent.host.stop import StopSignal
 folder, is_away = Path(sys.argv[1]), retry.is_away
 def looked():
     (folder / "given up").touch()
     return is_away()
 retry.is_away = looked
-session = report.start(Stop(), project="lab", name="one")
+session = report.start(StopSignal(), project="lab", name="one")
 (folder / "open").touch()
 while not (folder / "away").exists():
     time.sleep(0.1)

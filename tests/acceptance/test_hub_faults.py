@@ -46,7 +46,7 @@ def old_hub(data: Path) -> None:
 def rows_in(data: Path) -> int:
     """How many rows that run has."""
     with local_hub(data, Clock()) as hub:
-        run = hub.run("local", "lab", "r1")
+        run = hub.records.run("local", "lab", "r1")
         return run.history_lines if run else 0
 
 
@@ -243,7 +243,7 @@ def test_a_full_disk_ends_a_backup_and_a_restore_cleanly(tmp_path: Path) -> None
     data, copy = tmp_path / "hub", tmp_path / "copy"
     old_hub(data)
     with local_hub(data, Clock()) as hub:
-        run = hub.run("local", "lab", "r1")
+        run = hub.records.run("local", "lab", "r1")
         assert run is not None
         hub.files.keep(FileOwner.RUN, run.id, "f", hub.files.blobs.put([b"x" * (4 << 20)]))
     with small_disk(tmp_path / "disk") as disk:

@@ -20,7 +20,7 @@ from torch import nn
 
 from prunefleet.agent.compress.groups import find_groups, specs
 from prunefleet.agent.compress.prune import prune
-from prunefleet.agent.measure.benchmark import DENSE, Sitting, compare, compare_many
+from prunefleet.agent.measure.benchmark import DENSE, MeasurementSession, MeasurementSetup, compare, compare_many
 from prunefleet.agent.measure.device import channel_step, fingerprint
 from prunefleet.agent.measure.export import export
 from prunefleet.agent.measure.exported import Exported
@@ -39,7 +39,7 @@ HERE = fingerprint()
 IMAGE, LARGE = torch.zeros(1, 1, 28, 28), torch.zeros(INPUT)
 REPEATS, TURNS, CANDIDATES = (2, 2, 4) if SHORT else (5, 9, 10)
 APP_S = 1
-SITTING_S = 2.0 if SHORT else 30.0
+SESSION_S = 2.0 if SHORT else 30.0
 NETWORKS = ("squeezenet1_1", "mobilenet_v2", "resnet18")[: 1 if SHORT else 3]
 NEIGHBOUR = """
 import os, sys
@@ -84,21 +84,21 @@ def _space() -> Space:
 def test_repeats_of_a_candidate_agree(what: str, tmp_path: Path) -> None:
     """Five measurements of the halved network, as a trial makes one, differ by 2 % at most beside busy cores.
 
-    A trial measures on a host that it has known for some sittings, so there are three before the five.
+    A trial measures on a host that it has known for some measurement sessions, so there are three before the five.
     """
     half = {spec.name: spec.width // 2 for spec in _space().groups}
     models = _demo(tmp_path, half=half)
     cores = sorted(os.sched_getaffinity(0))[1:] if what == "busy" else []
 
-    def sit(seed: int) -> Sitting:
-        return compare(models["half"], models[DENSE], runner=OpenVINORunner(), device=HERE, seed=seed)
+    def measure(seed: int) -> MeasurementSession:
+        return compare(models["half"], models[DENSE], MeasurementSetup(runner=OpenVINORunner(), device=HERE, seed=seed))
 
     with busy(cores):
         for seed in range(FEWEST):
-            against_the_past(sit(seed).latency, what, folder=tmp_path / "pace")
+            against_the_past(measure(seed).latency, what, folder=tmp_path / "pace")
         found = [
             in_its_usual_state(
-                lambda before, seed=seed: sit(10 * seed + before), what, folder=tmp_path / "pace"
+                lambda before, seed=seed: measure(10 * seed + before), what, folder=tmp_path / "pace"
             ).latency
             for seed in range(1, REPEATS + 1)
         ]
@@ -129,22 +129,24 @@ def test_medians_agree_with_benchmark_app(tmp_path: Path) -> None:
 
 
 def test_candidates_keep_their_order(tmp_path: Path) -> None:
-    """Ten random candidates on the channel grid have the same ranks in two sittings: Spearman's rho is .98 or more."""
+    """Ten random candidates on the channel grid have the same ranks in two sessions: Spearman's rho is .98 or more."""
     space, random = _space(), np.random.default_rng(0)
     depths = random.uniform(0, space.max_ratio, (CANDIDATES, len(space.groups)))
     names = [spec.name for spec in space.groups]
     kept = {f"c{i}": space.kept(dict(zip(names, map(float, row), strict=True))) for i, row in enumerate(depths)}
     models = _demo(tmp_path, **kept)
     dense = models.pop(DENSE)
-    sittings = [
+    sessions = [
         compare_many(
-            models, dense, runner=OpenVINORunner(), device=HERE, seed=seed, time_limit_s=SITTING_S, throughput_s=0
+            models,
+            dense,
+            MeasurementSetup(runner=OpenVINORunner(), device=HERE, seed=seed, time_limit_s=SESSION_S, throughput_s=0),
         )
         for seed in range(2)
     ]
-    ratios = [[sitting.latencies[name].ratio for name in models] for sitting in sittings]
+    ratios = [[session.latencies[name].ratio for name in models] for session in sessions]
     rho = float(spearmanr(*ratios).statistic)
-    rounds = [len(sitting.slots[DENSE]) for sitting in sittings]
+    rounds = [len(session.slots[DENSE]) for session in sessions]
     keep("order", {"kept": kept, "ratios": ratios, "rounds": rounds, "rho": rho}, HERE, not SHORT)
     assert SHORT or rho >= 0.98
 
@@ -162,10 +164,14 @@ def test_channels_pay_in_steps_of_the_vector_width(precision: str, tmp_path: Pat
     widths = [step, step + 1, 2 * step - 1, 2 * step]
     models = {str(n): export(make(n), example, tmp_path, name=f"m{n}") for n in widths}
     dense = export(make(64), example, tmp_path, name="dense")
-    sitting = compare_many(
-        models, dense, runner=OpenVINORunner(precision=precision), device=HERE, time_limit_s=SITTING_S, throughput_s=0
+    session = compare_many(
+        models,
+        dense,
+        MeasurementSetup(
+            runner=OpenVINORunner(precision=precision), device=HERE, time_limit_s=SESSION_S, throughput_s=0
+        ),
     )
-    ratios = [sitting.latencies[str(n)].ratio for n in widths]
+    ratios = [session.latencies[str(n)].ratio for n in widths]
     keep(f"steps_{precision}", {"step": step, "widths": widths, "ratios": ratios}, HERE, not SHORT)
     low, above, _, high = ratios
     assert SHORT or above - low > abs(high - above)

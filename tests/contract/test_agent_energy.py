@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from prunefleet.agent.measure.energy import sources
 from prunefleet.agent.measure.energy.meters import Integral, NVMLMeter, RAPLMeter, TegrastatsMeter, watts
 from prunefleet.agent.measure.energy.sources import Meter, find_meter, per_inference, source_of
-from prunefleet.agent.measure.rounds import CallSession
+from prunefleet.agent.measure.rounds import CallableNetwork
 from prunefleet.objective.trial import Energy
 
 from support.wait import wait_for
@@ -187,8 +187,8 @@ def test_energy_is_shared_out_by_inference(source: Source, monkeypatch: pytest.M
         source.spend()
         source.spend()
 
-    sessions = {"candidate": CallSession(source.spend, "f32"), "dense": CallSession(twice, "f32")}
-    found = per_inference(source.meter, sessions)
+    networks = {"candidate": CallableNetwork(source.spend, "f32"), "dense": CallableNetwork(twice, "f32")}
+    found = per_inference(source.meter, networks)
     candidate, dense = found["candidate"], found["dense"]
     assert candidate.source == dense.source == source.meter.source
     assert candidate.baseline_mj == dense.mj == dense.baseline_mj
@@ -197,15 +197,15 @@ def test_energy_is_shared_out_by_inference(source: Source, monkeypatch: pytest.M
 
 def test_a_counter_that_stands_still_tells_nothing(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """No energy at all is no measurement; neither is half of one, where the source fails in the middle."""
-    sessions = {"candidate": CallSession(source.spend, "f32"), "dense": CallSession(source.spend, "f32")}
+    networks = {"candidate": CallableNetwork(source.spend, "f32"), "dense": CallableNetwork(source.spend, "f32")}
     monkeypatch.setattr(sources, "_blocks", lambda *_: {"candidate": 1.0, "dense": 0.0})
-    assert per_inference(source.meter, sessions) == {}
+    assert per_inference(source.meter, networks) == {}
 
     def fails(*_: object) -> dict[str, float]:
         raise OSError("the counter is gone")
 
     monkeypatch.setattr(sources, "_blocks", fails)
-    assert per_inference(source.meter, sessions) == {}
+    assert per_inference(source.meter, networks) == {}
 
 
 def test_a_host_without_the_source_has_no_meter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

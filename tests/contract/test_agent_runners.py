@@ -13,10 +13,10 @@ from prunefleet.agent.measure.exported import Exported
 from prunefleet.agent.measure.openvino_core import openvino
 from prunefleet.agent.measure.rounds import slot, warm_up
 from prunefleet.agent.measure.runners.base import (
+    LoadedNetwork,
     OpenVINORunner,
     Runner,
-    Sampler,
-    Session,
+    SampledNetwork,
     clocked,
     supported_precisions,
 )
@@ -67,12 +67,12 @@ def command(device: str, precision: str) -> Runner:
     return CommandRunner(f"{sys.executable} {program} {arguments} --what {{what}}", precision)
 
 
-def loaded(runner: Runner, model: Exported) -> Session:
-    """A session that can be asked for outputs, or a skip."""
-    session = runner.load(model)
-    if isinstance(session, Sampler):
+def loaded(runner: Runner, model: Exported) -> LoadedNetwork:
+    """A loaded network that can be asked for outputs, or a skip."""
+    network = runner.load(model)
+    if isinstance(network, SampledNetwork):
         pytest.skip("a program only times a network")
-    return session
+    return network
 
 
 PRECISIONS = ("f32", "bf16", "default")
@@ -97,29 +97,29 @@ def runner(request: pytest.FixtureRequest) -> Runner:
 
 
 def test_it_computes_what_torch_computes(runner: Runner, exported: Exported) -> None:
-    """On several inputs, to the accuracy of the precision that the session says it computes in."""
-    session = loaded(runner, exported)
+    """On several inputs, to the accuracy of the precision that the network says it computes in."""
+    network = loaded(runner, exported)
     for image in IMAGES:
         with torch.no_grad():
             expected = exported.network(image).numpy()
-        got = session.infer(image.numpy())
+        got = network.infer(image.numpy())
         assert got.shape == expected.shape and got.dtype == np.float32
-        assert np.abs(got - expected).max() <= CLOSE[session.precision] * np.abs(expected).max()
+        assert np.abs(got - expected).max() <= CLOSE[network.precision] * np.abs(expected).max()
 
 
 def test_a_deployed_network_takes_batches_of_any_size(runner: Runner, exported: Exported) -> None:
-    """It gives for a batch what the device gives for each input alone, so that a task can judge it."""
-    session = loaded(runner, exported)
+    """It gives for a batch what the device gives for each input alone, so that a task can evaluate it."""
+    network = loaded(runner, exported)
     images = IMAGES.flatten(0, 1)[:3]
-    expected = np.concatenate([session.infer(image[None].numpy()) for image in images])
-    assert np.array_equal(Deployed(session, exported.input_shape)(images).numpy(), expected)
+    expected = np.concatenate([network.infer(image[None].numpy()) for image in images])
+    assert np.array_equal(Deployed(network, exported.input_shape)(images).numpy(), expected)
 
 
 def test_it_can_be_timed(runner: Runner, exported: Exported) -> None:
     """After a warm-up that says how many calls fill a slot: as many times above 0 as were asked for, or more."""
-    session = runner.load(exported)
-    length = warm_up(session)
-    calls = slot(session, length)
+    network = runner.load(exported)
+    length = warm_up(network)
+    calls = slot(network, length)
     assert length >= 1 and len(calls) >= length and (calls > 0).all() and np.isfinite(calls).all()
 
 
@@ -133,21 +133,21 @@ def test_it_says_how_it_runs(runner: Runner) -> None:
 
 def test_it_says_the_precision_it_computes_in(runner: Runner, exported: Exported) -> None:
     """What was asked for, or what the device chose where the choice was left to it."""
-    session = runner.load(exported)
-    assert session.precision in CLOSE
+    network = runner.load(exported)
+    assert network.precision in CLOSE
     if runner.precision != "default":
-        assert session.precision == runner.precision
+        assert network.precision == runner.precision
 
 
 def test_it_runs_again_and_again_on_its_fixed_input(runner: Runner, exported: Exported) -> None:
     """Without an input from outside, and without changing what `infer` gives."""
-    session = loaded(runner, exported)
-    before = session.infer(IMAGES[0].numpy())
+    network = loaded(runner, exported)
+    before = network.infer(IMAGES[0].numpy())
     for _ in range(30):
         took: list[float] = []
-        whole = clocked(lambda: took.append(session.run()))  # noqa: B023 (called at once)
+        whole = clocked(lambda: took.append(network.run()))  # noqa: B023 (called at once)
         assert 0 < took[0] < whole
-    assert np.array_equal(session.infer(IMAGES[0].numpy()), before)
+    assert np.array_equal(network.infer(IMAGES[0].numpy()), before)
 
 
 def test_its_throughput_is_counted(runner: Runner, exported: Exported) -> None:

@@ -83,7 +83,7 @@ class World:
         return self.make(name)
 
     def user(self, name: str) -> UserRow:
-        found = self.hub.user(name)
+        found = self.hub.auth.user_named(name)
         assert found is not None
         return found
 
@@ -150,7 +150,7 @@ class World:
         """One request of that user, by key and by cookie."""
         headers: Mapping[str, str] = {}
         if who is not None:
-            cookie = f"{COOKIE}={self.hub.session_of(who, 600)}"
+            cookie = f"{COOKIE}={self.hub.auth.session_of(who, 600)}"
             headers = {"Authorization": basic(self.keys[who]), "Cookie": cookie, "Origin": "http://hub.example:8080"}
 
         async def send() -> httpx.Response:

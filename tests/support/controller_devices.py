@@ -10,7 +10,7 @@ import numpy as np
 
 from prunefleet.infra.controller.contract import StoredTrial
 from prunefleet.infra.controller.pruning.channels import ChannelGrid, read
-from prunefleet.infra.controller.pruning.search import Search
+from prunefleet.infra.controller.pruning.search import PruningSearch
 from prunefleet.objective.goals.goal import Goal
 from prunefleet.objective.profiles.profile import Curve, DeviceLatencies, Profile
 from prunefleet.objective.profiles.space import Space
@@ -79,6 +79,6 @@ def drawn(count: int, seed: int = 0, **more: Any) -> list[StoredTrial]:
     return [measured(f"t{place}", space.kept(each), **more) for place, each in enumerate(ratios)]
 
 
-def searched(trials: list[StoredTrial], goal: Goal = GOAL, profile: Profile = PROFILE) -> Search:
+def searched(trials: list[StoredTrial], goal: Goal = GOAL, profile: Profile = PROFILE) -> PruningSearch:
     space = ChannelGrid(sweep(profile=profile), profile)
-    return Search(space, profile, goal, read(space, trials), 0)
+    return PruningSearch(space, profile, goal, read(space, trials), 0)

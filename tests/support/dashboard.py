@@ -143,7 +143,7 @@ def generic_rows(losses: Sequence[float] = (0.9, 0.4, 0.6)) -> list[RunRow]:
 
 def agent_row(name: str, run: str | None = None, host: str = "workbench") -> AgentRow:
     """An agent heard of a minute after the start."""
-    return AgentRow(1, name, host, "sweep001", "RUNNING", START, START + timedelta(seconds=60), run)
+    return AgentRow(1, name, host, "sweep001", 1, "RUNNING", START, START + timedelta(seconds=60), run)
 
 
 def by_name(points: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

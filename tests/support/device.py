@@ -39,25 +39,26 @@ ASK = """
 import json, sys
 from pathlib import Path
 from prunefleet.agent.tracking import tracked_run as report
+from prunefleet.agent.measure.benchmark import MeasurementSetup
 from prunefleet.agent.measure.remote.elsewhere import Elsewhere
 from prunefleet.agent.measure.exported import sized
 from prunefleet.agent.measure.remote.choice import queue_of
 from prunefleet.agent.measure.remote.stubs import RemoteRunner
-from prunefleet.agent.host.stop import Stop
+from prunefleet.agent.host.stop import StopSignal
 from prunefleet.objective.trial import TrialFailed
 folder, device, more = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 try:
-    with report.session(Stop(), "test") as session:
+    with report.own_run(StopSignal(), "test") as session:
         there = Elsewhere(queue_of(session.project, device), session)
         said = there.describe(device, RemoteRunner())
         half, dense = (sized(folder / f"{name}.xml", "f32", (1, 1, 8, 8)) for name in ("half", "dense"))
         seeds = more.pop("seeds", [0])
         hosts = []
         for seed in seeds:
-            sitting = there({"half": half}, dense, runner=RemoteRunner(), device=said.device, seed=seed, **more)
-            hosts.append(sitting.latencies["half"].device.host)
-        samples = {name: len(slots) for name, slots in sitting.slots.items()}
-        print(json.dumps({"latency": sitting.latencies["half"].to_json(), "samples": samples, "hosts": hosts}))
+            timed = there({"half": half}, dense, MeasurementSetup(RemoteRunner(), said.device, seed=seed, **more))
+            hosts.append(timed.latencies["half"].device.host)
+        samples = {name: len(slots) for name, slots in timed.slots.items()}
+        print(json.dumps({"latency": timed.latencies["half"].to_json(), "samples": samples, "hosts": hosts}))
 except TrialFailed as error:
     print(json.dumps({"failed": error.failure.to_json()}))
 """

@@ -22,7 +22,7 @@ from prunefleet.infra.cli import main
 from prunefleet.infra.controller.contract import Exhausted, Suggestion
 from prunefleet.infra.hub.hub import Hub
 from prunefleet.infra.hub.runs.advice import Advice
-from prunefleet.infra.hub.runs.lifecycle import Timing
+from prunefleet.infra.hub.runs.lifecycle import Timeouts
 from prunefleet.infra.hub.runs.sweeps import SweepChange
 from prunefleet.infra.hub.store.database import Store
 from prunefleet.infra.hub.store.rows import SweepRow, UserRow
@@ -271,11 +271,11 @@ class Suggestions:
 
 
 @contextmanager
-def local_hub(folder: Path, clock: Clock, timing: Timing | None = None) -> Iterator[Hub]:
+def local_hub(folder: Path, clock: Clock, timeouts: Timeouts | None = None) -> Iterator[Hub]:
     """A hub in this process, without a server; its suggester is a `Suggestions`."""
     store = Store(folder)
     try:
-        yield Hub(store, Suggestions(), timing, clock)
+        yield Hub(store, Suggestions(), timeouts, clock)
     finally:
         store.close()
 

@@ -5,7 +5,14 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import nn
 
+from prunefleet.agent.compress.cut import width
+from prunefleet.agent.compress.groups import Group
 from prunefleet.agent.tasks.task import Budget
+
+
+def channels_of(network: nn.Module, groups: Iterable[Group]) -> dict[str, int]:
+    """The channels that `network` has now in each group."""
+    return {group.name: width(network.get_submodule(group.root), out=True) for group in groups}
 
 
 class Residual(nn.Module):

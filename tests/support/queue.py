@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prunefleet.agent.commands.measure import measured
-from prunefleet.agent.host.progress import Watch
+from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.remote.device_queue import Asked
 from prunefleet.agent.measure.remote.elsewhere import Elsewhere
 from prunefleet.objective.devices import MeasurementRequest
@@ -53,7 +53,7 @@ class Queue:
         document = self.folder / f"answer{number}.json"
         if not document.exists():
             samples = self.folder / f"samples{number}.json.gz"
-            answer = measured(request, lambda sha256: self.folder / f"{sha256}.xml", samples, Watch())
+            answer = measured(request, lambda sha256: self.folder / f"{sha256}.xml", samples, StageWatch())
             document.write_text(json.dumps(answer.to_json()))
         return Asked(f"run{number}", "finished", {"answer": json.loads(document.read_text())})
 

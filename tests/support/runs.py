@@ -30,7 +30,7 @@ def log(hub: Hub, name: str, values: Sequence[object], offset: int = 0) -> RunRo
 
 def found(hub: Hub, name: str) -> RunRow:
     """The run as it is."""
-    run = hub.run("local", "demo", name)
+    run = hub.records.run("local", "demo", name)
     assert run is not None
     return run
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from prunefleet.infra.controller.contract import Suggestion
+from prunefleet.infra.hub.hub import Hub
 from prunefleet.infra.hub.store.errors import Missing
 from prunefleet.infra.hub.store.rows import AgentRow, RunRow, RunState, SweepRow, SweepState
 from prunefleet.infra.hub.suggest.suggester import ProcessSuggester
@@ -25,6 +26,18 @@ class ListHub:
         self.runs: dict[int, list[RunRow]] = {}
         self.agents: dict[int, list[AgentRow]] = {}
         self.lock = threading.Lock()
+
+    def as_hub(self) -> Hub:
+        """Return this in the place of a hub, of which the suggester calls what is here."""
+        return cast(Hub, self)
+
+    @property
+    def records(self) -> ListHub:
+        return self
+
+    @property
+    def listing(self) -> ListHub:
+        return self
 
     def add(self, config: dict[str, Any], state: SweepState = SweepState.RUNNING) -> int:
         number = len(self.sweeps) + 1
@@ -47,7 +60,7 @@ class ListHub:
 
     def idle(self, sweep: int, count: int) -> None:
         self.agents[sweep] = [
-            AgentRow(i, f"a{i}", "here", "s", "RUNNING", NOW, datetime.now(UTC), None) for i in range(count)
+            AgentRow(i, f"a{i}", "here", "s", sweep, "RUNNING", NOW, datetime.now(UTC), None) for i in range(count)
         ]
 
     def sweeps_in(self, state: SweepState) -> list[SweepRow]:

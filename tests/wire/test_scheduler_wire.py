@@ -35,7 +35,7 @@ artifact.add_file("profile.json")
 run.log_artifact(artifact).wait()
 run.finish()
 """
-SEARCH = "from prunefleet.infra.scheduler import candidate, study\n"
+SEARCH = "from prunefleet import candidate, study\n"
 # The third candidate is too slow to be trained: it has a latency alone.
 TRIAL = """
 import wandb
@@ -148,9 +148,9 @@ def test_what_a_skipped_run_measured_is_not_lost(sweep: Scheduled) -> None:
     code = f"""
 from wandb import Api
 from wandb.sdk.sweeps.sweep_info import SweepInfo
-from prunefleet.infra.scheduler import Search
+from prunefleet.infra.scheduler import ScheduledSampler
 config = Api().sweep("{sweep.path}").config
-for trial in Search(SweepInfo("{name}", "s", "{entity}", "{project}", config, ""))._trials():
+for trial in ScheduledSampler(SweepInfo("{name}", "s", "{entity}", "{project}", config, ""))._trials():
     if trial.outcome == "skipped":
         print("skipped", trial.drop, trial.latency_ratio)
 """

@@ -123,7 +123,7 @@ def test_a_changed_address_is_refused(client: Client) -> None:
         ("PUT", "/upload/x"),
         ("PUT", f"/upload/{down}"),
         ("GET", f"/download/{token}/a.txt"),
-        ("GET", f"/download/{client.hub.session_of('local', 60)}/a.txt"),
+        ("GET", f"/download/{client.hub.auth.session_of('local', 60)}/a.txt"),
         ("GET", "/download/..%2f..%2fetc/passwd"),
     ):
         assert client.request(method, path).status_code in (401, 403, 404), path
@@ -133,7 +133,7 @@ def test_a_changed_address_is_refused(client: Client) -> None:
 def test_an_upload_for_a_deleted_run_is_refused(client: Client) -> None:
     """Bytes for a run that is gone meanwhile end in 404, not in an error of the server's."""
     url = client.upload_url("a.txt")
-    run = client.hub.run("local", "demo", "run1")
+    run = client.hub.records.run("local", "demo", "run1")
     assert run is not None
     client.hub.run_edits.delete(run.id, with_artifacts=False)
     assert client.put(url, content=b"a").status_code == 404

@@ -14,8 +14,8 @@ import numpy as np
 
 from prunefleet.agent.measure.energy.meters import NVMLMeter, RAPLMeter, TegrastatsMeter
 from prunefleet.agent.measure.rounds import DENSE
-from prunefleet.agent.measure.runners.base import Sampler, Session
-from prunefleet.objective.sweepfile import RUNNERS
+from prunefleet.agent.measure.runners.base import LoadedNetwork, SampledNetwork
+from prunefleet.objective.runners import RUNNERS
 from prunefleet.objective.trial import Energy
 
 BLOCKS = 4
@@ -61,41 +61,41 @@ def find_meter(source: str | None) -> Meter | None:
 
 def source_of(runner: str) -> str | None:
     """The first source that sees this runner's device and that this host can read."""
-    return next((source for source in RUNNERS[runner] if find_meter(source)), None)
+    return next((source for source in RUNNERS[runner].energy if find_meter(source)), None)
 
 
-def per_inference(meter: Meter, sessions: Mapping[str, Session], seed: int = 0) -> dict[str, Energy]:
+def per_inference(meter: Meter, networks: Mapping[str, LoadedNetwork], seed: int = 0) -> dict[str, Energy]:
     """Energy of each network's inferences and of the dense one's, in blocks that take turns in random order.
 
     Empty where the counter fails or stands still meanwhile, or a program of the user's runs the networks.
     """
-    if any(isinstance(session, Sampler) for session in sessions.values()):
+    if any(isinstance(network, SampledNetwork) for network in networks.values()):
         return {}
     try:
         with meter.reading() as joules:
-            found = _blocks(joules, sessions, max(BLOCK_S, STEPS_A_BLOCK * meter.step_s), seed)
+            found = _blocks(joules, networks, max(BLOCK_S, STEPS_A_BLOCK * meter.step_s), seed)
     except OSError:
         return {}
     if not all(found.values()):
         return {}
-    return {name: Energy(found[name], found[DENSE], meter.source) for name in sessions}
+    return {name: Energy(found[name], found[DENSE], meter.source) for name in networks}
 
 
-def _blocks(joules: Joules, sessions: Mapping[str, Session], seconds: float, seed: int) -> dict[str, float]:
+def _blocks(joules: Joules, networks: Mapping[str, LoadedNetwork], seconds: float, seed: int) -> dict[str, float]:
     """Millijoules of one inference by network."""
-    names, random = list(sessions), np.random.default_rng(seed)
+    names, random = list(networks), np.random.default_rng(seed)
     spent, calls = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
     for _ in range(BLOCKS):
         for index in random.permutation(len(names)):
             before = joules()
-            calls[names[index]] += _run_for(sessions[names[index]], seconds)
+            calls[names[index]] += _run_for(networks[names[index]], seconds)
             spent[names[index]] += joules() - before
     return {name: 1e3 * spent[name] / calls[name] for name in names}
 
 
-def _run_for(session: Session, seconds: float) -> int:
+def _run_for(network: LoadedNetwork, seconds: float) -> int:
     until, count = time.perf_counter() + seconds, 0
     while not count or time.perf_counter() < until:
-        session.run()
+        network.run()
         count += 1
     return count

@@ -1,4 +1,4 @@
-"""Measuring on a device elsewhere in the fleet: `Elsewhere` sits there as `compare_many` does on this host.
+"""Measuring on a device elsewhere in the fleet: `Elsewhere` measures there as `compare_many` does here.
 
 Networks travel by content: one that the server has is not sent again. A request that was answered, or that waits in
 the device's queue already, is not made again. docs/devices.md has the whole way.
@@ -15,12 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from prunefleet.agent.measure.benchmark import DENSE, LOADS, THROUGHPUT_S, TIME_LIMIT_S, Sitting
-from prunefleet.agent.measure.energy.sources import Meter
+from prunefleet.agent.measure.benchmark import DENSE, MeasurementSession, MeasurementSetup
 from prunefleet.agent.measure.exported import Exported, content_hash
 from prunefleet.agent.measure.remote.device_queue import NETWORKS, Asked, Publisher, Queue
 from prunefleet.agent.measure.remote.stubs import RemoteRunner
-from prunefleet.agent.measure.runners.base import Runner
 from prunefleet.agent.measure.samples import read_samples
 from prunefleet.agent.tracking.retry import outlasting
 from prunefleet.objective import checks
@@ -33,7 +31,7 @@ from prunefleet.objective.devices import (
     NetworkFile,
 )
 from prunefleet.objective.errors import BadInput
-from prunefleet.objective.trial import Device, Failure, FailureKind, TrialFailed
+from prunefleet.objective.trial import Failure, FailureKind, TrialFailed
 
 T = TypeVar("T")
 VARIABLE = "PRUNEFLEET_DEVICE_MINUTES"
@@ -96,56 +94,26 @@ class Elsewhere:
         return sorted(before)
 
     def __call__(
-        self,
-        candidates: Mapping[str, Exported],
-        dense: Exported,
-        *,
-        runner: Runner,
-        device: Device,
-        runners: Mapping[str, Runner] | None = None,
-        time_limit_s: float = TIME_LIMIT_S,
-        seed: int = 0,
-        throughput_s: float = THROUGHPUT_S,
-        loads: int = LOADS,
-        meter: Meter | None = None,
-    ) -> Sitting:
-        """Measure all there in one sitting. Raises `TrialFailed` with kind DEVICE where it fails or is silent."""
-        how = _protocol(runner, time_limit_s, throughput_s, loads, seed, meter)
-        request, models = self._requested(candidates, dense, device, how, _precisions(candidates, runner, runners))
-        return self._sitting([DENSE, *candidates], request, models)
+        self, candidates: Mapping[str, Exported], dense: Exported, setup: MeasurementSetup
+    ) -> MeasurementSession:
+        """Measure all there in one session. Raises `TrialFailed` with kind DEVICE where it fails or is silent."""
+        request, models = self._requested(candidates, dense, setup)
+        return self._session([DENSE, *candidates], request, models)
 
-    def ahead(
-        self,
-        candidates: Mapping[str, Exported],
-        dense: Exported,
-        *,
-        runner: Runner,
-        device: Device,
-        runners: Mapping[str, Runner] | None = None,
-        time_limit_s: float = TIME_LIMIT_S,
-        seed: int = 0,
-        throughput_s: float = THROUGHPUT_S,
-        loads: int = LOADS,
-        meter: Meter | None = None,
-    ) -> None:
-        """Ask for a sitting and do not wait: the same call without `ahead` later finds it under way or answered."""
-        how = _protocol(runner, time_limit_s, throughput_s, loads, seed, meter)
-        self._ask(*self._requested(candidates, dense, device, how, _precisions(candidates, runner, runners)))
+    def ahead(self, candidates: Mapping[str, Exported], dense: Exported, setup: MeasurementSetup) -> None:
+        """Ask for a session and do not wait: the same call without `ahead` later finds it under way or answered."""
+        self._ask(*self._requested(candidates, dense, setup))
 
     def _requested(
-        self,
-        candidates: Mapping[str, Exported],
-        dense: Exported,
-        device: Device,
-        how: MeasurementProtocol,
-        precisions: Mapping[str, str],
+        self, candidates: Mapping[str, Exported], dense: Exported, setup: MeasurementSetup
     ) -> tuple[MeasurementRequest, dict[str, Exported]]:
-        """A sitting as a request, and its networks by their hash."""
+        """A measurement session as a request, and its networks by their hash."""
         models = {DENSE: dense, **candidates}
         hashes = {name: content_hash(model.xml) for name, model in models.items()}
+        precisions = {name: setup.runner_of(name).precision for name in candidates} | {DENSE: setup.runner.precision}
         files = [NetworkFile(hashes[name], model.input_shape, precisions[name]) for name, model in models.items()]
         expects = self.said.expectations() if self.said else {}
-        request = MeasurementRequest(device.name, tuple(files), how, expects)
+        request = MeasurementRequest(setup.device.name, tuple(files), _protocol(setup), expects)
         return request, {hashes[name]: model for name, model in models.items()}
 
     def _send(self, models: Mapping[str, Exported]) -> None:
@@ -158,7 +126,9 @@ class Elsewhere:
             self.publisher.offer(NETWORKS, "network", files)
         self._sent |= set(models)
 
-    def _sitting(self, names: list[str], request: MeasurementRequest, models: Mapping[str, Exported]) -> Sitting:
+    def _session(
+        self, names: list[str], request: MeasurementRequest, models: Mapping[str, Exported]
+    ) -> MeasurementSession:
         answer, run, version = self._answer(request, models)
         self._measured.setdefault(request.networks, set()).add(answer.device.host)
         if len(answer.latencies) != len(names):
@@ -167,7 +137,7 @@ class Elsewhere:
             raw = read_samples(self._heard(partial(self.queue.samples, run, Path(folder), version)))
             own = {name: place_name(place) for place, name in enumerate(names)}
             slots, calls = ({name: kind[key] for name, key in own.items()} for kind in (raw.slots, raw.calls))
-        return Sitting(dict(zip(names, answer.latencies, strict=True)), slots, calls, raw.loads)
+        return MeasurementSession(dict(zip(names, answer.latencies, strict=True)), slots, calls, raw.loads)
 
     def _answer(
         self, request: MeasurementRequest, models: Mapping[str, Exported]
@@ -225,26 +195,17 @@ class Elsewhere:
         return outlasting(ask, left, self.check)
 
 
-def _protocol(
-    runner: Runner, time_limit_s: float, throughput_s: float, loads: int, seed: int, meter: Meter | None
-) -> MeasurementProtocol:
-    asked = runner.settings()
+def _protocol(setup: MeasurementSetup) -> MeasurementProtocol:
+    asked = setup.runner.settings()
     return MeasurementProtocol(
         runner=asked["runner"],
         threads=int(asked["threads"]),
-        time_limit_s=time_limit_s,
-        throughput_s=throughput_s,
-        loads=loads,
-        seed=seed,
-        energy=meter.source if meter else None,
+        time_limit_s=setup.time_limit_s,
+        throughput_s=setup.throughput_s,
+        loads=setup.loads,
+        seed=setup.seed,
+        energy=setup.meter.source if setup.meter else None,
     )
-
-
-def _precisions(
-    candidates: Mapping[str, Exported], runner: Runner, runners: Mapping[str, Runner] | None
-) -> dict[str, str]:
-    chosen = {name: (runners or {}).get(name, runner).precision for name in candidates}
-    return {**chosen, DENSE: runner.precision}
 
 
 _DOING = {"pending": "waits in its queue", "preempted": "waits in its queue again", "running": "measures"}

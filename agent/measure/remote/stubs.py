@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 
 from prunefleet.agent.measure.energy.sources import Joules
 from prunefleet.agent.measure.exported import Exported
-from prunefleet.agent.measure.runners.base import Runner, Session, supported_precisions
+from prunefleet.agent.measure.runners.base import LoadedNetwork, Runner, supported_precisions
 from prunefleet.agent.measure.runners.registry import runner_at
+from prunefleet.objective.runners import DEFAULT
 
 
 @dataclass(frozen=True)
 class RemoteRunner:
     """The runner called `name` on a device elsewhere: it can be asked for, and loads nothing here."""
 
-    name: str = "openvino_cpu"
+    name: str = DEFAULT
     precision: str = "f32"
     threads: int = 1
 
@@ -30,13 +31,13 @@ class RemoteRunner:
         """The same for networks that ship at another precision; what surrounds INT8's integers is f32."""
         return replace(self, precision="f32" if precision == "int8" else precision)
 
-    def load(self, model: Exported) -> Session:
+    def load(self, model: Exported) -> LoadedNetwork:
         """No network can be run here on a device that is elsewhere."""
         raise NotImplementedError(f"{self.name} is elsewhere: {model.xml.name} cannot be loaded here")
 
 
-def judging(runner: Runner) -> Runner | None:
-    """What runs a deployed network here to judge its quality: `runner`, or for one elsewhere this host's processor.
+def evaluation_runner(runner: Runner) -> Runner | None:
+    """What runs a deployed network here to evaluate its quality: `runner`, or for one elsewhere this host's processor.
 
     None where that would not say what the device computes: for a program of the user's, or a precision missing here.
     """

@@ -16,11 +16,12 @@ from prunefleet.objective.trial import Failure, FailureKind, TrialFailed
 
 Array = NDArray[np.float32]
 WARM_UP_CALLS = 20
+"""Inferences before those that are timed."""
 PRECISION_NAMES = {"float32": "f32", "float": "f32", "bfloat16": "bf16", "float16": "f16"}
 REQUESTS_PER_STREAM = 4
 
 
-class Session(Protocol):
+class LoadedNetwork(Protocol):
     """A network loaded on a device, ready to run on inputs of its fixed shape."""
 
     precision: str
@@ -37,8 +38,8 @@ class Session(Protocol):
 
 
 @runtime_checkable
-class Sampler(Session, Protocol):
-    """A session of a network that runs elsewhere: it cannot time one call of it, but have many timed."""
+class SampledNetwork(LoadedNetwork, Protocol):
+    """A network that another program runs: one call of it cannot be timed here, but many can."""
 
     def samples(self, calls: int) -> Samples:
         """Milliseconds of at least that many inferences in a row, after a warm-up of their own."""
@@ -58,7 +59,7 @@ class Runner(Protocol):
     def settings(self) -> Mapping[str, str]:
         """What a latency depends on beside device and precision, by name: the runner's own name, streams, threads."""
 
-    def load(self, model: Exported) -> Session:
+    def load(self, model: Exported) -> LoadedNetwork:
         """Load `model`; raises `TrialFailed` with kind DEVICE where the device refuses it."""
 
 
@@ -103,9 +104,9 @@ class OpenVINORunner:
         threads = {"threads": str(self.threads)} if self.device == "CPU" else {}
         return {"runner": f"openvino_{self.device.lower()}", "streams": "1", **threads}
 
-    def load(self, model: Exported) -> "OpenVINOSession":
+    def load(self, model: Exported) -> "OpenVINONetwork":
         """Compile `model`; raises `TrialFailed` with kind DEVICE where the device refuses it."""
-        return OpenVINOSession(model, self)
+        return OpenVINONetwork(model, self)
 
 
 def supported_precisions(device: str = "CPU") -> tuple[str, ...]:
@@ -115,7 +116,7 @@ def supported_precisions(device: str = "CPU") -> tuple[str, ...]:
     return tuple(named[each] for each in ("FP32", "BF16", "FP16") if each in able)
 
 
-class OpenVINOSession:
+class OpenVINONetwork:
     """A compiled network with one request on a fixed input."""
 
     def __init__(self, model: Exported, runner: OpenVINORunner) -> None:
@@ -181,6 +182,6 @@ def fixed_input(shape: tuple[int, ...]) -> Array:
 
 
 def refused(device: str, error: Exception) -> TrialFailed:
-    """What a session raises where its device does not take the network."""
+    """Return what to raise where the device does not take the network."""
     message = " ".join(str(error).split())[:200]
     return TrialFailed(Failure(FailureKind.DEVICE, "measure", f"{device} refuses the network: {message}"))

@@ -21,6 +21,7 @@ from prunefleet.agent.measure.exported import Exported
 from prunefleet.agent.measure.intervals import Samples
 from prunefleet.agent.measure.runners.base import WARM_UP_CALLS, Array
 from prunefleet.agent.measure.runners.onnx_file import onnx_file
+from prunefleet.objective import old_names
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import Failure, FailureKind, TrialFailed
 
@@ -60,7 +61,7 @@ class CommandRunner:
     @classmethod
     def of_host(cls, precision: str = "f32", threads: int = 1) -> "CommandRunner":
         """The runner that this host's environment describes. Raises `BadInput` where it describes none."""
-        return cls(os.environ.get(VARIABLE, ""), precision, threads)
+        return cls(old_names.translated(os.environ.get(VARIABLE, "")), precision, threads)
 
     @property
     def times_throughput(self) -> bool:
@@ -71,10 +72,10 @@ class CommandRunner:
         """The program with its arguments as the host has them."""
         return {"runner": "command", "command": self.command, "threads": str(self.threads)}
 
-    def load(self, model: Exported) -> "CommandSession":
+    def load(self, model: Exported) -> "CommandNetwork":
         """The network's files are written; the program loads them for each slot anew."""
         files = {"ir": model.xml} | ({"onnx": onnx_file(model)} if "{onnx}" in self.command else {})
-        return CommandSession({name: str(path) for name, path in files.items()}, self)
+        return CommandNetwork({name: str(path) for name, path in files.items()}, self)
 
     def ask(self, files: Mapping[str, str], calls: int, what: str) -> dict[str, Any]:
         """Run the program once; raises `TrialFailed` with kind DEVICE where it fails or says no JSON."""
@@ -104,7 +105,7 @@ def _document(program: str, printed: str) -> dict[str, Any]:
     return found
 
 
-class CommandSession:
+class CommandNetwork:
     """A network that a program times."""
 
     def __init__(self, files: Mapping[str, str], runner: CommandRunner) -> None:
@@ -134,7 +135,7 @@ class CommandSession:
 
     def infer(self, batch: Array) -> Array:
         """A program only times."""
-        raise NotImplementedError("a program only times a network: judge it with another runner")
+        raise NotImplementedError("a program only times a network: evaluate it with another runner")
 
 
 def _is_time(value: object) -> bool:

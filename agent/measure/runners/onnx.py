@@ -44,9 +44,9 @@ class ONNXRunner:
         """One call at a time; threads of the processor."""
         return {"runner": f"onnxruntime_{self.device}", "streams": "1", "threads": str(self.threads)}
 
-    def load(self, model: Exported) -> "ONNXSession":
+    def load(self, model: Exported) -> "ONNXNetwork":
         """Load the network's ONNX file, written where it is missing; raises `TrialFailed` where it is refused."""
-        return ONNXSession(model, self)
+        return ONNXNetwork(model, self)
 
     def session(self, model: Exported, threads: int) -> "onnxruntime.InferenceSession":
         """The library's own session, on so many threads."""
@@ -62,7 +62,7 @@ class ONNXRunner:
             raise refused(self.device, error) from error
 
 
-class ONNXSession:
+class ONNXNetwork:
     """A network in ONNX Runtime with a fixed input."""
 
     precision = "f32"

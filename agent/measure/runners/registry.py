@@ -1,13 +1,16 @@
-"""Which runner a sweep's `measure.runner` means on this host."""
+"""How this host makes the runner that a sweep's `measure.runner` names.
 
-from collections.abc import Callable
+A new runner is a module beside this one, a maker in `MAKERS`, and an entry of `prunefleet.objective.runners.RUNNERS`.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from prunefleet.agent.measure.runners.base import OpenVINORunner, Runner
 from prunefleet.agent.measure.runners.command import CommandRunner
 from prunefleet.objective.errors import BadInput
-from prunefleet.objective.sweepfile import measured_by
+from prunefleet.objective.runners import DEFAULT, measured_by
 
 
 def runner_for(name: str, precision: str = "f32", threads: int = 1) -> Runner:
@@ -16,12 +19,12 @@ def runner_for(name: str, precision: str = "f32", threads: int = 1) -> Runner:
     Raises `BadInput` for an unknown name, a device or package that this host has not, or a precision that the device
     has not.
     """
-    if name not in _MAKERS:
-        raise BadInput("measure.runner", name, f"write one of {', '.join(_MAKERS)}")
-    return _MAKERS[name](precision, threads)
+    if name not in MAKERS:
+        raise BadInput("measure.runner", name, f"write one of {', '.join(MAKERS)}")
+    return MAKERS[name](precision, threads)
 
 
-def runner_at(precision: str, name: str = "openvino_cpu", threads: int = 1) -> Runner:
+def runner_at(precision: str, name: str = DEFAULT, threads: int = 1) -> Runner:
     """The runner called `name` for networks that ship at `precision`.
 
     It computes in f32 around an INT8 network's integers. Raises `BadInput` for INT8 elsewhere than in OpenVINO, and as
@@ -71,7 +74,7 @@ def _torch(device: str) -> Callable[[str, int], Runner]:
     return make
 
 
-_MAKERS: dict[str, Callable[[str, int], Runner]] = {
+MAKERS: Mapping[str, Callable[[str, int], Runner]] = {
     "openvino_cpu": _openvino("CPU"),
     "openvino_gpu": _openvino("GPU"),
     "openvino_npu": _openvino("NPU"),
@@ -81,3 +84,4 @@ _MAKERS: dict[str, Callable[[str, int], Runner]] = {
     "onnxruntime_cuda": _onnx("cuda"),
     "command": CommandRunner.of_host,
 }
+"""Makes a runner of a precision and a number of threads; the names are those of `RUNNERS`."""

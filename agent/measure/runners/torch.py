@@ -43,17 +43,17 @@ class TorchRunner:
         """One call at a time; threads of the processor."""
         return {"runner": f"torch_{self.device}", "streams": "1", "threads": str(self.threads)}
 
-    def load(self, model: Exported) -> "TorchSession":
+    def load(self, model: Exported) -> "TorchNetwork":
         """Copy `model.network` to the device; raises `TrialFailed` with kind DEVICE where that fails."""
         if model.network is None:
             raise BadInput("model", str(model.xml), "torch needs the network itself: measure it where it was exported")
         try:
-            return TorchSession(model.network, model.input_shape, self)
+            return TorchNetwork(model.network, model.input_shape, self)
         except RuntimeError as error:
             raise refused(self.device, error) from error
 
 
-class TorchSession:
+class TorchNetwork:
     """A network on a torch device with a fixed input."""
 
     def __init__(self, network: nn.Module, shape: tuple[int, ...], runner: TorchRunner) -> None:

@@ -19,6 +19,8 @@ from typing import Any
 
 PRECISION_FLAGS = {"f32": ["--noTF32"], "default": [], "f16": ["--fp16"], "bf16": ["--bf16"], "int8": ["--int8"]}
 THROUGHPUT_STREAMS, THROUGHPUT_S = 2, 2
+WARM_UP_CALLS = 20
+"""As in `prunefleet.agent.measure.runners.base`, which is not imported: this file runs where there is Python alone."""
 THROUGHPUT = re.compile(r"Throughput:\s*([0-9.]+)\s*qps")
 
 
@@ -41,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m prunefleet.agent.measure.runners.trtexec", description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True)
     parser.add_argument("--calls", type=int, required=True)
-    parser.add_argument("--warm-up", type=int, default=20)
+    parser.add_argument("--warm-up", type=int, default=WARM_UP_CALLS)
     parser.add_argument("--precision", choices=sorted(PRECISION_FLAGS), default="f32")
     parser.add_argument("--what", choices=("latency", "throughput"), default="latency")
     parser.add_argument("--trtexec", default="trtexec")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunefleet.agent.host.cache_files import cache_folder, new_folder, only_one, replace_file
-from prunefleet.agent.tasks.baseline import Store
+from prunefleet.agent.tasks.baseline import ArtifactStore
 from prunefleet.agent.tasks.code.source import ARCHIVE, Code, code_of
 from prunefleet.agent.tasks.registry import module_of
 from prunefleet.objective.errors import BadInput
@@ -62,7 +62,7 @@ def standing(task: str, reference: str) -> Standing:
     return Standing(f"the sweep's, {short}, would be fetched and run here")
 
 
-def provide(task: str, reference: str, store: Store | None) -> Path | None:
+def provide(task: str, reference: str, store: ArtifactStore | None) -> Path | None:
     """The folder with the code to run for a sweep with this constant `code`, fetched if need be; None: this host's own.
 
     Says in one line where other code than this host's own is run. Raises `BadInput` as `standing` does, and where what
@@ -93,7 +93,7 @@ def keep(code: Code) -> None:
         _laid_out(_added(code))
 
 
-def publish(store: Store, code: Code) -> str:
+def publish(store: ArtifactStore, code: Code) -> str:
     """Log the code as an artifact unless the project has it; returns how a sweep names it."""
     name = f"{KIND}-{code.sha256}"
     with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +121,7 @@ def _holds(folder: Path, code: Code) -> bool:
         return False
 
 
-def _fetched(sha256: str, reference: str, store: Store | None) -> Code:
+def _fetched(sha256: str, reference: str, store: ArtifactStore | None) -> Code:
     with tempfile.TemporaryDirectory() as folder:
         if store is None or not store.fetch(reference, Path(folder)):
             raise BadInput("code", reference, "the project has no such artifact: run `prunefleet plan` again")

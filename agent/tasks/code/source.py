@@ -23,7 +23,7 @@ from prunefleet.objective.errors import BadInput
 
 MIB = 2**20
 LIMIT = 4 * MIB
-OWN = ("agent", "objective", "infra")
+OWN = ("prunefleet",)
 MORE = "CODE_FILES"
 """The name in a module under which it lists files that go along: patterns below the module's folder."""
 INSTALLED = ("site-packages", "dist-packages")
@@ -144,14 +144,14 @@ def _file(root: Path, module: str) -> Path | None:
 
 
 def _collected(module: str, root: Path) -> Code | None:
-    walk = _Walk(root, [module])
+    walk = _ImportWalk(root, [module])
     while walk.todo:
         walk.follow(walk.todo.pop())
     return Code(walk.files) if walk.files else None
 
 
 @dataclass
-class _Walk:
+class _ImportWalk:
     """Goes from module to module by what they import, below `root` alone."""
 
     root: Path
@@ -161,8 +161,8 @@ class _Walk:
     def follow(self, module: str) -> None:
         """Take the module's file and those of the packages it is in."""
         parts = module.split(".")
-        if parts[0] in OWN or parts[0] in sys.stdlib_module_names or not _file(self.root, module):
-            return
+        if parts[0] in sys.stdlib_module_names or not _file(self.root, module) or _root(parts[0]) != self.root:
+            return  # what Python finds elsewhere, such as an installed package, is not the file beside the task
         for count in range(1, len(parts) + 1):
             if path := _file(self.root, ".".join(parts[:count])):
                 self._take(path)

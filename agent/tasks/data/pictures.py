@@ -31,7 +31,7 @@ MODES = {1: "L", 3: "RGB"}
 
 
 @dataclass(frozen=True)
-class Form:
+class PictureFormat:
     """What a picture becomes: `size` × `size` pixels, 1 channel (grey) or 3 (red, green, blue)."""
 
     size: int
@@ -58,7 +58,7 @@ class Part:
 
 
 def decoded(
-    key: str, form: Form, parts: Callable[[], Mapping[str, Part]], limit_gb: float = LIMIT_GB
+    key: str, form: PictureFormat, parts: Callable[[], Mapping[str, Part]], limit_gb: float = LIMIT_GB
 ) -> dict[str, Images]:
     """The splits' images, mapped read-only from the cache entry `key`, which is made of `parts()` where it is missing.
 
@@ -80,7 +80,7 @@ def _mapped(file: Path) -> Images:
         return Images(torch.from_numpy(np.load(file, mmap_mode="r")), labels)
 
 
-def _make(folder: Path, form: Form, parts: Mapping[str, Part], limit_gb: float) -> None:
+def _make(folder: Path, form: PictureFormat, parts: Mapping[str, Part], limit_gb: float) -> None:
     total = form.bytes * sum(len(part.labels) for part in parts.values())
     if total > limit_gb * 1e9:
         remedy = f"the limit is {limit_gb:g} GB: choose a smaller options.size, or allow more with options.limit_gb"
@@ -93,7 +93,7 @@ def _make(folder: Path, form: Form, parts: Mapping[str, Part], limit_gb: float) 
             _decode(fresh / f"{name}.npy", form, part)
 
 
-def _decode(file: Path, form: Form, part: Part) -> None:
+def _decode(file: Path, form: PictureFormat, part: Part) -> None:
     shape = (len(part.labels), form.channels, form.size, form.size)
     with file.open("wb") as out:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -111,7 +111,7 @@ def _decode(file: Path, form: Form, part: Part) -> None:
     pixels.flush()
 
 
-def squared(picture: Picture, form: Form) -> Pixels:
+def squared(picture: Picture, form: PictureFormat) -> Pixels:
     """[channels, size, size]: the shorter side scaled to `size`, the middle cut out, in the channels asked for."""
     upright = ImageOps.exif_transpose(picture)
     if upright.mode == "I;16":  # 16 bits of grey: the upper 8 of them

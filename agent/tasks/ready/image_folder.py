@@ -26,7 +26,7 @@ READ_FOR_HASH = 200
 
 
 @dataclass(frozen=True)
-class Entry:
+class FolderImage:
     """A picture's file, its name below the root, its class, and what the file system knows of it."""
 
     path: Path
@@ -57,7 +57,7 @@ class ImageFolder(Labelled):
         return f"folder_{Path(self.root).name}"
 
     @cached_property
-    def given(self) -> dict[str, list[Entry]]:
+    def given(self) -> dict[str, list[FolderImage]]:
         """What the user divided, by part; all under "" where that is nothing. Raises `BadInput` for what is missing."""
         root = located(self.root)
         if not root.is_dir():
@@ -87,7 +87,7 @@ class ImageFolder(Labelled):
         return 1 if self.positive_class is None else self.classes.index(self.positive_class)
 
     @cached_property
-    def entries(self) -> dict[str, list[Entry]]:
+    def entries(self) -> dict[str, list[FolderImage]]:
         """The files of each split; raises `BadInput` where there are too few."""
         given = dict(self.given)
         taken = {part: share for part, share in SHARES.items() if part not in given}
@@ -99,7 +99,9 @@ class ImageFolder(Labelled):
         given |= self._divided(given["train"], taken, "train")
         return {part: self._shuffled(given[part]) for part in FOLDERS}
 
-    def _divided(self, entries: Sequence[Entry], shares: Mapping[str, float], rest: str) -> dict[str, list[Entry]]:
+    def _divided(
+        self, entries: Sequence[FolderImage], shares: Mapping[str, float], rest: str
+    ) -> dict[str, list[FolderImage]]:
         labels = [entry.label for entry in entries]
         for label, count in enumerate(np.bincount(labels, minlength=len(self.classes))):
             if count <= len(shares):
@@ -108,13 +110,13 @@ class ImageFolder(Labelled):
                 raise BadInput("data", where, f"give at least {len(shares) + 1}, one for each of {parts}")
         return {part: [entries[place] for place in places] for part, places in divided(labels, shares, rest).items()}
 
-    def _shuffled(self, entries: Sequence[Entry]) -> list[Entry]:
+    def _shuffled(self, entries: Sequence[FolderImage]) -> list[FolderImage]:
         return [entries[place] for place in np.random.default_rng(SEED).permutation(len(entries))]
 
     def parts(self) -> dict[str, Part]:
         """The pictures of each split."""
 
-        def part(entries: Sequence[Entry]) -> Part:
+        def part(entries: Sequence[FolderImage]) -> Part:
             return Part(lambda place: pictures.read(entries[place].path), [entry.label for entry in entries])
 
         return {name: part(entries) for name, entries in self.entries.items()}
@@ -145,7 +147,7 @@ def _folders(folder: Path) -> list[str]:
     return sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
 
 
-def _listed(root: Path, folder: Path, classes: Sequence[str]) -> list[Entry]:
+def _listed(root: Path, folder: Path, classes: Sequence[str]) -> list[FolderImage]:
     """The pictures in the classes' folders below `folder`; raises `BadInput` where those are not the classes."""
     found = _folders(folder)
     for name in {*found} ^ {*classes}:
@@ -154,12 +156,12 @@ def _listed(root: Path, folder: Path, classes: Sequence[str]) -> list[Entry]:
     return [entry for label, name in enumerate(classes) for entry in _pictures(root, folder / name, label)]
 
 
-def _pictures(root: Path, folder: Path, label: int) -> list[Entry]:
+def _pictures(root: Path, folder: Path, label: int) -> list[FolderImage]:
     """The pictures in one class's folder and those below it."""
     found = []
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            found.append(Entry(path, str(path.relative_to(root)), label, *_known(path)))
+            found.append(FolderImage(path, str(path.relative_to(root)), label, *_known(path)))
     if not found:
         raise BadInput("data", str(folder), "put pictures there (.png, .jpg, …), or remove this class")
     return found

@@ -13,7 +13,7 @@ from torch import nn
 
 from prunefleet.agent.tasks.classification import Classification, Images
 from prunefleet.agent.tasks.data import pictures
-from prunefleet.agent.tasks.data.pictures import Form, Part
+from prunefleet.agent.tasks.data.pictures import Part, PictureFormat
 from prunefleet.agent.tasks.networks.efficientnet_lite import efficientnet_lite0
 from prunefleet.agent.tasks.networks.resnet import ResNet9
 from prunefleet.agent.tasks.networks.zoo import classifier
@@ -49,7 +49,7 @@ class Labelled(Classification):
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "balanced_accuracy")  # type: ignore[misc]
 
     def __post_init__(self) -> None:
-        self.form = Form(self.size, self.channels)
+        self.form = PictureFormat(self.size, self.channels)
         for name in ("dense_lr", "lr", "limit_gb"):
             checks.positive(f"options.{name}", getattr(self, name))
         checks.number("options.epochs", self.epochs, low=0)

@@ -15,7 +15,7 @@ from scipy.stats import qmc
 from prunefleet.infra.controller.candidates import Best, Floats, Grid, Ints, maximise
 from prunefleet.infra.controller.contract import Exhausted, StoredTrial, Suggestion, SweepSpec
 from prunefleet.infra.controller.models.acquisition import log_expected_improvement, normals, possible
-from prunefleet.infra.controller.models.kernels import Form
+from prunefleet.infra.controller.models.kernels import KernelSpec
 from prunefleet.infra.controller.models.surrogate import Surrogate, fit
 from prunefleet.infra.controller.parameters import Parameter, ParameterSpace, identity
 
@@ -26,19 +26,21 @@ BLUR = 1e-2  # in standard deviations of the metric
 INTERVAL = 1.645  # standard deviations either side that hold 90 %
 
 
-class Axis:
+class ParameterAxis:
     """One free parameter: the values that may be tried this time, and the features [levels, columns] of each."""
 
     def __init__(self, leaf: Parameter, offset: float) -> None:
         self.leaf = leaf
-        self.values = leaf.law.levels or tuple(leaf.law.quantile((i + offset) / LEVELS) for i in range(LEVELS))
-        self._words = () if leaf.law.numeric else tuple(identity(value) for value in self.values)
+        self.values = leaf.distribution.levels or tuple(
+            leaf.distribution.quantile((i + offset) / LEVELS) for i in range(LEVELS)
+        )
+        self._words = () if leaf.distribution.numeric else tuple(identity(value) for value in self.values)
         self.features = np.array([self.encode(value) for value in self.values])
 
     def encode(self, value: object) -> list[float]:
         """The features of a value, each in [0, 1]: its place in the distribution, or one column per word."""
-        if self.leaf.law.numeric:
-            return [self.leaf.law.unit(value)]
+        if self.leaf.distribution.numeric:
+            return [self.leaf.distribution.unit(value)]
         return [float(identity(value) == word) for word in self._words]
 
     def nearest(self, value: object) -> int:
@@ -50,8 +52,8 @@ class Axes:
     """All free parameters of a sweep, in order."""
 
     def __init__(self, space: ParameterSpace, rng: np.random.Generator) -> None:
-        self.each = [Axis(leaf, float(rng.random())) for leaf in space.free]
-        self.grid_is_whole = all(leaf.law.levels is not None for leaf in space.free)
+        self.each = [ParameterAxis(leaf, float(rng.random())) for leaf in space.free]
+        self.grid_is_whole = all(leaf.distribution.levels is not None for leaf in space.free)
 
     @property
     def sizes(self) -> list[int]:
@@ -87,7 +89,7 @@ def suggest(sweep: SweepSpec, trials: Sequence[StoredTrial], seed: int) -> Sugge
     first = min(max(FEWEST, 1 + len(axes.each) // 2), MOST)
     if len(readable) < first or len(answered) < 2:
         return _spread(sweep, axes, grid, len(readable), rng)
-    search = Search(sweep, axes, readable, answered, seed)
+    search = GenericSearch(sweep, axes, readable, answered, seed)
     best = maximise(search.acquisition, grid, search.starts, rng)
     assert best is not None  # a grid with points left has a best one
     params = axes.params(best.point.tolist())
@@ -98,7 +100,10 @@ def _spread(sweep: SweepSpec, axes: Axes, grid: Grid, place: int, rng: np.random
     """The next point of the sweep's own Sobol sequence, or a random free point where that one is taken."""
     sobol = qmc.Sobol(len(axes.each), scramble=True, rng=sweep.seed(0))
     units = np.asarray([sobol.random(1)[0] for _ in range(place + 1)][-1])
-    params = {axis.leaf.name: axis.leaf.law.quantile(float(unit)) for axis, unit in zip(axes.each, units, strict=True)}
+    params = {
+        axis.leaf.name: axis.leaf.distribution.quantile(float(unit))
+        for axis, unit in zip(axes.each, units, strict=True)
+    }
     if axes.grid_is_whole and axes.nearest(params) in grid.taken:
         free = maximise(lambda points: rng.random(len(points)), grid, grid.random(1, rng), rng)
         assert free is not None
@@ -106,7 +111,7 @@ def _spread(sweep: SweepSpec, axes: Axes, grid: Grid, place: int, rng: np.random
     return Suggestion(params, sweep.space.config(params), {"kind": "explore", "note": "a well-spread first point"})
 
 
-class Search:
+class GenericSearch:
     """The model of the metric at one moment, and what it thinks of points."""
 
     def __init__(
@@ -118,9 +123,9 @@ class Search:
         self._seen = _encoded(axes, answered)
         values = self._sign * np.array([trial.value for trial in answered], dtype=float)
         self._blur = BLUR * max(float(values.std()), 1e-12)
-        model = fit(self._seen, values, Form(smooth=(tuple(range(self._seen.shape[1])),)))
+        model = fit(self._seen, values, KernelSpec(smooth=(tuple(range(self._seen.shape[1])),)))
         pending = _encoded(axes, [trial for trial in readable if trial.pending])
-        self._model: Surrogate = model.believing(pending)
+        self._model: Surrogate = model.with_pending(pending)
         self._normals = normals(SAMPLES, 1, seed)
         expected, _ = self._model.predict(np.concatenate([self._seen, pending]))
         self._best = float(expected.max())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prunefleet.infra.controller.contract import Exhausted, StoredTrial, Suggestion, SweepSpec
-from prunefleet.infra.controller.parameters import Choice, Parameter, identity
+from prunefleet.infra.controller.parameters import Categorical, Parameter, identity
 from prunefleet.objective.errors import BadInput
 
 
@@ -28,13 +28,13 @@ class GridSearch:
 
 
 def _values(leaf: Parameter) -> tuple[Any, ...]:
-    if isinstance(leaf.law, Choice) and leaf.law.probabilities is not None:
+    if isinstance(leaf.distribution, Categorical) and leaf.distribution.probabilities is not None:
         raise BadInput(
-            f"parameters.{leaf.name}.probabilities", list(leaf.law.probabilities), "remove it for method grid"
+            f"parameters.{leaf.name}.probabilities", list(leaf.distribution.probabilities), "remove it for method grid"
         )
-    if leaf.law.levels is None:
+    if leaf.distribution.levels is None:
         raise BadInput(f"parameters.{leaf.name}", "a continuous distribution", "give values or a q for method grid")
-    return tuple({identity(value): value for value in leaf.law.levels}.values())
+    return tuple({identity(value): value for value in leaf.distribution.levels}.values())
 
 
 def _combination(columns: Sequence[tuple[Any, ...]], place: int) -> list[Any]:

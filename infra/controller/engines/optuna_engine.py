@@ -21,11 +21,11 @@ from prunefleet.infra.controller.parameters import Parameter, identity
 STARTUP = 10  # random points before the first model, as many as Optuna takes unless told otherwise
 
 
-class Axis:
+class OptunaAxis:
     """One free parameter in Optuna's terms."""
 
     def __init__(self, leaf: Parameter) -> None:
-        self.leaf, self._levels = leaf, leaf.law.levels
+        self.leaf, self._levels = leaf, leaf.distribution.levels
         self._places = {identity(value): place for place, value in enumerate(self._levels or ())}
 
     @property
@@ -33,17 +33,17 @@ class Axis:
         """Places in the list of levels, or shares of the distribution."""
         if self._levels is None:
             return FloatDistribution(0.0, 1.0)
-        if self.leaf.law.numeric:
+        if self.leaf.distribution.numeric:
             return IntDistribution(0, len(self._levels) - 1)
         return CategoricalDistribution(range(len(self._levels)))
 
     def encode(self, value: object) -> float | int | None:
         """A trial's value; None for one that the sweep does not have."""
-        return self.leaf.law.unit(value) if self._levels is None else self._places.get(identity(value))
+        return self.leaf.distribution.unit(value) if self._levels is None else self._places.get(identity(value))
 
     def decode(self, number: Any) -> Any:
         """The value that Optuna's number stands for."""
-        return self.leaf.law.quantile(float(number)) if self._levels is None else self._levels[int(number)]
+        return self.leaf.distribution.quantile(float(number)) if self._levels is None else self._levels[int(number)]
 
 
 class OptunaSearch:
@@ -51,7 +51,7 @@ class OptunaSearch:
 
     def suggest(self, sweep: SweepSpec, trials: Sequence[StoredTrial], seed: int) -> Suggestion | Exhausted:
         """See `Controller.suggest`; it may propose a point twice, and is never exhausted."""
-        axes = {leaf.name: Axis(leaf) for leaf in sweep.space.free}
+        axes = {leaf.name: OptunaAxis(leaf) for leaf in sweep.space.free}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -63,14 +63,14 @@ class OptunaSearch:
         return Suggestion(params, sweep.space.config(params), {"kind": "engine", "engine": "optuna"})
 
 
-def _told(sweep: SweepSpec, axes: dict[str, Axis], trials: Sequence[StoredTrial]) -> list[FrozenTrial]:
+def _told(sweep: SweepSpec, axes: dict[str, OptunaAxis], trials: Sequence[StoredTrial]) -> list[FrozenTrial]:
     values = [trial.value for trial in trials if trial.answered and trial.value is not None]
     worst = (min if sweep.maximise else max)(values, default=None)
     found = [_trial(axes, trial, worst) for trial in trials if sweep.space.point(trial.params) is not None]
     return [trial for trial in found if trial is not None]
 
 
-def _trial(axes: dict[str, Axis], trial: StoredTrial, worst: float | None) -> FrozenTrial | None:
+def _trial(axes: dict[str, OptunaAxis], trial: StoredTrial, worst: float | None) -> FrozenTrial | None:
     """The trial as Optuna knows trials; None where it taught nothing."""
     params = {name: axis.encode(trial.params[name]) for name, axis in axes.items()}
     if any(number is None for number in params.values()):

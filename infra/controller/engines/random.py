@@ -30,4 +30,4 @@ class RandomSearch:
 
 def draw(space: ParameterSpace, rng: np.random.Generator) -> dict[str, Any]:
     """One value per free leaf, each from its own distribution."""
-    return {leaf.name: leaf.law.quantile(float(rng.random())) for leaf in space.free}
+    return {leaf.name: leaf.distribution.quantile(float(rng.random())) for leaf in space.free}

@@ -15,7 +15,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
 
-from prunefleet.infra.controller.models.kernels import Floats, Form
+from prunefleet.infra.controller.models.kernels import Floats, KernelSpec
 from prunefleet.infra.controller.models.surrogate import Surrogate, fit
 from prunefleet.objective.profiles.profile import Curve, Profile
 
@@ -74,7 +74,7 @@ class Drop:
         self._unit = max(float(np.sqrt(np.mean(sensitivity(kept).sum(axis=1) ** 2))), 1e-6)
         groups, marks = len(sensitivity.widths), kept.shape[1] - len(sensitivity.widths)
         costs, marked = tuple(range(groups, 2 * groups)), tuple(range(2 * groups, 2 * groups + marks))
-        form = Form(
+        spec = KernelSpec(
             smooth=((*range(groups), *marked), (*costs, *marked)),
             alike=True,
             linear=(*costs, *marked),
@@ -83,7 +83,7 @@ class Drop:
             noise=DROP_NOISE,
             centred=False,
         )
-        self._process = fit(self._features(kept), squeezed, form, 1 + _rarely(len(drops) - 1))
+        self._process = fit(self._features(kept), squeezed, spec, 1 + _rarely(len(drops) - 1))
 
     def plausibility(self) -> float:
         """The sum of the logarithms of the observations' densities, each given the others, in units of `DROP_NOISE`."""
@@ -95,9 +95,9 @@ class Drop:
         """The standard deviation of a trial's squeezed drop around what is predicted."""
         return self._process.noise
 
-    def believing(self, kept: Floats) -> Drop:
-        """The model told that pending `kept` [n, groups] turn out as it expects."""
-        return self._with(self._process.believing(self._features(kept)))
+    def with_pending(self, kept: Floats) -> Drop:
+        """Return the model with pending `kept` [n, groups] imputed: observed as it expects them."""
+        return self._with(self._process.with_pending(self._features(kept)))
 
     def predict(self, kept: Floats) -> Band:
         """The squeezed drop of `kept` [n, groups]; `sample` and `drop` speak of the drop itself."""
@@ -139,7 +139,7 @@ def drop_model(profile: Profile, kept: Floats, drops: Floats) -> Drop:
     return plain if plain.plausibility() > informed.plausibility() + DOUBT else informed
 
 
-class Latency:
+class LatencyModel:
     """The latency ratio: a sum of products of kept shares (a layer costs its inputs times its outputs), and a process.
 
     Processors compute channels in blocks as wide as their vectors, so the law knows the shares in whole blocks too. The
@@ -158,7 +158,7 @@ class Latency:
         self._weights = _product_law(self._terms(kept[unmarked]), ratios[unmarked])
         points = self._features(kept)
         curved = points.shape[1] - len(self._widths) * (KNOTS - 1)
-        form = Form(
+        spec = KernelSpec(
             smooth=(columns,),
             linear=tuple(range(len(self._widths), curved)),
             additive=tuple(range(curved, points.shape[1])),
@@ -167,13 +167,13 @@ class Latency:
             centred=False,
         )
         left = np.log(ratios) - self._law(kept)
-        self._process = fit(points, left, form, _seldom(len(known), len(kept)), MOST_LATENCIES)
+        self._process = fit(points, left, spec, _seldom(len(known), len(kept)), MOST_LATENCIES)
         self._stretch = self._too_sure(kept, ratios)
 
-    def believing(self, kept: Floats) -> Latency:
-        """The model told that pending `kept` [n, groups] turn out as it expects."""
-        twin = object.__new__(Latency)
-        twin.__dict__.update(self.__dict__, _process=self._process.believing(self._features(kept)))
+    def with_pending(self, kept: Floats) -> LatencyModel:
+        """Return the model with pending `kept` [n, groups] imputed: observed as it expects them."""
+        twin = object.__new__(LatencyModel)
+        twin.__dict__.update(self.__dict__, _process=self._process.with_pending(self._features(kept)))
         return twin
 
     def predict(self, kept: Floats) -> Band:
@@ -188,7 +188,7 @@ class Latency:
     def _too_sure(self, kept: Floats, ratios: Floats) -> float:
         """By what to stretch the standard deviations: the process does not know that the law's weights are uncertain.
 
-        Law and process foretell mixed candidates that they were not told of; 1 where they err as they say, or less.
+        Law and process foretell mixed candidates that they were not fitted to; 1 where they err as they say, or less.
         """
         # Of thousands an even share is enough to tell.
         chosen = np.linspace(0, len(kept) - 1, min(len(kept), MOST_FORETOLD)).astype(int)
@@ -197,15 +197,15 @@ class Latency:
         mixed = np.flatnonzero((kept[:, :groups] < self._widths).sum(axis=1) > 1)
         if len(mixed) < FOLDS:
             return UNTESTED
-        terms, points, told = self._terms(kept), self._features(kept), np.log(ratios)
+        terms, points, observed = self._terms(kept), self._features(kept), np.log(ratios)
         unmarked = np.flatnonzero(~kept[:, groups:].any(axis=1))
         errors = []
         for fold in range(FOLDS if len(kept) <= FEW_LATENCIES else 1):
             out = mixed[fold::FOLDS]
             rest = np.setdiff1d(np.arange(len(kept)), out)
             lawful = np.intersect1d(rest, unmarked)
-            left = told - np.log(np.maximum(terms @ _product_law(terms[lawful], ratios[lawful]), 1e-3))
-            mean, std = self._process.told(points[rest], left[rest]).predict(points[out])
+            left = observed - np.log(np.maximum(terms @ _product_law(terms[lawful], ratios[lawful]), 1e-3))
+            mean, std = self._process.conditioned_on(points[rest], left[rest]).predict(points[out])
             errors.append((left[out] - mean) / np.hypot(std, self._process.noise))
         return max(1.0, float(np.sqrt(np.mean(np.concatenate(errors) ** 2))))
 

@@ -28,8 +28,8 @@ CONSTANT_SPREAD, SLOPE_SPREAD = 0.3, 1.0  # of the trend's parts: standard devia
 
 
 @dataclass(frozen=True)
-class Form:
-    """The form of a Gaussian process over columns of features.
+class KernelSpec:
+    """The kernels, prior mean and noise of a Gaussian process over columns of features.
 
     `smooth` lists groups of columns, each with a squared-exponential kernel of one lengthscale per column, or of one
     for all its columns where `alike` says that they are of a kind, which few observations can tell better; `linear`
@@ -50,14 +50,14 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Law:
-    """A process of a form with its hyperparameters, in units of the scaled observations.
+class FittedKernel:
+    """The process of a `KernelSpec` with its hyperparameters, in units of the scaled observations.
 
     By group of `smooth` columns lengthscales and a variance (`scales`), the variances of the kernels that have nothing
     else (`weights`, in the order of `_products`), the noise's variance, and the prior mean's constant and slope.
     """
 
-    form: Form
+    spec: KernelSpec
     lengths: tuple[Floats, ...]
     scales: tuple[float, ...]
     weights: tuple[float, ...]
@@ -68,16 +68,16 @@ class Law:
     def covariance(self, one: Floats, other: Floats) -> Floats:
         """The covariance [n, m] of the function at points [n, d] and [m, d]."""
         total = np.zeros((len(one), len(other)))
-        for columns, lengths, scale in zip(self.form.smooth, self.lengths, self.scales, strict=True):
+        for columns, lengths, scale in zip(self.spec.smooth, self.lengths, self.scales, strict=True):
             total += scale * np.exp(-_apart(one[:, columns] / lengths, other[:, columns] / lengths) / 2)
-        for weight, product in zip(self.weights, _products(self.form, one, other), strict=True):
+        for weight, product in zip(self.weights, _products(self.spec, one, other), strict=True):
             total += weight * product
         return total
 
     def variance(self, points: Floats) -> Floats:
         """The variance [n] of the function at points [n, d] before anything is observed."""
         total = np.full(len(points), sum(self.scales))
-        for weight, square in zip(self.weights, _squares(self.form, points), strict=True):
+        for weight, square in zip(self.weights, _squares(self.spec, points), strict=True):
             total += weight * square
         return total
 
@@ -87,23 +87,23 @@ class Law:
 
     def mean(self, points: Floats) -> Floats:
         """The prior mean [n] at points [n, d]."""
-        rising = 0.0 if self.form.trend is None else self.slope * points[:, self.form.trend]
+        rising = 0.0 if self.spec.trend is None else self.slope * points[:, self.spec.trend]
         return np.full(len(points), self.constant) + rising
 
 
-class Evidence:
+class MarginalLikelihood:
     """Minus the mean logarithm of the density of `seen` [n] at `points` [n, d] and of the priors, by hyperparameters.
 
     These come as one vector: logarithms of lengthscales and variances, then the constant, then the slope's logarithm.
     """
 
-    def __init__(self, form: Form, points: Floats, seen: Floats, noise: tuple[float, float]) -> None:
-        self.form, self._seen = form, seen
-        self._parts = [points[:, columns] for columns in form.smooth]
-        self._apart = [_apart(part, part) for part in self._parts] if form.alike else []
-        self._products = _products(form, points, points)
-        self._rising = None if form.trend is None else points[:, form.trend]
-        self._priors = _priors(form, noise)
+    def __init__(self, spec: KernelSpec, points: Floats, seen: Floats, noise: tuple[float, float]) -> None:
+        self.spec, self._seen = spec, seen
+        self._parts = [points[:, columns] for columns in spec.smooth]
+        self._apart = [_apart(part, part) for part in self._parts] if spec.alike else []
+        self._products = _products(spec, points, points)
+        self._rising = None if spec.trend is None else points[:, spec.trend]
+        self._priors = _priors(spec, noise)
 
     @property
     def start(self) -> Floats:
@@ -118,11 +118,11 @@ class Evidence:
         ]
         return [*found, (None, None), *([] if self._rising is None else [(None, math.log(LARGEST))])]
 
-    def law(self, vector: Floats) -> Law:
+    def kernel(self, vector: Floats) -> FittedKernel:
         """The process that a vector of hyperparameters stands for."""
         lengths, scales, place = [], [], 0
-        for columns in self.form.smooth:
-            count = 1 if self.form.alike else len(columns)
+        for columns in self.spec.smooth:
+            count = 1 if self.spec.alike else len(columns)
             lengths.append(np.exp(vector[place : place + count]))
             scales.append(math.exp(vector[place + count]))
             place += count + 1
@@ -130,16 +130,16 @@ class Evidence:
         place += len(weights)
         slope = 0.0 if self._rising is None else math.exp(vector[place + 2])
         noise, constant = math.exp(vector[place]), float(vector[place + 1])
-        return Law(self.form, tuple(lengths), tuple(scales), weights, noise, constant, slope)
+        return FittedKernel(self.spec, tuple(lengths), tuple(scales), weights, noise, constant, slope)
 
     def __call__(self, vector: Floats) -> tuple[float, Floats]:
         """The value, and the gradient by each hyperparameter; infinite where the covariance is no longer one."""
-        law, count = self.law(vector), len(self._seen)
-        smooth = [scale * self._kernel(place, law) for place, scale in enumerate(law.scales)]
-        total = np.sum(smooth, axis=0) + (law.noise + JITTER) * np.eye(count)
-        for weight, product in zip(law.weights, self._products, strict=True):
+        kernel, count = self.kernel(vector), len(self._seen)
+        smooth = [scale * self._smooth(place, kernel) for place, scale in enumerate(kernel.scales)]
+        total = np.sum(smooth, axis=0) + (kernel.noise + JITTER) * np.eye(count)
+        for weight, product in zip(kernel.weights, self._products, strict=True):
             total += weight * product
-        residual = self._seen - law.constant - (0.0 if self._rising is None else law.slope * self._rising)
+        residual = self._seen - kernel.constant - (0.0 if self._rising is None else kernel.slope * self._rising)
         try:
             factor = cholesky(total, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
@@ -151,29 +151,29 @@ class Evidence:
         value = residual @ weights / 2 + np.log(factor.diagonal()).sum() + count / 2 * math.log(2 * math.pi)
         steps: list[float] = []
         for place, part in enumerate(smooth):
-            steps += [*self._by_lengths(place, by_total * part, law), float((by_total * part).sum())]
-        for weight, product in zip(law.weights, self._products, strict=True):
+            steps += [*self._by_lengths(place, by_total * part, kernel), float((by_total * part).sum())]
+        for weight, product in zip(kernel.weights, self._products, strict=True):
             steps.append(weight * float((by_total * product).sum()))
-        steps += [law.noise * float(by_total.trace()), -float(weights.sum())]
+        steps += [kernel.noise * float(by_total.trace()), -float(weights.sum())]
         if self._rising is not None:
-            steps.append(-law.slope * float(weights @ self._rising))
+            steps.append(-kernel.slope * float(weights @ self._rising))
         told, push = self._prior(vector)
         return (float(value) - told) / count, (np.array(steps) - push) / count
 
-    def _kernel(self, place: int, law: Law) -> Floats:
-        if self.form.alike:
-            return np.asarray(np.exp(-self._apart[place] / (2 * law.lengths[place][0] ** 2)))
-        part = self._parts[place] / law.lengths[place]
+    def _smooth(self, place: int, kernel: FittedKernel) -> Floats:
+        if self.spec.alike:
+            return np.asarray(np.exp(-self._apart[place] / (2 * kernel.lengths[place][0] ** 2)))
+        part = self._parts[place] / kernel.lengths[place]
         return np.asarray(np.exp(-_apart(part, part) / 2))
 
-    def _by_lengths(self, place: int, pull: Floats, law: Law) -> Sequence[float]:
+    def _by_lengths(self, place: int, pull: Floats, kernel: FittedKernel) -> Sequence[float]:
         """The gradient by one kernel's lengthscales (logarithms); `pull` is the gradient by its matrix times it."""
-        if self.form.alike:
-            return [float((pull * self._apart[place]).sum() / law.lengths[place][0] ** 2)]
+        if self.spec.alike:
+            return [float((pull * self._apart[place]).sum() / kernel.lengths[place][0] ** 2)]
         part = self._parts[place]
         # The sum over pairs of pull times their squared difference, for all columns at once.
         both = 2 * (pull.sum(axis=1) @ part**2 - ((pull @ part) * part).sum(axis=0))
-        return list(both / law.lengths[place] ** 2)
+        return list(both / kernel.lengths[place] ** 2)
 
     def _prior(self, vector: Floats) -> tuple[float, Floats]:
         """The logarithm of the hyperparameters' prior density, and its gradient."""
@@ -192,7 +192,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class _Prior:
-    """Of one hyperparameter: a normal law of its logarithm, its smallest value, and the logarithm to begin at."""
+    """Of one hyperparameter: the normal prior of its logarithm, its smallest value, and the logarithm to begin at."""
 
     middle: float
     spread: float
@@ -200,41 +200,41 @@ class _Prior:
     begin: float
 
 
-def _priors(form: Form, noise: tuple[float, float]) -> list[_Prior]:
+def _priors(spec: KernelSpec, noise: tuple[float, float]) -> list[_Prior]:
     found = []
-    for columns in form.smooth:
+    for columns in spec.smooth:
         middle, spread = math.sqrt(2) + math.log(len(columns)) / 2, math.sqrt(3)
         mode = max(middle - spread**2, math.log(SMALLEST_LENGTH))
-        count = 1 if form.alike else len(columns)
+        count = 1 if spec.alike else len(columns)
         found += [_Prior(middle, spread, SMALLEST_LENGTH, mode)] * count + [_Prior(0.0, 1.0, SMALLEST_SCALE, 0.0)]
-    if form.linear:
+    if spec.linear:
         found.append(_Prior(-1.0, 1.0, SMALLEST_SCALE, -1.0))
-    if form.additive:
+    if spec.additive:
         found += [_Prior(order, ORDER_SPREAD, SMALLEST_SCALE, order) for order in ORDERS]
     return [*found, _Prior(*noise, SMALLEST_NOISE, noise[0])]
 
 
-def noise_prior(form: Form, scale: float) -> tuple[float, float]:
+def noise_prior(spec: KernelSpec, scale: float) -> tuple[float, float]:
     """Middle and spread of the logarithm of the noise's variance, in units of observations divided by `scale`."""
-    if form.noise is None:
+    if spec.noise is None:
         return -4.0, 1.0
-    return 2 * math.log(max(form.noise / scale, 2 * math.sqrt(SMALLEST_NOISE))), 1.0
+    return 2 * math.log(max(spec.noise / scale, 2 * math.sqrt(SMALLEST_NOISE))), 1.0
 
 
-def _products(form: Form, one: Floats, other: Floats) -> list[Floats]:
+def _products(spec: KernelSpec, one: Floats, other: Floats) -> list[Floats]:
     """The kernels [n, m] with no hyperparameter but their variance: linear, additive, and the additive one's square."""
-    found = [one[:, form.linear] @ other[:, form.linear].T] if form.linear else []
-    if form.additive:
-        first = one[:, form.additive] @ other[:, form.additive].T
+    found = [one[:, spec.linear] @ other[:, spec.linear].T] if spec.linear else []
+    if spec.additive:
+        first = one[:, spec.additive] @ other[:, spec.additive].T
         found += [first, first**2]
     return found
 
 
-def _squares(form: Form, points: Floats) -> list[Floats]:
+def _squares(spec: KernelSpec, points: Floats) -> list[Floats]:
     """The same [n] of each point with itself."""
-    found = [np.square(points[:, form.linear]).sum(axis=1)] if form.linear else []
-    if form.additive:
-        first = np.square(points[:, form.additive]).sum(axis=1)
+    found = [np.square(points[:, spec.linear]).sum(axis=1)] if spec.linear else []
+    if spec.additive:
+        first = np.square(points[:, spec.additive]).sum(axis=1)
         found += [first, first**2]
     return found
 

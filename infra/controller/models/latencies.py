@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from prunefleet.infra.controller.models.accuracy import Latency
+from prunefleet.infra.controller.models.accuracy import LatencyModel
 from prunefleet.infra.controller.models.kernels import Floats
 from prunefleet.objective.profiles.profile import Profile
 
@@ -15,17 +15,17 @@ from prunefleet.objective.profiles.profile import Profile
 class Latencies:
     """One model of the latency ratio for each device of a profile, in its order; one model where it names none.
 
-    `told` has, for each device, kept channels [n, columns] and latency ratios [n] that trials measured there. A model
-    knows nothing of the other devices: their laws may differ.
+    `observed` has, for each device, kept channels [n, columns] and latency ratios [n] that trials measured there.
+    A model knows nothing of the other devices: their laws may differ.
     """
 
-    def __init__(self, profile: Profile, told: Sequence[tuple[Floats, Floats]]) -> None:
-        self._models = tuple(Latency(own, *each) for own, each in zip(_by_device(profile), told, strict=True))
+    def __init__(self, profile: Profile, observed: Sequence[tuple[Floats, Floats]]) -> None:
+        self._models = tuple(LatencyModel(own, *each) for own, each in zip(_by_device(profile), observed, strict=True))
 
-    def believing(self, kept: Floats) -> Latencies:
-        """The models told that pending `kept` [n, columns] turn out as they expect."""
+    def with_pending(self, kept: Floats) -> Latencies:
+        """Return the models with pending `kept` [n, columns] imputed: observed as they expect them."""
         twin = object.__new__(Latencies)
-        twin._models = tuple(model.believing(kept) for model in self._models)
+        twin._models = tuple(model.with_pending(kept) for model in self._models)
         return twin
 
     def sample(self, kept: Floats, normals: Floats) -> Floats:

@@ -23,7 +23,7 @@ Answers = tuple[tuple[Kept, float], ...]
 
 
 @dataclass(frozen=True)
-class Axis:
+class ChannelAxis:
     """One group: the kept counts that may be tried, ascending, and the ratio that asks for each."""
 
     spec: GroupSpec
@@ -134,7 +134,7 @@ class ChannelGrid:
         }
         levels = zip(self.choices, point[self.groups :], strict=True)
         chosen = {choice.leaf.name: choice.values[level] for choice, level in levels}
-        return ratios | chosen | {leaf.name: leaf.law.quantile(float(rng.random())) for leaf in self.others}
+        return ratios | chosen | {leaf.name: leaf.distribution.quantile(float(rng.random())) for leaf in self.others}
 
 
 @dataclass(frozen=True)
@@ -192,33 +192,34 @@ def _ran(trial: StoredTrial) -> bool:
     return any(ratio is not None and ratio > 0 for ratio in ratios)
 
 
-def _axis(group: GroupSpec, leaf: Parameter | None) -> Axis:
+def _axis(group: GroupSpec, leaf: Parameter | None) -> ChannelAxis:
     if leaf is None:
-        return Axis(group, None, (group.width,), (0.0,))
+        return ChannelAxis(group, None, (group.width,), (0.0,))
     counts = {snap(ratio, group.width, group.step): ratio for ratio in _ratios(group, leaf)}
     kept = tuple(sorted(counts))
-    return Axis(group, leaf, kept, tuple(counts[count] for count in kept))
+    return ChannelAxis(group, leaf, kept, tuple(counts[count] for count in kept))
 
 
 def _ratios(group: GroupSpec, leaf: Parameter) -> Iterator[float]:
     """The ratios that the sweep allows, those that lie best on the group's channel grid last."""
-    if leaf.law.levels is not None:
+    if leaf.distribution.levels is not None:
         off = {
-            ratio: abs(snap(ratio, group.width, group.step) - (1 - ratio) * group.width) for ratio in leaf.law.levels
+            ratio: abs(snap(ratio, group.width, group.step) - (1 - ratio) * group.width)
+            for ratio in leaf.distribution.levels
         }
         yield from sorted(off, key=lambda ratio: (-off[ratio], ratio))
         return
-    lowest, highest = leaf.law.quantile(0.0), leaf.law.quantile(1.0)
+    lowest, highest = leaf.distribution.quantile(0.0), leaf.distribution.quantile(1.0)
     on_grid = [ratio_of(kept, group.width) for kept in levels(group)]
     inside = [ratio for ratio in on_grid if lowest - 1e-9 <= ratio <= highest + 1e-9]
     # Bounds between two steps of the grid leave one level: the one that the lower bound snaps to.
     yield from inside or [lowest]
 
 
-def _kept_by(axis: Axis, params: Mapping[str, Any]) -> int:
+def _kept_by(axis: ChannelAxis, params: Mapping[str, Any]) -> int:
     if axis.leaf is None:
         return axis.spec.width
-    ratio = axis.leaf.law.quantile(0.5) if axis.leaf.constant else params.get(axis.leaf.name)
+    ratio = axis.leaf.distribution.quantile(0.5) if axis.leaf.constant else params.get(axis.leaf.name)
     try:
         return _snapped(ratio, axis.spec.width, axis.spec.step)
     except TypeError:  # no number, and nothing that could be looked up

@@ -23,7 +23,7 @@ SEED = ("recipe", "seed")  # no choice: its values are alike
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChoiceAxis:
     """One parameter, its values in the order of the sweep file, and which of them the profile stands for."""
 
     leaf: Parameter
@@ -53,18 +53,18 @@ class Choice:
         return next(level for level, row in enumerate(self.marks.astype(int).tolist()) if row == list(marks))
 
 
-def choices_of(free: Sequence[Parameter], profile: Profile) -> tuple[Choice, ...]:
+def choices_of(free: Sequence[Parameter], profile: Profile) -> tuple[ChoiceAxis, ...]:
     """The choices among free parameters; those that latency may depend on come first."""
     found = [_choice(leaf, profile) for leaf in free if leaf.path != SEED and _few(leaf)]
     return tuple(sorted(found, key=lambda choice: not choice.timed))
 
 
 def _few(leaf: Parameter) -> bool:
-    levels = leaf.law.levels
+    levels = leaf.distribution.levels
     return levels is not None and 1 < len({identity(value) for value in levels}) == len(levels) <= MOST_VALUES
 
 
-def _choice(leaf: Parameter, profile: Profile) -> Choice:
-    values = tuple(leaf.law.levels or ())
+def _choice(leaf: Parameter, profile: Profile) -> ChoiceAxis:
+    values = tuple(leaf.distribution.levels or ())
     known = leaf.path == PRECISION and profile.precision in values
-    return Choice(leaf, values, values.index(profile.precision) if known else 0)
+    return ChoiceAxis(leaf, values, values.index(profile.precision) if known else 0)

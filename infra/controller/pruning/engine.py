@@ -14,7 +14,7 @@ import numpy as np
 from prunefleet.infra.controller.candidates import Best, Floats, Grid, maximise
 from prunefleet.infra.controller.contract import Exhausted, StoredTrial, Suggestion, SweepSpec
 from prunefleet.infra.controller.pruning.channels import ChannelGrid, Facts, read
-from prunefleet.infra.controller.pruning.search import Search, acquisition_of
+from prunefleet.infra.controller.pruning.search import PruningSearch, acquisition_of
 from prunefleet.objective.goals.goal import Goal
 from prunefleet.objective.profiles.profile import Profile
 
@@ -35,7 +35,7 @@ def suggest(
         if point not in grid.taken:
             why = {"kind": "warm", "place": place + 1, "of": len(profile.warm)}
             return _answer(sweep, space, facts, point, rng, why)
-    return _search(sweep, space, Search(space, profile, goal, facts, seed), grid, rng)
+    return _search(sweep, space, PruningSearch(space, profile, goal, facts, seed), grid, rng)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def recommend(
     facts = read(space, [trial for trial in trials if not trial.pending])
     if not facts.drop_at:
         return None
-    search = Search(space, profile, goal, facts, seed)
+    search = PruningSearch(space, profile, goal, facts, seed)
     place, score = search.favourite()
     kept = facts.known[place]
     names = [trial.name for trial in ended if space.tried(trial) == kept]
@@ -72,7 +72,7 @@ def recommend(
 
 
 def _search(
-    sweep: SweepSpec, space: ChannelGrid, search: Search, grid: Grid, rng: np.random.Generator
+    sweep: SweepSpec, space: ChannelGrid, search: PruningSearch, grid: Grid, rng: np.random.Generator
 ) -> Suggestion | Exhausted:
     best = maximise(search.acquisition, grid, search.starts(), rng)
     if best is None:
@@ -84,7 +84,7 @@ def _search(
 
 
 def _replicate(
-    sweep: SweepSpec, space: ChannelGrid, search: Search, again: Best, rng: np.random.Generator
+    sweep: SweepSpec, space: ChannelGrid, search: PruningSearch, again: Best, rng: np.random.Generator
 ) -> Suggestion:
     """Another run of a candidate that was tried, with another seed."""
     why = {**search.why(again), "kind": "replicate", "acquisition": acquisition_of("log expected gain", again.score)}

@@ -39,7 +39,7 @@ MOST_RUNS = 3  # of one candidate: near a limit there would be no end to it
 SHIFTS = 32  # outcomes of another run that are looked at
 
 
-class Search:
+class PruningSearch:
     """The models of a sweep at one moment, and what they think of points of the grid."""
 
     def __init__(self, space: ChannelGrid, profile: Profile, goal: Goal, facts: Facts, seed: int) -> None:
@@ -48,9 +48,9 @@ class Search:
         self.goal = _askable(goal, self._dense_ms)
         pending = space.matrix(facts.pending)
         text = json.dumps(profile.to_json(), sort_keys=True)
-        self._drop = _drop(text, facts.drop_at, len(space.widths)).believing(pending)
+        self._drop = _drop(text, facts.drop_at, len(space.widths)).with_pending(pending)
         told = tuple(_timed(device.latency_at, space.timed) for device in facts.devices)
-        self._latencies = _latencies(text, told, space.timed).believing(self._timed(pending))
+        self._latencies = _latencies(text, told, space.timed).with_pending(self._timed(pending))
         self._normals = normals(SAMPLES, 1 + len(space.devices), seed)
         self._had = space.matrix(facts.had) / space.widths
         self._bad = space.matrix(facts.impossible) / space.widths

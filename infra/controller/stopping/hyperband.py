@@ -53,7 +53,7 @@ class Hyperband:
             found = [int((self.min_iter or 1) * power) for power in powers]
         return sorted({bracket for bracket in found if 1 <= bracket <= longest})
 
-    def to_stop(self, runs: Sequence[Judged], *, maximise: bool) -> list[Stop]:
+    def to_stop(self, runs: Sequence[RunHistory], *, maximise: bool) -> list[StopDecision]:
         """The running runs that it gives up on, in the order of `runs`; a value that is not finite is the worst."""
         sign = -1.0 if maximise else 1.0
         brackets = self.brackets(max((len(run.history) for run in runs), default=0))
@@ -81,7 +81,7 @@ class Hyperband:
 
 
 @dataclass(frozen=True)
-class Judged:
+class RunHistory:
     """A run as it is judged: every value of the metric it has logged, in order; may it be stopped, has it finished?"""
 
     name: str
@@ -91,7 +91,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Stop:
+class StopDecision:
     """A run to stop, and why: its `value` at `bracket` was worse than `threshold`, the last that went on."""
 
     name: str
@@ -106,7 +106,7 @@ class Stop:
         )
 
 
-def _judge(run: Judged, rule: Hyperband, thresholds: Mapping[int, float], sign: float) -> Stop | None:
+def _judge(run: RunHistory, rule: Hyperband, thresholds: Mapping[int, float], sign: float) -> StopDecision | None:
     reached = [bracket for bracket in thresholds if bracket <= len(run.history)]
     if not reached:
         return None
@@ -114,7 +114,7 @@ def _judge(run: Judged, rule: Hyperband, thresholds: Mapping[int, float], sign: 
     cost = _cost(run.history[bracket - 1], sign) if rule.strict else min(_costs(run.history, sign))
     if cost <= thresholds[bracket]:
         return None
-    return Stop(run.name, bracket, sign * cost, sign * thresholds[bracket])
+    return StopDecision(run.name, bracket, sign * cost, sign * thresholds[bracket])
 
 
 def _threshold(costs: Sequence[float], rule: Hyperband) -> float:
@@ -123,7 +123,7 @@ def _threshold(costs: Sequence[float], rule: Hyperband) -> float:
     return sorted(costs)[max(going_on, 1) - 1]
 
 
-def _costs_at(bracket: int, runs: Iterable[Judged], sign: float) -> list[float]:
+def _costs_at(bracket: int, runs: Iterable[RunHistory], sign: float) -> list[float]:
     return [_cost(run.history[bracket - 1], sign) for run in runs if len(run.history) >= bracket]
 
 

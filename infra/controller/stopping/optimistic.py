@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from prunefleet.infra.controller.stopping.hyperband import Judged, Stop, whole
+from prunefleet.infra.controller.stopping.hyperband import RunHistory, StopDecision, whole
 from prunefleet.objective.errors import BadInput
 
 KEYS = ("type", "min_iter", "min_runs")
@@ -20,7 +20,7 @@ MIN_RUNS = 4
 
 
 @dataclass(frozen=True)
-class Hopeless(Stop):
+class Hopeless(StopDecision):
     """A run to stop: at `bracket` values it had `value`, and could come to `threshold` at best."""
 
     best: float = math.nan
@@ -52,7 +52,7 @@ class Optimistic:
         """What is left out beside other settings, a line each."""
         return []
 
-    def to_stop(self, runs: Sequence[Judged], *, maximise: bool) -> list[Stop]:
+    def to_stop(self, runs: Sequence[RunHistory], *, maximise: bool) -> list[StopDecision]:
         """The running runs without hope, in the order of `runs`. A run that logs no finite value is left alone."""
         sign = 1.0 if maximise else -1.0
         done = [[sign * value for value in run.history] for run in runs if run.finished and _finite(run.history)]
@@ -62,7 +62,7 @@ class Optimistic:
         found = [self._judge(run, sign, done, best) for run in runs if run.running and _finite(run.history)]
         return [stop for stop in found if stop is not None]
 
-    def _judge(self, run: Judged, sign: float, done: Sequence[Sequence[float]], best: float) -> Stop | None:
+    def _judge(self, run: RunHistory, sign: float, done: Sequence[Sequence[float]], best: float) -> StopDecision | None:
         count, now = len(run.history), sign * run.history[-1]
         if count < self.min_iter:
             return None

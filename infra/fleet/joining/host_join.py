@@ -13,7 +13,7 @@ from dataclasses import replace
 from prunefleet.infra.fleet import hub_calls
 from prunefleet.infra.fleet.addresses import reachable_from_elsewhere
 from prunefleet.infra.fleet.joining import keep, keyfile, systemd
-from prunefleet.infra.fleet.joining.keyfile import KEPT, TOKEN, Joined
+from prunefleet.infra.fleet.joining.keyfile import KEPT, TOKEN, Membership
 from prunefleet.infra.wandb_api import sweep_config
 from prunefleet.objective.devices import device_of
 from prunefleet.objective.errors import BadInput
@@ -93,27 +93,27 @@ def _look(given: Mapping[str, str], again: str, sweep: str | None = None) -> Non
         raise Unwell(f"mend what is called a problem above, then {again}")
 
 
-def _joined(url: str, sweep: str, name: str | None, token: str | None) -> Joined:
+def _joined(url: str, sweep: str, name: str | None, token: str | None) -> Membership:
     """What this host is on the server, its key kept before anything else can fail."""
     more = {variable: os.environ[variable] for variable in KEPT if os.environ.get(variable)}
     before = keyfile.find(name or keep.path_of(sweep).split("/")[2]) if sweep and token is None else None
     if before is not None and (before.url, before.sweep) == (url, sweep):
         _say(f"Going on with the key in {before.path}")
-        return Joined(before.name, url, before.api_key, sweep, before.role, before.key_from, {**before.more, **more})
+        return replace(before, more={**before.more, **more})
     secret = _secret(url, token)
     if not secret.startswith(hub_calls.PREFIX):
         path = keep.path_of(sweep)
-        return _kept(Joined(name or path.split("/")[2], url, secret, path, more=more))
+        return _kept(Membership(name or path.split("/")[2], url, secret, path, more=more))
     if sweep:
         raise BadInput("SWEEP", sweep, "leave it out: the token names its sweep")
     if name:
         keyfile.named(name)  # before the token is spent
     answer = hub_calls.exchange(url, secret)
     path = keep.path_of(answer["sweep"])
-    return _kept(Joined(name or path.split("/")[2], url, answer["api_key"], path, answer["extra"], TOKEN, more))
+    return _kept(Membership(name or path.split("/")[2], url, answer["api_key"], path, answer["extra"], TOKEN, more))
 
 
-def _kept(joined: Joined) -> Joined:
+def _kept(joined: Membership) -> Membership:
     """Write the key down; one that was made for this host before is given back."""
     before = keyfile.find(joined.name)
     if before is not None and (before.url, before.sweep) != (joined.url, joined.sweep):
@@ -125,7 +125,7 @@ def _kept(joined: Joined) -> Joined:
     return joined
 
 
-def _give_back(joined: Joined) -> None:
+def _give_back(joined: Membership) -> None:
     """Revoke a key that was made for this host and is not kept."""
     if joined.key_from != TOKEN:
         return

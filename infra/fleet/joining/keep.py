@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prunefleet.infra.fleet.joining import keyfile
-from prunefleet.infra.fleet.joining.keyfile import ROLE, Joined, state_folder
+from prunefleet.infra.fleet.joining.keyfile import ROLE, Membership, state_folder
 from prunefleet.infra.fleet.supervision import lost
 from prunefleet.infra.fleet.supervision.pauses import Pauses
 from prunefleet.infra.fleet.supervision.process import Impatience
@@ -67,7 +67,7 @@ def _what(word: str) -> tuple[str, str, Mapping[str, str]]:
     return joined.sweep, joined.name, {**joined.environment(), ROLE: joined.role}
 
 
-def one(word: str) -> Joined:
+def one(word: str) -> Membership:
     """What was joined under that name; without a name the only one. Raises `BadInput`."""
     names = keyfile.joined_here()
     if not word and len(names) != 1:

@@ -28,7 +28,7 @@ TOKEN, GIVEN = "token", "given"
 
 
 @dataclass(frozen=True)
-class Joined:
+class Membership:
     """One sweep that this host has joined. `role` is the extra it needs: `measure` for a device's queue, else `trial`.
 
     `key_from` says whether the key was made for this host or is its user's own; `more` is what else its agents get.
@@ -86,7 +86,7 @@ def state_folder(name: str) -> Path:
     return Path.home() / ".local" / "state" / "prunefleet" / name
 
 
-def find(name: str) -> Joined | None:
+def find(name: str) -> Membership | None:
     """What is kept under that name. Raises `BadInput` for a file that lacks something."""
     path = config_folder() / f"{named(name)}.env"
     if not path.is_file():
@@ -98,7 +98,7 @@ def find(name: str) -> Joined | None:
     url, key, sweep = (values[each] for each in OWN[:3])
     more = {each: value for each, value in values.items() if each not in OWN}
     role, key_from = values.get(ROLE, "trial"), values.get(KEY_FROM, GIVEN)
-    return Joined(name, url, key, sweep, role, key_from, more)
+    return Membership(name, url, key, sweep, role, key_from, more)
 
 
 def joined_here() -> list[str]:

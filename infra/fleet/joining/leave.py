@@ -9,7 +9,7 @@ import time
 
 from prunefleet.infra.fleet import hub_calls
 from prunefleet.infra.fleet.joining import keep, keyfile, systemd
-from prunefleet.infra.fleet.joining.keyfile import TOKEN, Joined, state_folder
+from prunefleet.infra.fleet.joining.keyfile import TOKEN, Membership, state_folder
 from prunefleet.objective.errors import BadInput
 
 PATIENCE_S = 120.0  # the tiers of a stop, each at its longest
@@ -52,7 +52,7 @@ def _end_agents(name: str) -> None:
         time.sleep(0.1)
 
 
-def _give_up(joined: Joined) -> str | None:
+def _give_up(joined: Membership) -> str | None:
     """What became of the key; None where nobody answered, for only its hub can revoke it."""
     if joined.key_from != TOKEN:
         return f"Left. The API key you gave stays good: revoke it at {joined.url} if nothing else needs it."

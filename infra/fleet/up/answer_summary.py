@@ -6,12 +6,12 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
-from prunefleet.infra.wandb_api import RunView, SweepView
+from prunefleet.infra.wandb_api import RemoteRun, RemoteSweep
 
 Json = Mapping[str, Any]
 
 
-def trials_table(view: SweepView) -> Table:
+def trials_table(view: RemoteSweep) -> Table:
     """A row per run, oldest first; narrow enough for 100 columns, the groups' names once below it."""
     groups = sorted({name for run in view.runs for name in kept_by(run)})
     # What all runs have in common needs no column.
@@ -31,13 +31,13 @@ def trials_table(view: SweepView) -> Table:
     return table
 
 
-def kept_by(run: RunView) -> Mapping[str, int]:
+def kept_by(run: RemoteRun) -> Mapping[str, int]:
     """Kept channels by group; empty where the run never came so far."""
     kept = run.config.get("kept")
     return kept if isinstance(kept, Mapping) else {}
 
 
-def _row(run: RunView, groups: Sequence[str]) -> tuple[str, ...]:
+def _row(run: RemoteRun, groups: Sequence[str]) -> tuple[str, ...]:
     told, kept = run.summary, kept_by(run)
     return (
         run.name,
@@ -52,11 +52,11 @@ def _row(run: RunView, groups: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _host_of(run: RunView) -> str:
+def _host_of(run: RemoteRun) -> str:
     return str(run.config.get("host") or "")
 
 
-def _precision_of(run: RunView) -> str:
+def _precision_of(run: RemoteRun) -> str:
     measure = run.config.get("measure")
     return str(measure.get("precision") or "") if isinstance(measure, Mapping) else ""
 
@@ -143,7 +143,7 @@ def _gain(gain: Json) -> str:
     )
 
 
-def document(view: SweepView, agents: int, seconds: Json, answer: Json) -> dict[str, Any]:
+def document(view: RemoteSweep, agents: int, seconds: Json, answer: Json) -> dict[str, Any]:
     """The answer file: the sweep, how its runs ended, time per phase, winner, controls, and the trials themselves."""
     trials = [
         {"run": run.name, "outcome": run.outcome, "host": run.config.get("host"), "score": run.summary.get("score")}

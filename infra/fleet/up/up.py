@@ -1,5 +1,6 @@
 """`prunefleet up`: hub, dense model, profile, sweep, agents and answer on this machine, resumed where it was left."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,37 +23,17 @@ from prunefleet.infra.fleet.up.agent_commands import run_step
 from prunefleet.infra.fleet.up.answer_summary import answer_text, document, trials_table
 from prunefleet.infra.fleet.up.display import Screen
 from prunefleet.infra.fleet.up.hub_process import HubProcess
+from prunefleet.infra.fleet.up.options import Options
 from prunefleet.infra.fleet.up.state import State, hold
 from prunefleet.infra.settings import cache_folder
-from prunefleet.infra.wandb_api import SweepView, create_sweep, default_entity, download, read_sweep
+from prunefleet.infra.wandb_api import RemoteSweep, create_sweep, default_entity, download, read_sweep
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.host_outcomes import VARIABLE as OUTCOMES
 from prunefleet.objective.sweepfile import UPLOADS, read_sweep_file, upload_of
 
 LOOK_EVERY = 3.0  # seconds between two looks at the sweep
 TICK = 0.5
-LAST_PORT = 65535
 MIXED = "60"  # of the plan: somebody waits for the first trial
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user asked for on the command line."""
-
-    sweep_file: Path
-    data: Path = Path(".prunefleet")
-    host: str = "127.0.0.1"
-    port: int = 8765
-    agents: int = 2
-    until_done: bool = False
-    project: str = "prunefleet"
-    answer: Path = Path("demo.json")
-
-    def __post_init__(self) -> None:
-        if self.agents < 1:
-            raise BadInput("--agents", self.agents, "give at least 1")
-        if self.port > LAST_PORT:
-            raise BadInput("--port", self.port, f"give a port up to {LAST_PORT}, or 0 for a free one")
 
 
 class Stopped(Exception):
@@ -201,32 +182,30 @@ def _tell_how_to_join(fleet: Fleet, sweep: str) -> None:
         fleet.screen.say(f"  {line}")
 
 
-class Watch(threading.Thread):
-    """Looks at the sweep again and again in the background; `view` is the latest answer.
+class SweepPoller(threading.Thread):
+    """Reads the sweep again and again in the background; `latest` is the last answer.
 
-    A look hangs while the hub is away, and the hub comes back only if somebody tends it meanwhile.
+    A read hangs while the hub is away, and the hub comes back only if somebody tends it meanwhile.
     """
 
     def __init__(self, sweep: str) -> None:
-        super().__init__(daemon=True, name="watch")
+        super().__init__(daemon=True, name="sweep-poller")
         self._sweep, self._over = sweep, threading.Event()
-        self.view: SweepView | None = None
+        self.latest: RemoteSweep | None = None
 
     def run(self) -> None:
-        """Look until told to end; a look that fails is repeated, for the hub may be starting."""
+        """Read until told to end; a read that fails is repeated, for the hub may be starting."""
         while not self._over.is_set():
-            try:
-                self.view = read_sweep(self._sweep)
-            except Exception as error:  # the client raises many kinds; the next look decides
-                self.error: Exception | None = error
+            with contextlib.suppress(Exception):  # the client raises many kinds; the next read decides
+                self.latest = read_sweep(self._sweep)
             self._over.wait(LOOK_EVERY)
 
     def end(self) -> None:
-        """Take no further look."""
+        """Read no more."""
         self._over.set()
 
 
-def _trials(fleet: Fleet, sweep: str) -> SweepView:
+def _trials(fleet: Fleet, sweep: str) -> RemoteSweep:
     """Keep hub and agents running until the sweep has ended, or for ever where the user wants that."""
     data = fleet.options.data.resolve()
     cwd, outcomes = fleet.options.sweep_file.resolve().parent, data / "outcomes.jsonl"
@@ -234,24 +213,24 @@ def _trials(fleet: Fleet, sweep: str) -> SweepView:
     lost.tell(env, sweep, lost.left_behind(data / "agents"))
     agents = [Agent(n, sweep, env, data / "agents", cwd) for n in count]
     fleet.supervisor = Supervisor(agents, outcomes, fleet.screen.say, Pauses((data, cache_folder())))
-    watch = Watch(sweep)
-    watch.start()
+    poller = SweepPoller(sweep)
+    poller.start()
     try:
-        while not (watch.view and watch.view.ended and fleet.options.until_done):
+        while not (poller.latest and poller.latest.ended and fleet.options.until_done):
             fleet.check()
             if fleet.hub.tend(fleet.check):
                 fleet.screen.say("The hub had ended; it was started again")
-            if not (watch.view and watch.view.ended):
+            if not (poller.latest and poller.latest.ended):
                 fleet.supervisor.tend()
-            if watch.view:
-                fleet.screen.show("trials", standing(watch.view) + fleet.supervisor.paused())
+            if poller.latest:
+                fleet.screen.show("trials", standing(poller.latest) + fleet.supervisor.paused())
             time.sleep(TICK)
     finally:
-        watch.end()
-    return watch.view
+        poller.end()
+    return poller.latest
 
 
-def standing(view: SweepView) -> str:
+def standing(view: RemoteSweep) -> str:
     """One line about a sweep: runs so far, how they ended, the best score."""
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(view.outcomes().items()))
     told = [run.summary.get("score") for run in view.runs if run.outcome == "scored"]
@@ -260,7 +239,7 @@ def standing(view: SweepView) -> str:
     return f"{len(view.runs)}/{view.run_cap or '∞'} runs: {outcomes or 'none yet'}{best}"
 
 
-def _tell(fleet: Fleet, view: SweepView, answer: Mapping[str, Any]) -> None:
+def _tell(fleet: Fleet, view: RemoteSweep, answer: Mapping[str, Any]) -> None:
     """The table of the trials, the answer, and the file with both."""
     options = fleet.options
     fleet.screen.stop()

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prunefleet.infra.hub.artifacts.manifests import Entry, Manifest
+from prunefleet.infra.hub.artifacts.manifests import Manifest, ManifestEntry
 from prunefleet.infra.hub.artifacts.names import check_alias, check_file, check_word
 from prunefleet.infra.hub.store import files, statements
 from prunefleet.infra.hub.store.blobs import Blob
@@ -91,7 +91,9 @@ def expect_file(connection: Connection, artifact_id: int, name: str, digest: str
     """Get ready for a file; the row has its `sha256` where the project holds the same content already."""
     artifact = _pending(connection, artifact_id)
     held = files.project_file_with(connection, artifact.collection.project.id, digest)
-    _put_file(connection, artifact_id, Entry(digest, held.size if held else 0, None), check_file(name), held, now)
+    _put_file(
+        connection, artifact_id, ManifestEntry(digest, held.size if held else 0, None), check_file(name), held, now
+    )
     found = files.artifact_file(connection, artifact_id, name)
     assert found is not None
     return found
@@ -237,7 +239,7 @@ def _pending(connection: Connection, artifact_id: int) -> ArtifactRow:
     return artifact
 
 
-def _settle_file(connection: Connection, artifact: ArtifactRow, name: str, entry: Entry, now: float) -> None:
+def _settle_file(connection: Connection, artifact: ArtifactRow, name: str, entry: ManifestEntry, now: float) -> None:
     """A manifest's file is kept elsewhere, was just uploaded, or was taken over from another version."""
     if entry.ref is not None:
         _put_file(connection, artifact.id, entry, name, None, now)
@@ -258,7 +260,7 @@ def _drop_files(connection: Connection, artifact_id: int, manifest: Manifest) ->
 
 
 def _put_file(
-    connection: Connection, artifact_id: int, entry: Entry, name: str, held: FileRow | None, now: float
+    connection: Connection, artifact_id: int, entry: ManifestEntry, name: str, held: FileRow | None, now: float
 ) -> None:
     sql = """
     INSERT INTO artifact_file (artifact_id, name, md5, sha256, size, ref, updated_at)

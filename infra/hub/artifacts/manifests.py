@@ -12,7 +12,7 @@ from prunefleet.infra.hub.store.errors import Invalid
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """One file: the digest of its content (MD5 in base64, for a reference any), its size, or where it is kept."""
 
     digest: str
@@ -24,7 +24,7 @@ class Entry:
 class Manifest:
     """Files by name; `document` is what clients read back."""
 
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, ManifestEntry]
     document: Mapping[str, Any]
 
     def on(self, base: Manifest) -> Manifest:
@@ -48,6 +48,8 @@ def parse(content: bytes) -> Manifest:
     return Manifest(entries, document)
 
 
-def _entry(entry: Mapping[str, Any]) -> Entry:
+def _entry(entry: Mapping[str, Any]) -> ManifestEntry:
     ref = entry.get("ref")
-    return Entry(digest=str(entry["digest"]), size=int(entry.get("size") or 0), ref=None if ref is None else str(ref))
+    return ManifestEntry(
+        digest=str(entry["digest"]), size=int(entry.get("size") or 0), ref=None if ref is None else str(ref)
+    )

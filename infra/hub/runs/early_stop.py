@@ -1,7 +1,7 @@
-"""What the hub does about a sweep's search beside suggesting: queue runs, know prior ones, stop bad ones early.
+"""Early termination: stop the runs that their sweep's `early_terminate` gives up on.
 
-Early termination looks at running sweeps from the hub's watch (every few seconds), never from a request. It remembers
-what it has read of each run, so that a look costs the new lines alone.
+It looks at running sweeps from the hub's watch (every few seconds), never from a request. It remembers what it has read
+of each run, so that a look costs the new lines alone.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunefleet.infra.controller.stopping.hyperband import Judged, Stop
-from prunefleet.infra.hub.runs import run_queue, sweep_config, sweeps
+from prunefleet.infra.controller.stopping.hyperband import RunHistory, StopDecision
+from prunefleet.infra.hub.runs import sweep_config
 from prunefleet.infra.hub.runs.lifecycle import request_stop
 from prunefleet.infra.hub.store import lines as store_lines
 from prunefleet.infra.hub.store import statements
 from prunefleet.infra.hub.store.database import Connection, Store
-from prunefleet.infra.hub.store.rows import RunRow, RunState, SweepRow, SweepState
+from prunefleet.infra.hub.store.rows import RunState, SweepRow, SweepState
 from prunefleet.infra.hub.store.states import LIVE_STATES
-from prunefleet.infra.hub.users.limits import Limits
 
 log = logging.getLogger(__name__)
 NOT_A_NUMBER = ("NaN", "Infinity", "-Infinity")  # how W&B writes numbers that JSON does not have
@@ -36,35 +35,15 @@ class _Seen:
     settled: bool = False
 
 
-class Search:
-    """The facade `hub.search`."""
+class EarlyStopping:
+    """Early termination of one store's running sweeps."""
 
-    def __init__(self, store: Store, clock: Callable[[], float], limits: Limits | None = None) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self._store, self._clock = store, clock
-        self._limits = limits or Limits()
         self._seen: dict[int, tuple[str, dict[int, _Seen]]] = {}
         self._looked_at = -1
         self._problem = ""
         self._looking = threading.Lock()
-
-    def enqueue(self, sweep_id: int, config: Mapping[str, Any], display_name: str | None = None) -> RunRow:
-        """A run at the end of a sweep's queue.
-
-        Raises `Missing`, `Conflict` for a sweep that takes none, `Denied` where its project or owner has too many.
-        """
-
-        def work(connection: Connection) -> RunRow:
-            self._limits.check_room_of(connection, sweep_id)
-            return run_queue.enqueue(
-                connection, sweeps.reread(connection, sweep_id), config, display_name, self._clock()
-            )
-
-        return self._store.write(work)
-
-    def prior_runs(self, sweep_id: int) -> list[RunRow]:
-        """The runs that the sweep was told of when it was made."""
-        with self._store.read() as connection:
-            return statements.prior_runs(connection, sweep_id)
 
     def watch(self) -> None:
         """One look of the hub's watch: what goes wrong is told once, and tried again at the next look."""
@@ -76,7 +55,7 @@ class Search:
             if self._problem != told:
                 log.warning("early termination did not look: %s", self._problem)
 
-    def stop_early(self) -> list[Stop]:
+    def stop_early(self) -> list[StopDecision]:
         """Ask the runs to stop that their sweep's `early_terminate` gives up on; returns them."""
         with self._looking:
             changes = self._store.changes.value
@@ -89,14 +68,14 @@ class Search:
             self._store.write(lambda c: self._stop(c, found))
         return [stop for _, stops in found for stop in stops]
 
-    def _look(self, connection: Connection) -> list[tuple[SweepRow, list[Stop]]]:
+    def _look(self, connection: Connection) -> list[tuple[SweepRow, list[StopDecision]]]:
         active = [s for state in _STOPPING for s in statements.sweeps_in(connection, state)]
         rules = {sweep.id: (sweep, rule) for sweep in active if (rule := sweep_config.stop_rule(sweep.config))}
         self._seen = {sweep_id: seen for sweep_id, seen in self._seen.items() if sweep_id in rules}
         found = [(sweep, self._judge(connection, sweep, rule)) for sweep, rule in rules.values()]
         return [(sweep, stops) for sweep, stops in found if stops]
 
-    def _judge(self, connection: Connection, sweep: SweepRow, rule: sweep_config.StopRule) -> list[Stop]:
+    def _judge(self, connection: Connection, sweep: SweepRow, rule: sweep_config.StopRule) -> list[StopDecision]:
         metric = sweep.config["metric"]
         name, seen = self._seen.get(sweep.id, ("", {}))
         if name != metric["name"]:
@@ -107,10 +86,10 @@ class Search:
             known = seen.setdefault(run_id, _Seen())
             _read_on(connection, run_id, metric["name"], known, live=state in LIVE_STATES)
             running, finished = state is RunState.RUNNING and not told, state is RunState.FINISHED
-            judged.append(Judged(run_name, known.values, running=running, finished=finished))
+            judged.append(RunHistory(run_name, known.values, running=running, finished=finished))
         return rule.to_stop(judged, maximise=metric.get("goal") == "maximize")
 
-    def _stop(self, connection: Connection, found: list[tuple[SweepRow, list[Stop]]]) -> None:
+    def _stop(self, connection: Connection, found: list[tuple[SweepRow, list[StopDecision]]]) -> None:
         now = self._clock()
         for sweep, stop in ((sweep, stop) for sweep, stops in found for stop in stops):
             run = statements.run_named(connection, sweep.entity, sweep.project, stop.name)

@@ -12,7 +12,7 @@ from typing import Any
 
 from prunefleet.infra.controller.contract import Exhausted, Suggestion
 from prunefleet.infra.hub.runs import holds, runs, sweeps
-from prunefleet.infra.hub.runs.lifecycle import Timing, blames_host, end, issue, set_sweep_state
+from prunefleet.infra.hub.runs.lifecycle import Timeouts, blames_host, end, issue, set_sweep_state
 from prunefleet.infra.hub.runs.run_queue import is_exhausted
 from prunefleet.infra.hub.runs.sweep_config import is_full, searched_here
 from prunefleet.infra.hub.store import statements
@@ -24,7 +24,7 @@ from prunefleet.infra.hub.users import projects
 from prunefleet.infra.hub.users.access import entity_for
 from prunefleet.objective.trial import FailureKind
 
-Offer = Callable[[], Suggestion | Exhausted | None]
+Offer = Callable[[int], Suggestion | Exhausted | None]
 Command = dict[str, Any]
 EXIT: Command = {"type": "exit"}
 INTERRUPTED = FailureKind.INTERRUPTED.value
@@ -32,7 +32,7 @@ INTERRUPTED = FailureKind.INTERRUPTED.value
 
 @dataclass(frozen=True)
 class Orders:
-    """The answer to a heartbeat: at most one command, the sweep it belongs to, and whether a run came or went."""
+    """The answer to a heartbeat: at most one command, the sweep's id, and whether a run came or went."""
 
     command: Command | None
     sweep_id: int
@@ -64,16 +64,17 @@ def register(
 
 
 def heartbeat(
-    connection: Connection, agent_id: int, listed: Collection[str], offer: Offer, timing: Timing, now: float
+    connection: Connection, agent_id: int, listed: Collection[str], offer: Offer, timeouts: Timeouts, now: float
 ) -> Orders:
     """Hear what the agent runs (`listed`), settle what it no longer does, and say what to do next.
 
-    Raises `Missing` for an agent that is unknown, or whose sweep was deleted: the client then ends.
+    `offer` takes the sweep's id and gives what its next run is to try. Raises `Missing` for an agent that is unknown,
+    or whose sweep was deleted: the client then ends.
     """
     agent = reread(connection, agent_id)
-    sweep = sweeps.reread(connection, statements.agent_sweep_id(connection, agent_id))
+    sweep = sweeps.reread(connection, agent.sweep_id)
     update(connection, "agent", agent_id, heartbeat_at=now)
-    beat = _Beat(agent, sweep, frozenset(listed), timing, now)
+    beat = _Beat(agent, sweep, frozenset(listed), timeouts, now)
     held = statements.live_runs_of(connection, agent_id)
     kept = [run for run in held if _keep(connection, beat, run)]
     command, claimed = _orders(connection, beat, kept, offer)
@@ -90,11 +91,6 @@ def reread(connection: Connection, agent_id: int) -> AgentRow:
     return found
 
 
-def sweep_id_of(connection: Connection, agent_id: int) -> int:
-    """The id of the agent's sweep. Raises `Missing`."""
-    return statements.agent_sweep_id(connection, reread(connection, agent_id).id)
-
-
 @dataclass(frozen=True)
 class _Beat:
     """A heartbeat as it was heard, and the agent as it was before."""
@@ -102,7 +98,7 @@ class _Beat:
     agent: AgentRow
     sweep: SweepRow
     listed: frozenset[str]
-    timing: Timing
+    timeouts: Timeouts
     now: float
 
 
@@ -111,7 +107,7 @@ def _keep(connection: Connection, beat: _Beat, run: RunRow) -> bool:
     if run.name in beat.listed:
         update(connection, "run", run.id, heartbeat_at=beat.now)
         return True
-    if run.state is RunState.PENDING and beat.now - _issued(run) < beat.timing.issue_grace:
+    if run.state is RunState.PENDING and beat.now - _issued(run) < beat.timeouts.issue_grace:
         return True
     # What was issued and never listed may have been lost on the way: it is queued again in every kind of sweep.
     blamed = blames_host(beat.sweep) or run.state is RunState.PENDING
@@ -142,7 +138,7 @@ def _claim(connection: Connection, beat: _Beat, offer: Offer) -> tuple[Command |
     A held agent gets neither, but may see that the sweep has all it wants.
     """
     sweep, now = beat.sweep, beat.now
-    rests = holds.rests(connection, beat.agent, beat.timing.agent_silence, now)
+    rests = holds.rests(connection, beat.agent, beat.timeouts.agent_silence, now)
     queued = None if rests else _queued(connection, beat)
     if queued is not None:
         issue(connection, queued, beat.agent.id, now)
@@ -158,8 +154,8 @@ def _claim(connection: Connection, beat: _Beat, offer: Offer) -> tuple[Command |
     return EXIT, True
 
 
-def _nothing() -> None:
-    """No suggestion is taken for whom may not have it."""
+def _nothing(sweep_id: int) -> None:
+    """Take no suggestion, for an agent that may not have it."""
 
 
 def _queued(connection: Connection, beat: _Beat) -> RunRow | None:
@@ -172,7 +168,7 @@ def _queued(connection: Connection, beat: _Beat) -> RunRow | None:
     host = beat.agent.host
     if first is None or not _failed_on(first, host):
         return first
-    since = beat.now - beat.timing.agent_silence
+    since = beat.now - beat.timeouts.agent_silence
     if not statements.heard_from_elsewhere(connection, sweep.id, host, since):
         return first
     order = sorted(statements.queued_runs(connection, sweep.id), key=lambda run: run.state is not RunState.PREEMPTED)
@@ -195,7 +191,7 @@ def _offered(sweep: SweepRow, count: int, offer: Offer) -> Suggestion | Exhauste
     if is_full(sweep.config, count):
         return Exhausted("run_cap")
     if searched_here(sweep.config):
-        return offer()
+        return offer(sweep.id)
     return Exhausted("the local controller has no more") if is_exhausted(sweep) else None
 
 
@@ -219,7 +215,7 @@ def _must_end(run: RunRow, beat: _Beat) -> bool:
     """A process that was asked to stop is left to do so by itself for a while; one that never started is not."""
     if run.stop_requested_at is None:
         return False
-    grace = beat.timing.stop_grace if run.state is not RunState.PENDING else 0.0
+    grace = beat.timeouts.stop_grace if run.state is not RunState.PENDING else 0.0
     return beat.now - run.stop_requested_at.timestamp() >= grace
 
 

@@ -26,12 +26,12 @@ _FREE = {"stop_requested_at": None, "stop_reason": None}
 
 
 @dataclass(frozen=True)
-class Timing:
+class Timeouts:
     """How long the hub waits before it acts, in seconds.
 
     `run_silence`: a run nobody heard of is lost (the client speaks at least every 30 s). `agent_silence`: an agent is
     gone, and what it was given but never started goes to another. `host_silence`: neither agent nor run was heard, so
-    their host is gone; `succeeded_silence` is enough where that host is back with another agent, which began since (a
+    their host is gone; `superseded_silence` is enough where that host is back with another agent, which began since (a
     run whose agent alone was killed speaks within 30 s), and `certain_silence`, two polls of an agent, where the host
     says that it left the run behind. `stop_grace`: after a stop request, how long the
     process may take by itself before its agent is told to end it. `issue_grace`: how long an agent may take to list a
@@ -41,7 +41,7 @@ class Timing:
     run_silence: float = 300.0
     agent_silence: float = 60.0
     host_silence: float = 90.0
-    succeeded_silence: float = 40.0
+    superseded_silence: float = 40.0
     certain_silence: float = 10.0
     stop_grace: float = 45.0
     issue_grace: float = 3.0

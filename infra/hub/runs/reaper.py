@@ -9,28 +9,28 @@ from collections.abc import Collection
 from datetime import datetime
 
 from prunefleet.infra.hub.runs import runs
-from prunefleet.infra.hub.runs.lifecycle import Timing, blames_host, end
+from prunefleet.infra.hub.runs.lifecycle import Timeouts, blames_host, end
 from prunefleet.infra.hub.runs.sweep_config import is_controller_run
 from prunefleet.infra.hub.store import statements
 from prunefleet.infra.hub.store.database import Connection
 from prunefleet.infra.hub.store.rows import RunRow, RunState, SweepRow
 
 
-def overdue(connection: Connection, timing: Timing, hub_started: float, now: float) -> list[RunRow]:
+def overdue(connection: Connection, timeouts: Timeouts, hub_started: float, now: float) -> list[RunRow]:
     """Live runs that nobody speaks for any more."""
-    return [run for run in statements.live_runs(connection) if _is_overdue(connection, run, timing, hub_started, now)]
+    return [run for run in statements.live_runs(connection) if _is_overdue(connection, run, timeouts, hub_started, now)]
 
 
-def reap(connection: Connection, timing: Timing, hub_started: float, now: float) -> list[RunRow]:
+def reap(connection: Connection, timeouts: Timeouts, hub_started: float, now: float) -> list[RunRow]:
     """End every overdue run; returns them."""
-    found = overdue(connection, timing, hub_started, now)
+    found = overdue(connection, timeouts, hub_started, now)
     for run in found:
         _end(connection, run, now)
     return found
 
 
 def left_behind(
-    connection: Connection, sweep: SweepRow, host: str, names: Collection[str], timing: Timing, now: float
+    connection: Connection, sweep: SweepRow, host: str, names: Collection[str], timeouts: Timeouts, now: float
 ) -> tuple[list[RunRow], list[RunRow]]:
     """End the runs of a sweep that their host says no process of its is at work on any more: it began anew.
 
@@ -39,7 +39,7 @@ def left_behind(
     named = [run for run in statements.live_runs(connection) if run.name in names and run.state is not RunState.PENDING]
     found = [run for run in named if (run.entity, run.project, run.sweep) == (sweep.entity, sweep.project, sweep.name)]
     own = [run for run in found if (agent := statements.agent_of(connection, run.id)) and agent.host == host]
-    silent = [run for run in own if now - _last_heard(connection, run) > timing.certain_silence]
+    silent = [run for run in own if now - _last_heard(connection, run) > timeouts.certain_silence]
     for run in silent:
         _end(connection, run, now)
     return silent, [run for run in own if run not in silent]
@@ -55,16 +55,16 @@ def _last_heard(connection: Connection, run: RunRow) -> float:
     return max((moment.timestamp() for moment in moments if moment is not None), default=0.0)
 
 
-def _is_overdue(connection: Connection, run: RunRow, timing: Timing, hub_started: float, now: float) -> bool:
+def _is_overdue(connection: Connection, run: RunRow, timeouts: Timeouts, hub_started: float, now: float) -> bool:
     def silence(*moments: datetime | None) -> float:
         return now - max([hub_started, *(moment.timestamp() for moment in moments if moment is not None)])
 
     agent = silence(run.issued_at, statements.agent_heartbeat(connection, run.id))
     if run.state is RunState.PENDING:
-        return agent > timing.agent_silence
+        return agent > timeouts.agent_silence
     own = silence(run.started_at, run.heartbeat_at)
-    if own > timing.run_silence or run.agent is None:
-        return own > timing.run_silence
+    if own > timeouts.run_silence or run.agent is None:
+        return own > timeouts.run_silence
     host = min(own, agent)
-    back = host > timing.succeeded_silence and statements.is_succeeded(connection, run.id)
-    return back or host > timing.host_silence
+    back = host > timeouts.superseded_silence and statements.is_superseded(connection, run.id)
+    return back or host > timeouts.host_silence

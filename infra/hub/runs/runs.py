@@ -6,7 +6,7 @@ import json
 import secrets
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from prunefleet.infra.hub.runs.lifecycle import blames_host, end, happen
@@ -17,7 +17,7 @@ from prunefleet.infra.hub.store.errors import Invalid, Missing
 from prunefleet.infra.hub.store.lines import Stream
 from prunefleet.infra.hub.store.rows import ProjectRow, RunRow, RunState, SweepRow, UserRow
 from prunefleet.infra.hub.store.states import RunEvent
-from prunefleet.infra.hub.store.stored_run import columns_of
+from prunefleet.infra.hub.store.stored_run import columns
 from prunefleet.infra.hub.users import projects
 from prunefleet.infra.hub.users.limits import Limits
 
@@ -49,21 +49,12 @@ class RunChange:
         return self.host is not None or self.program is not None
 
     def columns(self) -> dict[str, object]:
-        """The columns to write."""
-        plain: dict[str, object] = {
-            "display_name": self.display_name,
-            "notes": self.notes,
-            "run_group": self.group,
-            "job_type": self.job_type,
-            "host": self.host,
-            "program": self.program,
-            "commit_hash": self.commit,
-            "repo": self.repo,
-        }
-        packed = {"tags": self.tags, "summary": self.summary}
-        said: dict[str, object] = {key: json.dumps(value) for key, value in packed.items() if value is not None}
-        said |= {} if self.config is None else columns_of(self.config)
-        return {key: value for key, value in plain.items() if value is not None} | said
+        """Return the columns to write: of all that was said but the run's address and state."""
+        said = {each.name: getattr(self, each.name) for each in fields(self)}
+        return columns({name: value for name, value in said.items() if value is not None and name not in _NOT_WRITTEN})
+
+
+_NOT_WRITTEN = ("entity", "project", "name", "sweep", "state")
 
 
 @dataclass(frozen=True)

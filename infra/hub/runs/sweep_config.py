@@ -71,7 +71,7 @@ class StopRule(Protocol):
         """What is left out beside other settings, a line each."""
         ...
 
-    def to_stop(self, runs: Sequence[hyperband.Judged], *, maximise: bool) -> list[hyperband.Stop]:
+    def to_stop(self, runs: Sequence[hyperband.RunHistory], *, maximise: bool) -> list[hyperband.StopDecision]:
         """The running runs to stop."""
         ...
 

@@ -145,6 +145,7 @@ class AgentRow:
     name: str
     host: str
     sweep: str
+    sweep_id: int
     state: str
     created_at: datetime
     heartbeat_at: datetime

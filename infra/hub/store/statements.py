@@ -12,19 +12,14 @@ import yaml
 
 from prunefleet.infra.hub.store.database import Connection, RowMapping, many, one, scalar
 from prunefleet.infra.hub.store.rows import AgentRow, Hold, ProjectRow, RunRow, RunState, SweepRow, SweepState, UserRow
-from prunefleet.infra.hub.store.stored_run import TEXTS, TIMES, StoredRun, maybe_moment
+from prunefleet.infra.hub.store.stored_run import StoredRun, maybe_moment, selected
 from prunefleet.infra.hub.store.stored_run import moment as moment
 from prunefleet.infra.hub.store.stored_run import plain as plain
 
 T = TypeVar("T")
 _STATES = {state.value: state for state in RunState}
-_STORED = ", ".join(f"run.{column} AS stored_{column}" for column in (*TEXTS, *TIMES))
-# Named as the fields of a RunRow, whose dictionary such a row becomes.
 _RUN = f"""
-SELECT run.id, run.revision, run.name, run.state, run.display_name, run.host, run.exit_code, run.retries, run.notes,
-       run.run_group AS "group", run.job_type, run.history_lines, run.program, run.commit_hash AS "commit", run.repo,
-       run.stop_reason, project.entity, project.name AS project, sweep.name AS sweep, agent.name AS agent,
-       user.username AS user, {_STORED}
+SELECT {selected()}
 FROM run
 JOIN project ON project.id = run.project_id
 JOIN user ON user.id = run.user_id
@@ -221,11 +216,6 @@ def agent(connection: Connection, agent_id: int) -> AgentRow | None:
     return _one(_agent, row)
 
 
-def agent_sweep_id(connection: Connection, agent_id: int) -> int:
-    """The id of the agent's sweep."""
-    return int(scalar(connection, "SELECT sweep_id FROM agent WHERE id = :agent_id", agent_id=agent_id))
-
-
 def agent_heartbeat(connection: Connection, run_id: int) -> datetime | None:
     """When the agent that holds a run was last heard."""
     sql = "SELECT heartbeat_at FROM agent WHERE id = (SELECT agent_id FROM run WHERE id = :run_id)"
@@ -238,7 +228,7 @@ def agent_of(connection: Connection, run_id: int) -> AgentRow | None:
     return None if agent_id is None else agent(connection, agent_id)
 
 
-def is_succeeded(connection: Connection, run_id: int) -> bool:
+def is_superseded(connection: Connection, run_id: int) -> bool:
     """Whether an agent of the same sweep and host began after the one that holds a run was last heard."""
     sql = """
     SELECT EXISTS (SELECT 1 FROM run
@@ -330,6 +320,7 @@ def _agent(row: RowMapping) -> AgentRow:
         name=row["name"],
         host=row["host"],
         sweep=row["sweep_name"],
+        sweep_id=row["sweep_id"],
         state="FINISHED" if row["released"] else "RUNNING",
         created_at=moment(row["created_at"]),
         heartbeat_at=moment(row["heartbeat_at"]),

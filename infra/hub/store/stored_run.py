@@ -6,9 +6,9 @@ Long lists are mostly counted, sorted and paged; parsing what nobody looks at co
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 from prunefleet.infra.hub.store.lazy import lazy
 from prunefleet.infra.hub.store.rows import RunRow
@@ -16,11 +16,46 @@ from prunefleet.infra.hub.store.rows import RunRow
 _CLIENT = "_wandb"
 _scan = json.JSONDecoder().raw_decode
 
-
-TEXTS = ("config", "summary", "tags", "args", "why", "client_config")
-"""Columns of JSON; `client_config` is the client's own part of the config, kept apart for it is long."""
-TIMES = ("created_at", "started_at", "heartbeat_at", "finished_at", "stop_requested_at", "issued_at")
+# A field of a `RunRow` is a column of `run` with the same name and is read by its type, but for these.
+_OF_OTHER_TABLES: Mapping[str, str] = {
+    "entity": "project.entity",
+    "project": "project.name",
+    "sweep": "sweep.name",
+    "agent": "agent.name",
+    "user": "user.username",
+}
+_RENAMED: Mapping[str, str] = {"group": "run_group", "commit": "commit_hash"}  # words of SQL
+_DERIVED = ("raw_config",)
+_TYPES: Mapping[str, object] = {
+    name: kind for name, kind in get_type_hints(RunRow).items() if name not in (*_OF_OTHER_TABLES, *_DERIVED)
+}
+_IN_JSON = (Mapping[str, Any], Mapping[str, Any] | None, tuple[str, ...])
+TIMES = tuple(name for name, kind in _TYPES.items() if kind in (datetime, datetime | None))
 """Columns of seconds since 1970."""
+TEXTS = (
+    *(name for name, kind in _TYPES.items() if kind in _IN_JSON),
+    "client_config",
+)
+"""Columns of JSON; `client_config` is the client's own part of the config, kept apart for it is long."""
+
+
+def selected() -> str:
+    """Return what a query selects for a `StoredRun`, of `run` and the tables that it is joined with."""
+    lazily = [f"run.{name} AS stored_{name}" for name in (*TEXTS, *TIMES)]
+    plain_ones = [name for name in _TYPES if name not in (*TEXTS, *TIMES)]
+    at_once = {name: f"run.{_RENAMED.get(name, name)}" for name in (*plain_ones, "revision")}
+    return ", ".join([*lazily, *(f'{source} AS "{name}"' for name, source in {**at_once, **_OF_OTHER_TABLES}.items())])
+
+
+def columns(values: Mapping[str, Any]) -> dict[str, object]:
+    """Return the columns that hold these fields of a run; `config` is as the client sends it."""
+    config = values.get("config")
+    plain_ones = {
+        _RENAMED.get(name, name): json.dumps(value) if name in TEXTS else value
+        for name, value in values.items()
+        if name != "config"
+    }
+    return plain_ones if config is None else plain_ones | _config_columns(config)
 
 
 class StoredRun(RunRow):
@@ -55,36 +90,6 @@ class StoredRun(RunRow):
         return self
 
     @lazy
-    def created_at(self) -> datetime:
-        """When it was made."""
-        return moment(self.__dict__["stored_created_at"])
-
-    @lazy
-    def started_at(self) -> datetime | None:
-        """When its process last started."""
-        return maybe_moment(self.__dict__["stored_started_at"])
-
-    @lazy
-    def heartbeat_at(self) -> datetime | None:
-        """When it was last heard of."""
-        return maybe_moment(self.__dict__["stored_heartbeat_at"])
-
-    @lazy
-    def finished_at(self) -> datetime | None:
-        """When it ended."""
-        return maybe_moment(self.__dict__["stored_finished_at"])
-
-    @lazy
-    def stop_requested_at(self) -> datetime | None:
-        """When it was asked to stop."""
-        return maybe_moment(self.__dict__["stored_stop_requested_at"])
-
-    @lazy
-    def issued_at(self) -> datetime | None:
-        """When an agent was last told to run it."""
-        return maybe_moment(self.__dict__["stored_issued_at"])
-
-    @lazy
     def _wrapped(self) -> Mapping[str, Any]:
         return _object(self.__dict__["stored_config"])
 
@@ -99,38 +104,22 @@ class StoredRun(RunRow):
         client = self.__dict__["stored_client_config"]
         return self._wrapped if client is None else {**self._wrapped, _CLIENT: _object(client)}
 
-    @lazy
-    def summary(self) -> Mapping[str, Any]:
-        """The summary."""
-        return _object(self.__dict__["stored_summary"])
 
-    @lazy
-    def tags(self) -> tuple[str, ...]:
-        """The tags."""
-        return tuple(json.loads(self.__dict__["stored_tags"]))
-
-    @lazy
-    def args(self) -> Mapping[str, Any] | None:
-        """What the sweep gave."""
-        return _maybe(self.__dict__["stored_args"])
-
-    @lazy
-    def why(self) -> Mapping[str, Any] | None:
-        """The controller's reason."""
-        return _maybe(self.__dict__["stored_why"])
+def _parsed_on_demand(name: str) -> lazy[Any]:
+    """A field that is read from its column `stored_<name>` when it is first asked for."""
+    in_text: Callable[[Any], Any] = _texts if _TYPES[name] == tuple[str, ...] else _maybe
+    read = maybe_moment if name in TIMES else in_text
+    found: lazy[Any] = lazy(lambda run: read(run.__dict__[f"stored_{name}"]))
+    found.__set_name__(StoredRun, name)
+    return found
 
 
 _PARSED: Mapping[str, tuple[str, ...]] = {
-    "stored_config": ("_wrapped", "config"),
-    "stored_summary": ("summary",),
-    "stored_tags": ("tags",),
-    "stored_args": ("args",),
-    "stored_why": ("why",),
+    f"stored_{name}": ("_wrapped", "config") if name == "config" else (name,) for name in TEXTS if name in _TYPES
 }
 
 
-def columns_of(config: Mapping[str, Any]) -> dict[str, object]:
-    """The columns that hold a config as the client sends it."""
+def _config_columns(config: Mapping[str, Any]) -> dict[str, object]:
     client = config.get(_CLIENT)
     if not isinstance(client, dict):
         return {"config": json.dumps(config), "client_config": None}
@@ -162,3 +151,12 @@ def _object(text: str) -> Mapping[str, Any]:
 
 def _maybe(text: str | None) -> Mapping[str, Any] | None:
     return None if text is None else _object(text)
+
+
+def _texts(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
+
+
+for _name in (*TEXTS, *TIMES):
+    if _name in _TYPES and _name != "config":
+        setattr(StoredRun, _name, _parsed_on_demand(_name))

@@ -20,7 +20,7 @@ NOTHING = Advice()
 
 
 @dataclass
-class Shelf:
+class SuggestionBuffer:
     """What lies ready for a sweep. `basis` names the answers that `ready` was made from; None asks for fresh ones.
 
     `older` was made from fewer answers and is handed out while nothing newer is there. `each_s` is how long the
@@ -74,7 +74,7 @@ def basis_of(sweep: SweepRow, trials: Collection[StoredTrial]) -> frozenset[tupl
 
 
 def answers_of(trials: Collection[StoredTrial]) -> frozenset[tuple[object, ...]]:
-    """What names the results so far: a shelf made from the same ones is as good as new."""
+    """What names the results so far: a buffer made from the same ones is as good as new."""
     ended = [trial for trial in trials if not trial.pending]
     return frozenset((t.name, t.outcome, t.value, t.drop, t.latency_ratio, *_of_each_device(t)) for t in ended)
 

@@ -5,51 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from prunefleet.infra.controller.contract import StoredTrial
 from prunefleet.infra.controller.parameters import ParameterSpace
 from prunefleet.infra.hub.runs.metric_values import metric_value
-from prunefleet.infra.hub.store.rows import ProjectRow, RunRow, SweepRow
+from prunefleet.infra.hub.store.rows import RunRow, SweepRow
 from prunefleet.infra.hub.store.states import ENDED_STATES
 from prunefleet.objective.errors import BadInput
 
+if TYPE_CHECKING:  # a client that searches beside another server needs no store
+    from prunefleet.infra.hub.hub import Hub
+
 PROFILE_FILE = "profile.json"
 PREFIX = "profile-"
-
-
-class Named(Protocol):
-    """Anything with a name."""
-
-    @property
-    def name(self) -> str:
-        """The name."""
-        ...
-
-
-class Hub(Protocol):
-    """What is read here of the hub."""
-
-    def project(self, entity: str, name: str) -> ProjectRow | None:
-        """One project."""
-        ...
-
-    @property
-    def artifacts(self) -> Artifacts:
-        """Its artifacts."""
-        ...
-
-
-class Artifacts(Protocol):
-    """Where profiles are kept."""
-
-    def collections(self, project: ProjectRow, type_name: str | None = None) -> Sequence[Named]:
-        """A project's collections, newest first."""
-        ...
-
-    def artifact_file(self, entity: str, project: str, name: str, path: str) -> bytes:
-        """One file of an artifact called `collection:alias`. Raises `Missing`."""
-        ...
 
 
 def stored_trial(run: RunRow, sweep: SweepRow, space: ParameterSpace) -> StoredTrial:
@@ -119,7 +88,7 @@ def profile_name(config: Mapping[str, Any]) -> str | None:
 
 
 def _newest(hub: Hub, sweep: SweepRow) -> str:
-    project = hub.project(sweep.entity, sweep.project)
+    project = hub.records.project(sweep.entity, sweep.project)
     named = [] if project is None else [each.name for each in hub.artifacts.collections(project)]
     profiles = [name for name in named if name.startswith(PREFIX)]
     if not profiles:

@@ -107,8 +107,8 @@ class Admin:
         minutes = given.get("minutes", MINUTES)
         if isinstance(minutes, bool) or not isinstance(minutes, int | float):
             raise Invalid(f"minutes: got {minutes!r}; give a number")
-        sweep = self._hub.joins.sweep_named(_text(given, "sweep"), self._hub.sweep)
-        return asdict(self._hub.joins.invite(sweep, minutes))
+        sweep = self._hub.host_keys.sweep_named(_text(given, "sweep"), self._hub.records.sweep)
+        return asdict(self._hub.host_keys.invite(sweep, minutes))
 
     def _backup(self, given: Arguments) -> Answer:
         with self._alone():

@@ -112,6 +112,24 @@ class Auth:
         with self._store.read() as connection:
             return statements.user_named(connection, username) if keys.admitted(connection, username) else None
 
+    def ticket_for(self, username: str, ttl_s: float = 600.0) -> str:
+        """A short-lived word that signs a user in to the pages. Raises `Missing` for an unknown user."""
+        if self.user_named(username) is None:
+            raise Missing(f"username: got {username[:80]!r}, which is not here; make the user first")
+        return self.ticket("ticket", username, ttl_s)
+
+    def user_of_ticket(self, ticket: str) -> str | None:
+        """For whom a ticket was made, while it lasts."""
+        return self.admitted(ticket, "ticket")
+
+    def session_of(self, username: str, ttl_s: float) -> str:
+        """A signed cookie for a user."""
+        return self.ticket("session", username, ttl_s)
+
+    def user_of_session(self, cookie: str) -> str | None:
+        """Whose cookie this is, while it lasts."""
+        return self.admitted(cookie, "session")
+
     def add_user(self, username: str, key: str | None = None, *, admin: bool = False) -> str:
         """Make a user, or give an existing one a further key; returns the key (made here if none is given).
 

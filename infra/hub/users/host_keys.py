@@ -35,7 +35,7 @@ class Invitation:
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedHost:
     """What a host gets for its token: a key of its own, whose it is, and for which sweep."""
 
     api_key: str
@@ -54,7 +54,7 @@ def extra_of(sweep: SweepRow) -> str:
     return "measure" if device_of(str(sweep.config.get("name", ""))) else "trial"
 
 
-class Joins:
+class HostKeys:
     """Tokens and hosts' keys of one hub."""
 
     def __init__(self, store: Store, auth: Auth, clock: Callable[[], float]) -> None:
@@ -82,12 +82,12 @@ class Joins:
         self._store.write(work)
         return Invitation(token, path_of(sweep), extra_of(sweep), expires)
 
-    def accept(self, token: str, host: str) -> Joined:
+    def accept(self, token: str, host: str) -> JoinedHost:
         """A new key for a token. Raises `Unauthorized` for one that is unknown, used or expired: one line each."""
         digest, key, now = self._auth.digest(token), new_key(), self._clock()
         named = "".join(each for each in host if each.isprintable())[:LONGEST_HOST] or "?"
 
-        def work(connection: Connection) -> Joined:
+        def work(connection: Connection) -> JoinedHost:
             found = hosts.find(connection, digest)
             if found is None or not keys.admitted(connection, found.owner):
                 raise Unauthorized(f"token: this hub does not know it; {AGAIN}")
@@ -98,7 +98,7 @@ class Joins:
             hosts.use(connection, digest, now)
             hosts.add_key(connection, self._auth.digest(key), found.user_id, named, now)
             sweep = hosts.sweep_of(connection, found.sweep_id)
-            return Joined(key, found.owner, path_of(sweep), extra_of(sweep))
+            return JoinedHost(key, found.owner, path_of(sweep), extra_of(sweep))
 
         return self._store.write(work)
 
@@ -106,6 +106,11 @@ class Joins:
         """Whether a key is a host's, not a person's."""
         with self._store.read() as connection:
             return hosts.host_of(connection, self._auth.digest(key)) is not None
+
+    def person_of(self, key: str) -> str | None:
+        """Return whose key this is; nobody's where it is a host's, which signs nobody in."""
+        user = self._auth.user_of(key)
+        return None if user is None or self.is_hosts(key) else user.username
 
     def give_up(self, key: str) -> str:
         """Revoke a host's key because its holder asks for it; returns the host's name.

@@ -54,20 +54,21 @@ class Limits:
 class Turnstile(Generic[T]):
     """Lets a sweep have a further run where there is room; where there is none, tells it once all else is settled."""
 
-    def __init__(self, limits: Limits, sweep_id: int, take: Callable[[int], T]) -> None:
+    def __init__(self, limits: Limits, take: Callable[[int], T]) -> None:
         self._limits = limits
-        self._sweep_id = sweep_id
         self._take = take
+        self.taken_for: int | None = None
         self._refusal: Denied | None = None
 
-    def enter(self, connection: Connection) -> T | None:
-        """What the sweep's next run is to try, if it may have one."""
+    def enter(self, connection: Connection, sweep_id: int) -> T | None:
+        """Return what the sweep's next run is to try, if it may have one; `taken_for` is the sweep from then on."""
         try:
-            self._limits.check_room_of(connection, self._sweep_id)
+            self._limits.check_room_of(connection, sweep_id)
         except Denied as error:
             self._refusal = error
             return None
-        return self._take(self._sweep_id)
+        self.taken_for = sweep_id
+        return self._take(sweep_id)
 
     def tell(self) -> None:
         """Raises `Denied` where there was no room."""

@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from prunefleet.infra.hub.store.errors import Missing
 
 NAME = "prunefleet"
-PACKAGES = ("agent", "infra", "objective")
-ROOT = Path(__file__).parents[2]
+# In a clone each lies in a folder of its own; installed from a wheel, the first holds the others.
+PACKAGES = (NAME, f"{NAME}.agent", f"{NAME}.infra", f"{NAME}.objective")
 # Files of an installation that say where it came from, or that a wheel has of its own.
 _OWN = frozenset(("RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.json"))
 _WHEEL = "Wheel-Version: 1.0\nGenerator: prunefleet hub\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -42,7 +43,7 @@ def wheel() -> Wheel:
     """The wheel, made when it is first asked for. Raises `Missing` where prunefleet is not installed as a package."""
     installed = _installed()
     version = installed.version.replace("-", "_")
-    files = dict(_code()) | dict(_described(installed, f"{NAME}-{version}.dist-info"))
+    files = dict(sorted(_code())) | dict(_described(installed, f"{NAME}-{version}.dist-info"))
     content = _packed(files, f"{NAME}-{version}.dist-info/RECORD")
     return Wheel(f"{NAME}-{version}-py3-none-any.whl", content, hashlib.sha256(content).hexdigest())
 
@@ -57,11 +58,19 @@ def _installed() -> metadata.Distribution:
 
 def _code() -> Iterator[tuple[str, bytes]]:
     for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*")):
-            inside = path.relative_to(ROOT)
+        place = folder_of(package)
+        for path in sorted(place.rglob("*")):
+            inside = path.relative_to(place)
             hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts)
             if path.is_file() and not path.is_symlink() and not hidden and path.suffix not in (".pyc", ".whl"):
-                yield inside.as_posix(), path.read_bytes()
+                yield f"{package.replace('.', '/')}/{inside.as_posix()}", path.read_bytes()
+
+
+def folder_of(package: str) -> Path:
+    """Return the folder that a package of ours is loaded from."""
+    spec = find_spec(package)
+    assert spec is not None and spec.submodule_search_locations
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _described(installed: metadata.Distribution, folder: str) -> Iterator[tuple[str, bytes]]:

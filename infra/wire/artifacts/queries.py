@@ -172,7 +172,7 @@ def _aliases_of_artifact(artifact: ArtifactRow, info: Info) -> list[Any]:
 
 
 def _created_by(artifact: ArtifactRow, info: Info) -> RunRow | None:
-    return info.context.hub.run_by_id(artifact.run_id) if artifact.run_id is not None else None
+    return info.context.hub.records.run_by_id(artifact.run_id) if artifact.run_id is not None else None
 
 
 def _latest(owner: CollectionRow, info: Info) -> ArtifactRow | None:

@@ -22,13 +22,13 @@ _PAGED = ("first", "last", "samples")
 def check_text(document: Any) -> None:
     """Raises `Invalid` for an operation that is too deep or too long, whatever its variables say."""
     for definition in _operations(document):
-        _Walk(_fragments(document), None).into(definition.selection_set, 1, 1)
+        _CostWalk(_fragments(document), None).into(definition.selection_set, 1, 1)
 
 
 def check_values(document: Any, variables: Mapping[str, Any]) -> None:
     """Raises `Invalid` for operations that may answer too many values at once."""
     for definition in _operations(document):
-        _Walk(_fragments(document), variables).into(definition.selection_set, 1, 1)
+        _CostWalk(_fragments(document), variables).into(definition.selection_set, 1, 1)
 
 
 def check_items(variables: object) -> None:
@@ -43,7 +43,7 @@ def check_items(variables: object) -> None:
             waiting += [each for each in below if isinstance(each, list | dict)]
 
 
-class _Walk:
+class _CostWalk:
     def __init__(self, fragments: Mapping[str, Any], variables: Mapping[str, Any] | None) -> None:
         self._fragments = fragments
         self._variables = variables

@@ -61,19 +61,19 @@ def find_project(info: Info, entity: str | None, name: str | None) -> ProjectRow
     """The project asked for; the user's own entity and W&B's default project where none is named."""
     known = info.context
     entity = entity or known.user.username
-    return known.hub.project(entity, name or DEFAULT_PROJECT) if access.may(known.user, entity) else None
+    return known.hub.records.project(entity, name or DEFAULT_PROJECT) if access.may(known.user, entity) else None
 
 
 def find_projects(info: Info, entity: str | None) -> list[ProjectRow]:
     """An entity's projects, the user's own where none is named; none of another's."""
-    return seen(info, info.context.hub.projects(entity or info.context.user.username))
+    return seen(info, info.context.hub.records.projects(entity or info.context.user.username))
 
 
 def find_run(info: Info, entity: str | None, project: str | None, name: str) -> RunRow:
     """The run of that name. Raises `Missing`."""
     known = info.context
     entity = entity or known.user.username
-    found = known.hub.run(entity, project or DEFAULT_PROJECT, name) if access.may(known.user, entity) else None
+    found = known.hub.records.run(entity, project or DEFAULT_PROJECT, name) if access.may(known.user, entity) else None
     if found is None:
         raise Missing(f"run: got {name[:80]!r}, which is not in {entity}/{project}")
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunefleet.agent.measure.benchmark import DENSE, compare_many
+from prunefleet.agent.measure.benchmark import DENSE, MeasurementSetup, compare_many
 from prunefleet.agent.measure.device import fingerprint
 from prunefleet.agent.measure.exported import Exported, sized
 from prunefleet.agent.measure.rounds import WARM_UP_CALLS, slot
@@ -35,7 +35,11 @@ def in_a_row(model: Exported, calls: int) -> float:
 def in_turns(model: Exported, seed: int, seconds: float) -> float:
     """The same as a trial measures, several loads of the network taking turns."""
     sitting = compare_many(
-        {}, model, runner=OpenVINORunner(), device=fingerprint(), seed=seed, throughput_s=0, time_limit_s=seconds
+        {},
+        model,
+        MeasurementSetup(
+            runner=OpenVINORunner(), device=fingerprint(), seed=seed, throughput_s=0, time_limit_s=seconds
+        ),
     )
     return sitting.latencies[DENSE].p50_ms
 

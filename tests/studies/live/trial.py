@@ -13,12 +13,12 @@ import torch
 from prunefleet.agent.compress.prune import prune
 from prunefleet.agent.host.cache_files import cache_folder, only_one
 from prunefleet.agent.host.journal import Journal
-from prunefleet.agent.host.progress import Watch
+from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.pace import SITTINGS
-from prunefleet.agent.profile.make import points
+from prunefleet.agent.profile.points import points
 from prunefleet.agent.tasks.task import digest, statistics
-from prunefleet.agent.trial.context import Bench
-from prunefleet.agent.trial.latency import AGAIN, Timing
+from prunefleet.agent.trial.context import TrialContext
+from prunefleet.agent.trial.latency import AGAIN, CandidateLatency
 from prunefleet.agent.trial.stage_cache import Stages
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.profiles.profile import Curve, Profile, warm_points
@@ -54,12 +54,12 @@ def compare(setting: Setting) -> Iterator[Row]:
 def live_trial(network: str, kept: Mapping[str, int], seed: int, sitting_s: float) -> Row:
     """Time the untrained network against the dense one as a trial of the product does, then train and judge it."""
     torch.set_num_threads(1)
-    began, watch, bench = time.process_time(), Watch(), bench_of(network)
+    began, watch, bench = time.process_time(), StageWatch(), bench_of(network)
     bench = replace(bench, seconds_to_measure=sitting_s)
     pruned = prune(bench.baseline.network, bench.task.example_input(), bench.groups, kept, "l2", seed)
     with tempfile.TemporaryDirectory() as folder:
         # Nothing is recalled: a latency is of this comparison's days, not of an earlier one's.
-        (latency,) = Timing(pruned.network, bench, seed, Path(folder), watch, Stages(limit=0)).latencies
+        (latency,) = CandidateLatency(pruned.network, bench, seed, Path(folder), watch, Stages(limit=0)).per_device
     spent = time.process_time() - began
     trained = trial(network, Job("live", "live", kept, seed))
     figures = {key: round(value, 5) for key, value in latency.to_json().items() if key in ("ratio_lo", "ratio_hi")}
@@ -96,7 +96,7 @@ def start(setting: Setting) -> None:
             raise BadInput(what, got, f"remove {table.path.name}, its trials are of {was}, or go on there")
 
 
-def _head(setting: Setting, bench: Bench) -> Row:
+def _head(setting: Setting, bench: TrialContext) -> Row:
     metric, dense, examples = bench.goal.metric, {}, {}
     for split in ("validation", "holdout"):
         dense[split] = bench.task.evaluate(bench.baseline.network, split)[metric]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from prunefleet.agent.profile.make import Effort, points
+from prunefleet.agent.profile.points import Effort, points
 from prunefleet.infra.controller.ask_tell import AskTell
 from prunefleet.objective.goals.goal import Goal
 from prunefleet.objective.profiles.profile import Curve, Profile, warm_points

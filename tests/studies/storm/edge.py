@@ -15,7 +15,7 @@ from typing import Any
 BLOCKED = ("torch", "torchvision", "torch_pruning", "nncf")
 WATCHED = {
     "prunefleet.agent.measure.rounds": (None, "slot"),
-    "prunefleet.agent.measure.runners.base": ("OpenVINOSession", "throughput"),
+    "prunefleet.agent.measure.runners.base": ("OpenVINONetwork", "throughput"),
 }
 FILE = "measured.txt"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from prunefleet.agent.profile.make import TIMED, Effort
-from prunefleet.infra.controller.models.accuracy import Latency
+from prunefleet.agent.profile.points import TIMED, Effort
+from prunefleet.infra.controller.models.accuracy import LatencyModel
 from prunefleet.objective.profiles.profile import Profile
 
 from studies.table.passes import AGAIN
@@ -53,7 +53,7 @@ def foretold(profile: Profile, timed: Rows, told: int, seed: int) -> tuple[float
         for row, ratio in zip(kept[:told], ratios[:told], strict=True)
     ]
     planned = replace(as_measured(profile, timed), latencies=tuple(known))
-    model = Latency(planned, kept[:0], ratios[:0])
+    model = LatencyModel(planned, kept[:0], ratios[:0])
     band = model.predict(kept[told:])
     error = np.log(ratios[told:]) - band.mean
     return float(np.sqrt(np.mean(error**2))), float(np.mean(np.abs(error) <= 1.645 * band.std))

@@ -17,11 +17,11 @@ import torch
 from prunefleet.agent.compress.prune import Pruned, prune
 from prunefleet.agent.host.cache_files import cache_folder, only_one
 from prunefleet.agent.host.journal import Journal
-from prunefleet.agent.host.progress import Watch
-from prunefleet.agent.measure.benchmark import compare_many
-from prunefleet.agent.profile.make import points
+from prunefleet.agent.host.progress import StageWatch
+from prunefleet.agent.measure.benchmark import MeasurementSetup, compare_many
+from prunefleet.agent.profile.points import points
 from prunefleet.agent.tasks.training import arithmetic, recalibrate
-from prunefleet.agent.trial.context import Bench
+from prunefleet.agent.trial.context import TrialContext
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import Candidate, Device, TrialFailed
 
@@ -95,7 +95,7 @@ def drawn_of(head: Mapping[str, Any]) -> list[Drawn]:
     return [(origin, dict(zip(names, kept, strict=True))) for origin, kept in head["candidates"]]
 
 
-def _pruned(bench: Bench, kept: Kept, seed: int) -> Pruned:
+def _pruned(bench: TrialContext, kept: Kept, seed: int) -> Pruned:
     return prune(bench.baseline.network, bench.task.example_input(), bench.groups, kept, "l2", seed)
 
 
@@ -136,7 +136,7 @@ def _worked(network: str, todo: Sequence[Job]) -> Iterator[tuple[Job, dict[str, 
 def trial(network: str, job: Job) -> dict[str, Any]:
     """Prune, train and judge a candidate; metrics are fractions, seconds by stage. One that diverges has no metric."""
     torch.set_num_threads(1)
-    bench, watch, setting, began = bench_of(network), Watch(), SETTINGS[network], time.process_time()
+    bench, watch, setting, began = bench_of(network), StageWatch(), SETTINGS[network], time.process_time()
     task, metric = bench.task, bench.goal.metric
     candidate = Candidate(bench.space.ratios(job.kept), "f32", setting.request().candidate.epochs, job.seed)
     with watch.during("prune"):
@@ -172,7 +172,7 @@ def trial(network: str, job: Job) -> dict[str, Any]:
     }
 
 
-def to_time(head: Mapping[str, Any], bench: Bench, network: str) -> dict[str, Kept]:
+def to_time(head: Mapping[str, Any], bench: TrialContext, network: str) -> dict[str, Kept]:
     """What is to be timed, by name: each candidate, and each group pruned alone, as in the profile."""
     found: dict[str, Kept] = {f"c{place:03d}": kept for place, (_, kept) in enumerate(drawn_of(head))}
     for group, kept in points(bench.space.searched, SETTINGS[network].effort):
@@ -180,7 +180,7 @@ def to_time(head: Mapping[str, Any], bench: Bench, network: str) -> dict[str, Ke
     return found
 
 
-def to_time_on_grid(bench: Bench, network: str) -> dict[str, Kept]:
+def to_time_on_grid(bench: TrialContext, network: str) -> dict[str, Kept]:
     """Networks on the grid that a sweep has on this device, as `prunefleet plan` draws them before the first trial."""
     setting = SETTINGS[network]
     drawn = points(bench.space.searched, replace(setting.effort, mixed=setting.on_grid))
@@ -247,11 +247,13 @@ def sit_together(network: str, kept: Mapping[str, Kept], place: int) -> dict[str
         sitting = compare_many(
             models,
             bench.dense,
-            runner=bench.runner,
-            device=bench.devices[0],
-            time_limit_s=SETTINGS[network].sitting_s,
-            throughput_s=0.0,
-            seed=place,
+            MeasurementSetup(
+                runner=bench.runner,
+                device=bench.devices[0],
+                time_limit_s=SETTINGS[network].sitting_s,
+                throughput_s=0.0,
+                seed=place,
+            ),
         )
     return {name: sitting.latencies[name].to_json() for name in kept}
 

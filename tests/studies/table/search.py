@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunefleet.agent.host.cache_files import replace_file
-from prunefleet.agent.profile.make import Effort, points
+from prunefleet.agent.profile.points import Effort, points
 from prunefleet.objective.goals.goal import Goal, Kind
 from prunefleet.objective.profiles.profile import Profile
 

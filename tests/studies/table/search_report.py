@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from prunefleet.agent.host.cache_files import cache_folder
-from prunefleet.agent.profile.make import TIMED
+from prunefleet.agent.profile.points import TIMED
 
 from studies.table.players import BASE, OURS, PLAYERS, UNIFORM, beyond
 from studies.table.search import GOALS, PENDING, TRIALS, Game, save

@@ -13,19 +13,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from prunefleet.agent.host.cache_files import cache_folder, only_one, replace_file
-from prunefleet.agent.host.progress import Watch
+from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.device import channel_step
-from prunefleet.agent.profile.make import Effort, make_profile
+from prunefleet.agent.profile.make import make_profile
+from prunefleet.agent.profile.points import Effort
 from prunefleet.agent.tasks import baseline
-from prunefleet.agent.trial.context import Bench, prepare, space_of
+from prunefleet.agent.trial.context import TrialContext, prepare, space_of
 from prunefleet.agent.trial.request import Request, from_config
 from prunefleet.objective.goals.goal import Goal
 from prunefleet.objective.profiles.profile import Profile, warm_points
 from prunefleet.objective.profiles.space import Space
 
 from studies.trials.study import LIMITS, Kept, pool
-from support.bench_context import CONFIG as TINY
 from support.paths import RESULTS
+from support.trial_context import CONFIG as TINY
 
 WORK = "bench-table"
 
@@ -70,7 +71,7 @@ SETTINGS = {
         candidates=14,
         repeated=2,
         seeds=(0, 1),
-        effort=Effort(examples=200, levels=2, mixed=0, sitting_s=0.3),
+        effort=Effort(examples=200, levels=2, mixed=0, session_s=0.3),
         sitting_s=0.3,
         on_grid=12,
     ),
@@ -89,6 +90,9 @@ class Shelf:
             (folder / baseline.FILE).write_bytes(self.path.read_bytes())
         return self.path.exists()
 
+    def named(self, kind: str, sha256: str) -> None:
+        """Return no name: the one network is fetched by any."""
+
     def publish(self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any]) -> str:
         """Round a dense network and keep it; not "v0", so that whoever trained it takes the rounded one too."""
         with safe_open(files[0], "pt") as file:
@@ -101,21 +105,21 @@ class Shelf:
 
 
 @functools.cache
-def prepared(network: str) -> Bench:
+def prepared(network: str) -> TrialContext:
     """The bench of this host on its own grid, with the dense network of the repository; made once a process."""
     setting = SETTINGS[network]
     shelf = Shelf(setting.folder() / f"{name_of(network)}-dense.safetensors")
-    found = prepare(setting.request(), shelf, Watch().during)
+    found = prepare(setting.request(), shelf, StageWatch().during)
     return _on(found, channel_step(found.devices[0], "f32"))
 
 
 @functools.cache
-def bench_of(network: str) -> Bench:
+def bench_of(network: str) -> TrialContext:
     """The bench of this host on the table's grid."""
     return _on(prepared(network), SETTINGS[network].step)
 
 
-def _on(found: Bench, step: int) -> Bench:
+def _on(found: TrialContext, step: int) -> TrialContext:
     """The bench on a grid of such steps, which its device tells."""
     here = found.places[0]
     device = replace(here.device, channel_steps={"f32": step})

@@ -11,8 +11,8 @@ from typing import Any
 
 from prunefleet.agent.host.cache_files import cache_folder
 from prunefleet.agent.host.journal import Journal
-from prunefleet.agent.measure.benchmark import compare_many
-from prunefleet.agent.trial.context import Bench
+from prunefleet.agent.measure.benchmark import MeasurementSetup, compare_many
+from prunefleet.agent.trial.context import TrialContext
 from prunefleet.agent.trial.latency import DENSE_F32
 from prunefleet.objective.errors import BadInput
 
@@ -133,18 +133,20 @@ def measure(network: str, seconds: float = SITTING_S) -> None:
                     say(f"{network}: measured {key}, {known[key]['rounds']} rounds")
 
 
-def _sitting(bench: Bench, own: Sequence[Job], precision: str, seconds: float) -> dict[str, Any]:
+def _sitting(bench: TrialContext, own: Sequence[Job], precision: str, seconds: float) -> dict[str, Any]:
     """Latencies and the slots' 10th percentiles in milliseconds; the dense network at f32 sits beside at other ones."""
     shape = tuple(bench.task.example_input().shape)
     beside = {} if precision == "f32" else {DENSE_F32: bench.dense_f32}
     sitting = compare_many(
         {**{job.name: kept_model(job, precision, shape) for job in own}, **beside},
         bench.dense,
-        runner=bench.runner,
-        runners=dict.fromkeys(beside, bench.places[0].at("f32").runner),
-        device=bench.devices[0],
-        time_limit_s=seconds,
-        seed=own[0].seed,
+        MeasurementSetup(
+            runner=bench.runner,
+            runners=dict.fromkeys(beside, bench.places[0].at("f32").runner),
+            device=bench.devices[0],
+            time_limit_s=seconds,
+            seed=own[0].seed,
+        ),
     )
     return {
         "rounds": len(sitting.slots[DENSE]),

@@ -19,13 +19,14 @@ from torch import nn
 
 from prunefleet.agent.compress.prune import Pruned, prune
 from prunefleet.agent.host.cache_files import cache_folder
-from prunefleet.agent.host.progress import Watch
-from prunefleet.agent.measure.benchmark import compare_many
+from prunefleet.agent.host.progress import StageWatch
+from prunefleet.agent.measure.benchmark import MeasurementSetup, compare_many
 from prunefleet.agent.measure.exported import Exported, sized
 from prunefleet.agent.measure.runners.base import OpenVINORunner, supported_precisions
-from prunefleet.agent.profile.make import Effort, make_profile
+from prunefleet.agent.profile.make import make_profile
+from prunefleet.agent.profile.points import Effort
 from prunefleet.agent.tasks.task import Task, statistics
-from prunefleet.agent.trial.context import Bench, prepare
+from prunefleet.agent.trial.context import TrialContext, prepare
 from prunefleet.agent.trial.request import Request, from_config, from_sweep
 from prunefleet.agent.trial.stages import deployed, remembered, trained
 from prunefleet.objective.errors import BadInput
@@ -35,8 +36,8 @@ from prunefleet.objective.profiles.space import Space
 from prunefleet.objective.sweepfile import read_sweep_file
 from prunefleet.objective.trial import Candidate, Latency
 
-from support.bench_context import CONFIG as TINY
 from support.paths import ROOT
+from support.trial_context import CONFIG as TINY
 
 WORK = "bench-trials"
 SPLITS = ("validation", "holdout", "test")
@@ -65,7 +66,7 @@ class Network:
 NETWORKS = {
     "demo": Network(lambda: _of(ROOT / "sweep.yaml"), (0, 1, 2), Effort(mixed=0), longer=4),
     "elpv": Network(lambda: _of(ROOT / "docs" / "examples" / "elpv.yaml"), (0,), Effort(328, 3, 0)),
-    "tiny": Network(lambda: from_config(TINY), (0, 1), Effort(levels=4, mixed=0, sitting_s=1.0), longer=2),
+    "tiny": Network(lambda: from_config(TINY), (0, 1), Effort(levels=4, mixed=0, session_s=1.0), longer=2),
 }
 
 
@@ -99,12 +100,12 @@ class Job:
 
 
 @functools.cache
-def bench_of(network: str) -> Bench:
+def bench_of(network: str) -> TrialContext:
     """This host's bench for a network, made once a process; the dense network is trained where it is missing."""
-    return prepare(NETWORKS[network].request(), None, Watch().during)
+    return prepare(NETWORKS[network].request(), None, StageWatch().during)
 
 
-def at(bench: Bench, precision: str) -> Bench:
+def at(bench: TrialContext, precision: str) -> TrialContext:
     """The bench at another precision and on the grid of f32: at each precision the same networks are compared."""
     return replace(bench.at(precision), space=bench.space)
 
@@ -181,7 +182,9 @@ def choose(network: str, report: Callable[[int, int, str], None]) -> dict[str, A
             for place, (name, kept) in enumerate(names.items())
         }
         found = compare_many(
-            models, bench.dense, runner=bench.runner, device=bench.devices[0], time_limit_s=20, throughput_s=0, loads=1
+            models,
+            bench.dense,
+            MeasurementSetup(runner=bench.runner, device=bench.devices[0], time_limit_s=20, throughput_s=0, loads=1),
         )
     latency = found.latencies
     places = spread([latency[f"pool {place}"].ratio for place in range(len(suggested))], CHOSEN)
@@ -210,14 +213,14 @@ class _Timed:
         return {}
 
 
-def _pruned(bench: Bench, kept: Kept, seed: int) -> Pruned:
+def _pruned(bench: TrialContext, kept: Kept, seed: int) -> Pruned:
     return prune(bench.baseline.network, bench.task.example_input(), bench.groups, kept, "l2", seed)
 
 
 def work(job: Job, latency: Mapping[str, Any]) -> dict[str, Any]:
     """Prune, train and judge a candidate, each finished stage once; `latency` goes into the rows of training alone."""
     torch.set_num_threads(1)
-    bench, watch = bench_of(job.network), Watch()
+    bench, watch = bench_of(job.network), StageWatch()
     candidate = Candidate(bench.space.ratios(job.kept), "f32", job.epochs, job.seed)
     pruned, found = _pruned(bench, job.kept, job.seed), {}
     stages = remembered(bench, candidate)

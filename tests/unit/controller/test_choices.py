@@ -14,7 +14,7 @@ from prunefleet.infra.controller.engines.bayes import BayesSearch
 from prunefleet.infra.controller.pruning.channels import ChannelGrid, read
 from prunefleet.infra.controller.pruning.choices import MOST_VALUES
 from prunefleet.infra.controller.pruning.engine import recommend
-from prunefleet.infra.controller.pruning.search import Search
+from prunefleet.infra.controller.pruning.search import PruningSearch
 from prunefleet.objective.goals import score
 
 from support.controller import DENSE, GOAL, WIDTHS, Problem, kept_of, sweep, sweep_config
@@ -91,7 +91,7 @@ def _at_another(spec: SweepSpec, trials: list[StoredTrial], value: Any) -> tuple
     Median over the tried candidates of small drops.
     """
     space = ChannelGrid(spec, PROFILE)
-    search = Search(space, PROFILE, GOAL, read(space, trials), 1)
+    search = PruningSearch(space, PROFILE, GOAL, read(space, trials), 1)
     small = [trial for trial in trials if value in trial.params.values() and abs(trial.drop or 1) < 0.05]
     kept = np.array([space.tried(trial) for trial in small], dtype=float)
     other = kept.copy()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunefleet.infra.controller.stopping.hyperband import Hyperband, Judged
+from prunefleet.infra.controller.stopping.hyperband import Hyperband, RunHistory
 from prunefleet.objective.errors import BadInput
 
 VALUES = st.floats(-1e6, 1e6, width=32)
@@ -21,8 +21,8 @@ RULES = st.builds(
 )
 
 
-def runs_of(histories: Sequence[Sequence[float]], running: bool = True) -> list[Judged]:
-    return [Judged(f"r{number}", history, running) for number, history in enumerate(histories)]
+def runs_of(histories: Sequence[Sequence[float]], running: bool = True) -> list[RunHistory]:
+    return [RunHistory(f"r{number}", history, running) for number, history in enumerate(histories)]
 
 
 def stopped(rule: Hyperband, histories: Sequence[Sequence[float]], maximise: bool = False) -> list[str]:
@@ -149,9 +149,9 @@ def test_maximising_is_minimising_the_negative(rule: Hyperband, histories: list[
 @given(RULES, HISTORIES)
 def test_what_has_ended_is_judged_by_and_not_stopped(rule: Hyperband, histories: list[list[float]]) -> None:
     """Ended runs set the thresholds; only running ones are given up on."""
-    ended = [Judged("ended", history, False) for history in histories]
+    ended = [RunHistory("ended", history, False) for history in histories]
     assert rule.to_stop(ended, maximise=False) == []
-    gone = rule.to_stop([*ended, Judged("new", [2e6] * 30, True)], maximise=False)
+    gone = rule.to_stop([*ended, RunHistory("new", [2e6] * 30, True)], maximise=False)
     bracket = judged_at(rule, [*histories, [2e6] * 30], 30)
     company = 1 + sum(len(history) >= bracket for history in histories)
     assert bool(gone) == (bracket > 0 and math.ceil(company / rule.eta - 1e-9) < company)

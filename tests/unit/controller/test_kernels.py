@@ -16,22 +16,22 @@ from scipy.optimize import approx_fprime
 from prunefleet.infra.controller.models.kernels import (
     LARGEST,
     SMALLEST_LENGTH,
-    Evidence,
+    FittedKernel,
     Floats,
-    Form,
-    Law,
+    KernelSpec,
+    MarginalLikelihood,
     noise_prior,
 )
 from prunefleet.infra.controller.models.surrogate import Surrogate, fit
 
 COLUMNS = 6
-FORMS = {
-    "one kernel": Form(smooth=(tuple(range(COLUMNS)),), centred=False, scale=1.0),
-    "alike": Form(smooth=((0, 1, 2), (3, 4, 5)), alike=True, linear=(3, 4, 5), trend=5, noise=0.05, scale=1.0),
-    "of a kind each": Form(smooth=((0, 1), (2, 3, 4, 5)), linear=(0, 1), noise=0.1, scale=1.0),
-    "additive": Form(smooth=((0, 1),), linear=(2,), additive=(3, 4, 5), noise=0.1, scale=1.0),
+SPECS = {
+    "one kernel": KernelSpec(smooth=(tuple(range(COLUMNS)),), centred=False, scale=1.0),
+    "alike": KernelSpec(smooth=((0, 1, 2), (3, 4, 5)), alike=True, linear=(3, 4, 5), trend=5, noise=0.05, scale=1.0),
+    "of a kind each": KernelSpec(smooth=((0, 1), (2, 3, 4, 5)), linear=(0, 1), noise=0.1, scale=1.0),
+    "additive": KernelSpec(smooth=((0, 1),), linear=(2,), additive=(3, 4, 5), noise=0.1, scale=1.0),
 }
-everything = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+everything = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 
 
 def data(seed: int, count: int = 20) -> tuple[Floats, Floats]:
@@ -41,15 +41,15 @@ def data(seed: int, count: int = 20) -> tuple[Floats, Floats]:
     return points, points[:, 0] * points[:, 5] + np.sin(3 * points[:, 2]) + 0.05 * rng.normal(size=count)
 
 
-def evidence(form: Form, seed: int = 0) -> Evidence:
-    return Evidence(form, *data(seed), noise_prior(form, 1.0))
+def likelihood_of(spec: KernelSpec, seed: int = 0) -> MarginalLikelihood:
+    return MarginalLikelihood(spec, *data(seed), noise_prior(spec, 1.0))
 
 
 @everything
 @given(seed=st.integers(0, 1000))
-def test_the_gradient_is_the_slope(form: Form, seed: int) -> None:
+def test_the_gradient_is_the_slope(spec: KernelSpec, seed: int) -> None:
     """At any hyperparameters it is what finite differences say."""
-    ask = evidence(form, seed)
+    ask = likelihood_of(spec, seed)
     at = ask.start + np.random.default_rng(seed).uniform(-0.5, 0.5, len(ask.start))
     value, gradient = ask(at)
     assert np.isfinite(value)
@@ -58,30 +58,30 @@ def test_the_gradient_is_the_slope(form: Form, seed: int) -> None:
 
 
 @everything
-def test_value_and_predictions_are_those_of_gpytorch(form: Form) -> None:
-    """An independent library finds the same evidence, means and standard deviations at the same hyperparameters."""
+def test_value_and_predictions_are_those_of_gpytorch(spec: KernelSpec) -> None:
+    """An independent library finds the same likelihood, means and standard deviations at the same hyperparameters."""
     gpytorch = pytest.importorskip("gpytorch", reason="compares with GPyTorch, as the extra dev installs it")
     torch = pytest.importorskip("torch")
     points, seen = data(1)
-    ask = evidence(form, 1)
+    ask = likelihood_of(spec, 1)
     vector = ask.start + 0.1
-    law = ask.law(vector)
+    kernel = ask.kernel(vector)
     parts = []
-    for columns, lengths, scale in zip(form.smooth, law.lengths, law.scales, strict=True):
+    for columns, lengths, scale in zip(spec.smooth, kernel.lengths, kernel.scales, strict=True):
         kernel = gpytorch.kernels.RBFKernel(ard_num_dims=len(columns), active_dims=columns)
         kernel.lengthscale = torch.tensor(np.broadcast_to(lengths, len(columns)).copy())
         parts.append(gpytorch.kernels.ScaleKernel(kernel))
         parts[-1].outputscale = scale
-    if form.linear:
-        parts.append(gpytorch.kernels.LinearKernel(active_dims=form.linear))
-        parts[-1].variance = law.weights[0]
-    if form.additive:
-        first = gpytorch.kernels.LinearKernel(active_dims=form.additive)
-        first.variance = law.weights[-2]
-        square = gpytorch.kernels.PolynomialKernel(2, active_dims=form.additive).double()
+    if spec.linear:
+        parts.append(gpytorch.kernels.LinearKernel(active_dims=spec.linear))
+        parts[-1].variance = kernel.weights[0]
+    if spec.additive:
+        first = gpytorch.kernels.LinearKernel(active_dims=spec.additive)
+        first.variance = kernel.weights[-2]
+        square = gpytorch.kernels.PolynomialKernel(2, active_dims=spec.additive).double()
         square.offset = 1e-9
         parts += [first, gpytorch.kernels.ScaleKernel(square)]
-        parts[-1].outputscale = law.weights[-1]
+        parts[-1].outputscale = kernel.weights[-1]
     total = parts[0]
     for part in parts[1:]:
         total = total + part
@@ -91,11 +91,11 @@ def test_value_and_predictions_are_those_of_gpytorch(form: Form) -> None:
 
         def forward(self, at):  # type: ignore[no-untyped-def]
             return gpytorch.distributions.MultivariateNormal(
-                torch.as_tensor(law.mean(at.numpy())), self.covar_module(at)
+                torch.as_tensor(kernel.mean(at.numpy())), self.covar_module(at)
             )
 
     likelihood = gpytorch.likelihoods.GaussianLikelihood(noise_constraint=gpytorch.constraints.GreaterThan(1e-8))
-    likelihood.noise = law.noise
+    likelihood.noise = kernel.noise
     at, told = torch.as_tensor(points), torch.as_tensor(seen)
     process = Process(at, told, likelihood).double()
     density = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, process)(process(at), told).item()
@@ -105,17 +105,17 @@ def test_value_and_predictions_are_those_of_gpytorch(form: Form) -> None:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = process(torch.as_tensor(new))
-    mean, std = Surrogate(law, points, seen, 0.0, 1.0).predict(new)
+    mean, std = Surrogate(kernel, points, seen, 0.0, 1.0).predict(new)
     assert mean == pytest.approx(wanted.mean.numpy(), abs=1e-5)
     assert std == pytest.approx(wanted.stddev.numpy(), abs=1e-4)
 
 
-def prior(ask: Evidence, vector: Floats) -> float:
+def prior(ask: MarginalLikelihood, vector: Floats) -> float:
     """The logarithm of the prior density of the hyperparameters, by torch's distributions."""
     torch = pytest.importorskip("torch")
     logs = [torch.distributions.LogNormal(each.middle, each.spread) for each in ask._priors]
     found = sum(law.log_prob(torch.tensor(math.exp(x))).item() for law, x in zip(logs, vector, strict=False))
-    if ask.form.trend is None:
+    if ask.spec.trend is None:
         return float(found)
     ends = zip(vector[-2:], (0.3, 1.0), strict=True)
     return float(
@@ -132,23 +132,25 @@ def test_the_search_does_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
-def vector_of(law: Law) -> Floats:
-    """The hyperparameters of a process as the evidence takes them."""
-    found = [part for at, scale in zip(law.lengths, law.scales, strict=True) for part in (*np.log(at), math.log(scale))]
-    found += [*np.log(law.weights), math.log(law.noise), law.constant]
-    return np.array([*found, *([] if law.form.trend is None else [math.log(law.slope)])])
+def vector_of(kernel: FittedKernel) -> Floats:
+    """The hyperparameters of a process as the likelihood takes them."""
+    found = [
+        part for at, scale in zip(kernel.lengths, kernel.scales, strict=True) for part in (*np.log(at), math.log(scale))
+    ]
+    found += [*np.log(kernel.weights), math.log(kernel.noise), kernel.constant]
+    return np.array([*found, *([] if kernel.spec.trend is None else [math.log(kernel.slope)])])
 
 
 @everything
-def test_a_fit_is_at_least_as_probable_as_its_start(form: Form) -> None:
+def test_a_fit_is_at_least_as_probable_as_its_start(spec: KernelSpec) -> None:
     """And stays within the bounds of the hyperparameters."""
     points, seen = data(3)
-    ask = Evidence(form, points, seen - (seen.mean() if form.centred else 0.0), noise_prior(form, 1.0))
-    law = fit(points, seen, form)._law
-    assert ask(vector_of(law))[0] <= ask(ask.start)[0]
-    lengths = np.concatenate(law.lengths)
+    ask = MarginalLikelihood(spec, points, seen - (seen.mean() if spec.centred else 0.0), noise_prior(spec, 1.0))
+    kernel = fit(points, seen, spec)._kernel
+    assert ask(vector_of(kernel))[0] <= ask(ask.start)[0]
+    lengths = np.concatenate(kernel.lengths)
     assert (lengths >= SMALLEST_LENGTH - 1e-12).all() and (lengths <= LARGEST).all()
-    assert np.square(fit(points, seen, form).predict(points)[0] - seen).mean() < np.var(seen)
+    assert np.square(fit(points, seen, spec).predict(points)[0] - seen).mean() < np.var(seen)
 
 
 @pytest.mark.parametrize(
@@ -157,5 +159,5 @@ def test_a_fit_is_at_least_as_probable_as_its_start(form: Form) -> None:
 def test_hopeless_observations_still_give_a_process(seen: Floats) -> None:
     """Predictions are finite whatever was observed, also at points that are all the same."""
     for points in (np.random.default_rng(0).random((8, COLUMNS)), np.full((8, COLUMNS), 0.5)):
-        mean, std = fit(points, seen, Form(smooth=(tuple(range(COLUMNS)),))).predict(points)
+        mean, std = fit(points, seen, KernelSpec(smooth=(tuple(range(COLUMNS)),))).predict(points)
         assert np.isfinite(mean).all() and np.isfinite(std).all()

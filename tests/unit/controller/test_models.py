@@ -9,9 +9,9 @@ import pytest
 
 from prunefleet.infra.controller.candidates import WHOLE, Grid, maximise
 from prunefleet.infra.controller.models import surrogate
-from prunefleet.infra.controller.models.accuracy import Drop, Latency, Sensitivity
+from prunefleet.infra.controller.models.accuracy import Drop, LatencyModel, Sensitivity
 from prunefleet.infra.controller.models.acquisition import log_expected_improvement, normals, possible
-from prunefleet.infra.controller.models.kernels import Form
+from prunefleet.infra.controller.models.kernels import KernelSpec
 from prunefleet.infra.controller.models.surrogate import fit
 from prunefleet.infra.controller.pruning.channels import ChannelGrid
 from prunefleet.objective.profiles.space import GroupSpec
@@ -67,13 +67,13 @@ def test_process_honours_its_form() -> None:
     rng = np.random.default_rng(0)
     points = rng.random((12, 2))
     seen = np.sin(3 * points[:, 0]) + points[:, 1]
-    made = fit(points, seen, Form(smooth=((0, 1),)))
+    made = fit(points, seen, KernelSpec(smooth=((0, 1),)))
     mean, near = made.predict(points)
     assert np.abs(mean - seen).max() < 0.15
     there = np.array([[3.0, -2.0]])
     _, far = made.predict(there)
     assert far[0] > 3 * near.max()
-    assert made.believing(there).predict(there)[1][0] < 0.7 * far[0]
+    assert made.with_pending(there).predict(there)[1][0] < 0.7 * far[0]
     assert made.noise < 0.2
 
 
@@ -82,7 +82,7 @@ def test_latency_law_generalises() -> None:
     space = ChannelGrid(sweep(profile=PROFILE), PROFILE)
     kept = space.kept(Grid(space.sizes).random(12, np.random.default_rng(0)))
     took = [PROBLEM.latency(dict(zip(WIDTHS, map(int, row), strict=True))) for row in kept]
-    model = Latency(PROFILE, kept, np.array(took) * (1 + 0.01 * np.random.default_rng(2).normal(size=12)))
+    model = LatencyModel(PROFILE, kept, np.array(took) * (1 + 0.01 * np.random.default_rng(2).normal(size=12)))
     fresh = space.kept(Grid(space.sizes).random(64, np.random.default_rng(1)))
     truth = np.log([PROBLEM.latency(dict(zip(WIDTHS, map(int, row), strict=True))) for row in fresh])
     band = model.predict(fresh)
@@ -123,7 +123,7 @@ def _bowl(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_hyperparameters_of_many_answers_come_from_a_sample_that_stays() -> None:
     """With many answers the fit is that of a sample, another answer seldom changes it, and all answers are known."""
     points, values = _bowl(3 * surrogate.MOST_FITTED, 0)
-    form = Form(smooth=((0, 1, 2),))
+    form = KernelSpec(smooth=((0, 1, 2),))
     surrogate._fitted.cache_clear()
     model = surrogate.fit(points, values, form)
     for count in range(len(points) - 5, len(points)):
@@ -138,10 +138,10 @@ def test_hyperparameters_of_many_answers_come_from_a_sample_that_stays() -> None
 
 def test_of_very_many_answers_the_best_is_always_known() -> None:
     """A process that cannot know every answer knows the extreme ones."""
-    points, values = _bowl(2 * surrogate.MOST_TOLD, 2)
+    points, values = _bowl(2 * surrogate.MOST_OBSERVED, 2)
     place = int(values.argmin())
     values[place] = -1.0
-    model = surrogate.fit(points, values, Form(smooth=((0, 1, 2),)))
+    model = surrogate.fit(points, values, KernelSpec(smooth=((0, 1, 2),)))
     mean, _ = model.predict(points[place][None])
     assert mean[0] < np.median(values) - 0.1
 
@@ -159,7 +159,7 @@ def test_latency_in_blocks_of_a_vector() -> None:
 
     errors = []
     for block in (1, 16):
-        model = Latency(profile, kept[:40], took(kept[:40], block) * (1 + 0.003 * rng.normal(size=40)))
+        model = LatencyModel(profile, kept[:40], took(kept[:40], block) * (1 + 0.003 * rng.normal(size=40)))
         errors.append(float(np.std(model.predict(kept[40:]).mean - np.log(took(kept[40:], block)))))
     assert max(errors) < 0.015
 
@@ -174,6 +174,6 @@ def test_latency_that_jumps_with_a_group_and_with_a_pair() -> None:
     levels = (kept / 8).astype(int)
     jumps = alone[np.arange(6), levels].sum(axis=1) + pair[levels[:, 0], levels[:, 1]]
     took = (0.2 + 0.8 * (kept[:, 1:] * kept[:, :-1] / 64**2).mean(axis=1)) * np.exp(jumps)
-    model = Latency(profile, kept[:300], took[:300] * np.exp(0.002 * rng.normal(size=300)))
+    model = LatencyModel(profile, kept[:300], took[:300] * np.exp(0.002 * rng.normal(size=300)))
     assert np.std(model.predict(kept[300:]).mean - np.log(took[300:])) < 0.012
     assert np.std(jumps) > 0.03

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunefleet.infra.controller.stopping.hyperband import Judged
+from prunefleet.infra.controller.stopping.hyperband import RunHistory
 from prunefleet.infra.controller.stopping.optimistic import Optimistic
 from prunefleet.infra.hub.runs.sweep_config import stop_rule
 from prunefleet.objective.errors import BadInput
@@ -16,9 +16,9 @@ DONE = [[0.3, 0.6, 0.8], [0.2, 0.5, 0.6], [0.4, 0.5, 0.6], [0.1, 0.3, 0.4]]
 VALUES = st.floats(-10, 10)
 
 
-def judged(running: Sequence[Sequence[float]], done: Sequence[Sequence[float]] = DONE) -> list[Judged]:
-    found = [Judged(f"done{i}", history, running=False, finished=True) for i, history in enumerate(done)]
-    return found + [Judged(f"r{i}", history, running=True) for i, history in enumerate(running)]
+def judged(running: Sequence[Sequence[float]], done: Sequence[Sequence[float]] = DONE) -> list[RunHistory]:
+    found = [RunHistory(f"done{i}", history, running=False, finished=True) for i, history in enumerate(done)]
+    return found + [RunHistory(f"r{i}", history, running=True) for i, history in enumerate(running)]
 
 
 def stopped(running: Sequence[Sequence[float]], rule: Optimistic | None = None, maximise: bool = True) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunefleet.infra.controller.parameters import DISTRIBUTIONS, Choice, Law, identity, parse
+from prunefleet.infra.controller.parameters import DISTRIBUTIONS, Categorical, NumberDistribution, identity, parse
 from prunefleet.objective.errors import BadInput
 
 NUMBERS: dict[str, dict[str, Any]] = {
@@ -31,9 +31,9 @@ NUMBERS: dict[str, dict[str, Any]] = {
 }
 
 
-def law(settings: dict[str, Any]) -> Choice | Law:
+def distribution(settings: dict[str, Any]) -> Categorical | NumberDistribution:
     (leaf,) = parse({"x": settings}).leaves
-    return leaf.law
+    return leaf.distribution
 
 
 def test_every_distribution_is_here() -> None:
@@ -45,8 +45,8 @@ def test_every_distribution_is_here() -> None:
 @given(unit=st.floats(0, 1))
 def test_within_bounds_and_on_grid(name: str, unit: float) -> None:
     """A value is finite, within the bounds, a multiple of q, and rises with the quantile."""
-    made = law({"distribution": name, **NUMBERS[name]})
-    assert isinstance(made, Law)
+    made = distribution({"distribution": name, **NUMBERS[name]})
+    assert isinstance(made, NumberDistribution)
     value = made.quantile(unit)
     assert math.isfinite(value)
     assert made.low - 1e-9 <= value <= made.high + 1e-9
@@ -59,7 +59,7 @@ def test_within_bounds_and_on_grid(name: str, unit: float) -> None:
 @given(unit=st.floats(0.01, 0.99))
 def test_place_and_back(name: str, unit: float) -> None:
     """The place of a quantile is the quantile's number."""
-    made = law({"distribution": name, **NUMBERS[name]})
+    made = distribution({"distribution": name, **NUMBERS[name]})
     assert made.unit(made.quantile(unit)) == pytest.approx(unit, abs=1e-6)
 
 
@@ -73,21 +73,28 @@ def test_place_and_back(name: str, unit: float) -> None:
 )
 def test_ends(name: str, low: float, high: float) -> None:
     """Logarithmic distributions take their bounds as exponents unless their name says values."""
-    made = law({"distribution": name, **NUMBERS[name]})
+    made = distribution({"distribution": name, **NUMBERS[name]})
     assert (made.quantile(0), made.quantile(1)) == (pytest.approx(low), pytest.approx(high))
 
 
 def test_grid_values_are_clean() -> None:
     """Multiples of q are the decimal numbers that a user would write."""
-    assert law({"distribution": "q_uniform", "min": 0, "max": 0.5, "q": 0.1}).levels == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-    assert law({"min": 1, "max": 3}).levels == (1, 2, 3)
+    assert distribution({"distribution": "q_uniform", "min": 0, "max": 0.5, "q": 0.1}).levels == (
+        0.0,
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+    )
+    assert distribution({"min": 1, "max": 3}).levels == (1, 2, 3)
 
 
 def test_probabilities() -> None:
     """A weighted choice follows its weights; without weights all values are alike."""
-    weighted = law({"values": ["a", "b"], "probabilities": [0.9, 0.1]})
+    weighted = distribution({"values": ["a", "b"], "probabilities": [0.9, 0.1]})
     assert [weighted.quantile(unit) for unit in (0.0, 0.89, 0.91, 1.0)] == ["a", "a", "b", "b"]
-    assert [law({"values": [1, 2]}).quantile(unit) for unit in (0.49, 0.51)] == [1, 2]
+    assert [distribution({"values": [1, 2]}).quantile(unit) for unit in (0.49, 0.51)] == [1, 2]
 
 
 def test_nested_block() -> None:

@@ -12,7 +12,7 @@ from prunefleet.infra.controller.engines.bayes import BayesSearch
 from prunefleet.infra.controller.engines.random import RandomSearch
 from prunefleet.infra.controller.models.acquisition import Floats, log_expected_area
 from prunefleet.infra.controller.pruning.channels import ChannelGrid, read
-from prunefleet.infra.controller.pruning.search import Search
+from prunefleet.infra.controller.pruning.search import PruningSearch
 from prunefleet.objective.goals.goal import Goal
 from prunefleet.objective.goals.pareto import front, hypervolume
 
@@ -88,8 +88,8 @@ def test_pending_trials_are_on_the_front() -> None:
         isinstance(answer, Suggestion) and answer.why["acquisition"]["name"] == "log expected hypervolume improvement"
     )
     level = np.array([space.exact(tuple(kept_of(answer)[spec.name] for spec in GROUPS))])
-    before = Search(space, profile, PARETO, read(space, trials), 1)
+    before = PruningSearch(space, profile, PARETO, read(space, trials), 1)
     waiting = read(space, [*trials, StoredTrial("p", answer.params, "running")])
-    after = Search(space, profile, PARETO, waiting, 1)
+    after = PruningSearch(space, profile, PARETO, waiting, 1)
     assert after.acquisition(level)[0] < before.acquisition(level)[0] - 1
     assert before.again() is None

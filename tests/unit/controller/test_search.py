@@ -14,7 +14,7 @@ from prunefleet.infra.controller.contract import Exhausted, StoredTrial, Suggest
 from prunefleet.infra.controller.engines.bayes import BayesSearch
 from prunefleet.infra.controller.engines.random import RandomSearch
 from prunefleet.infra.controller.pruning.channels import ChannelGrid, read
-from prunefleet.infra.controller.pruning.search import Search
+from prunefleet.infra.controller.pruning.search import PruningSearch
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
 from prunefleet.objective.goals.score import bound, hopeless
@@ -189,7 +189,7 @@ def test_skipped_trials_teach_no_accuracy(twelve: list[StoredTrial]) -> None:
     space = ChannelGrid(sweep(profile=PROFILE), PROFILE)
     skipped = [replace(trial, outcome="skipped", drop=None, value=None) for trial in twelve[8:]]
     with_them, without = (
-        Search(space, PROFILE, Goal(max_drop=0.02), read(space, trials), 0)
+        PruningSearch(space, PROFILE, Goal(max_drop=0.02), read(space, trials), 0)
         for trials in ([*twelve[:8], *skipped], twelve[:8])
     )
     here = space.matrix([kept for trial in skipped if (kept := space.tried(trial)) is not None])
@@ -230,7 +230,9 @@ def test_infeasible_regions_are_avoided(twelve: list[StoredTrial]) -> None:
     after = suggestion(spec, [*twelve, bad])
     space = ChannelGrid(spec, PROFILE)
     here = np.array([list(kept_of(before).values())], dtype=float)
-    known, taught = (Search(space, PROFILE, Goal(), read(space, trials), 0) for trials in (twelve, [*twelve, bad]))
+    known, taught = (
+        PruningSearch(space, PROFILE, Goal(), read(space, trials), 0) for trials in (twelve, [*twelve, bad])
+    )
     assert taught._possible(here)[0] < 0.8 < known._possible(here)[0]
     assert kept_of(after) != kept_of(before)
 
@@ -243,8 +245,8 @@ def test_pending_trials_count(twelve: list[StoredTrial]) -> None:
     assert kept_of(suggestion(spec, pending)) != kept_of(first)
     space = ChannelGrid(spec, PROFILE)
     here = np.array([list(kept_of(first).values())], dtype=float)
-    alone, believing = (Search(space, PROFILE, Goal(), read(space, trials), 0) for trials in (twelve, pending))
-    assert believing._drop.predict(here).std[0] < alone._drop.predict(here).std[0]
+    alone, imputed = (PruningSearch(space, PROFILE, Goal(), read(space, trials), 0) for trials in (twelve, pending))
+    assert imputed._drop.predict(here).std[0] < alone._drop.predict(here).std[0]
 
 
 def test_sweep_narrower_than_profile(twelve: list[StoredTrial]) -> None:

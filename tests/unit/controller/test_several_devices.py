@@ -131,10 +131,10 @@ def test_pending_trials_make_every_model_surer() -> None:
     pending = StoredTrial("p", waiting.params, "running")
     here = SPACE.matrix([kept for kept in [SPACE.tried(waiting)] if kept is not None])
     ends = np.array([[-1.0], [1.0]])
-    alone, believing = (
+    alone, imputed = (
         np.ptp(np.log(searched(each)._latencies.sample(here, ends)), axis=1) for each in (trials, [*trials, pending])
     )
-    assert (believing < alone).all()
+    assert (imputed < alone).all()
 
 
 def test_a_second_device_of_the_same_law_changes_nothing_expected() -> None:

@@ -122,8 +122,8 @@ def log(world: World, name: str) -> None:
 def addresses(world: World) -> list[str]:
     base = f"/{ADMIN}/{quote(EVIL_NAME, safe='')}"
     hub = world.hub
-    sweeps = [f"{base}/sweeps/{sweep.name}" for sweep in hub.sweeps(ADMIN, EVIL_NAME)]
-    runs = [f"{base}/runs/{quote(run.name, safe='')}" for run in hub.runs(ADMIN, EVIL_NAME)]
+    sweeps = [f"{base}/sweeps/{sweep.name}" for sweep in hub.records.sweeps(ADMIN, EVIL_NAME)]
+    runs = [f"{base}/runs/{quote(run.name, safe='')}" for run in hub.records.runs(ADMIN, EVIL_NAME)]
     evil, text = quote(EVIL_NAME, safe=""), quote(EVIL, safe="")
     nothing = [f"/{evil}/{evil}", f"{base}/sweeps/{evil}", f"{base}/runs/{evil}nothing"]
     nothing += [f"/login?next={text}", f"/login?ticket={text}"]
@@ -179,7 +179,7 @@ def test_the_cookie_is_out_of_reach(world: World) -> None:
 
 def test_a_file_of_a_client_s_is_never_a_page(world: World) -> None:
     """Whatever its name, a stored file is downloaded, not shown as a page of the hub's."""
-    run = world.hub.runs(ADMIN, EVIL_NAME)[0]
+    run = world.hub.records.runs(ADMIN, EVIL_NAME)[0]
     for name in ("a.html", "a.svg", "a.js", "a.xml", "a.pdf", "a.png"):
         world.hub.files.keep(FileOwner.RUN, run.id, name, world.hub.files.blobs.put([b"<script>alert(1)</script>"]))
         files = f'files(names: ["{name}"]) {{ edges {{ node {{ directUrl }} }} }}'

@@ -39,7 +39,7 @@ def stranger(base: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def client(scene: Scene, stranger: httpx.Client) -> httpx.Client:
-    stranger.cookies.set(COOKIE, scene.hub.session_of("local", 600))
+    stranger.cookies.set(COOKIE, scene.hub.auth.session_of("local", 600))
     return stranger
 
 
@@ -75,11 +75,11 @@ def test_a_wrong_key_opens_nothing(stranger: httpx.Client, data: dict[str, str])
 
 def test_a_ticket_signs_in_while_it_lasts(scene: Scene, stranger: httpx.Client) -> None:
     """A signed link signs its user in; an expired or forged one leads to the form with a word why."""
-    late = stranger.get("/login", params={"ticket": scene.hub.ticket_for("local", ttl_s=-1)})
+    late = stranger.get("/login", params={"ticket": scene.hub.auth.ticket_for("local", ttl_s=-1)})
     assert (late.status_code, "has expired" in late.text) == (401, True)
     assert stranger.get("/login", params={"ticket": "forged.word"}).status_code == 401
-    assert stranger.get("/login", params={"ticket": scene.hub.session_of("local", 600)}).status_code == 401
-    answer = stranger.get("/login", params={"ticket": scene.hub.ticket_for("local"), "next": "/local/demo"})
+    assert stranger.get("/login", params={"ticket": scene.hub.auth.session_of("local", 600)}).status_code == 401
+    answer = stranger.get("/login", params={"ticket": scene.hub.auth.ticket_for("local"), "next": "/local/demo"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/local/demo")
     assert stranger.get("/").status_code == 200
 
@@ -166,7 +166,7 @@ def test_what_the_search_says_stands_on_the_sweeps_page(scene: Scene, client: ht
     """The run that it expects most of, with what it expects, and in a line what it lacks; the twin hears of it."""
     sweep, _ = scene.demo(3)
     known = client.get(f"{scene.address(sweep)}/data.json").json()["token"]
-    run = scene.hub.sweep_runs(sweep.id)[1]
+    run = scene.hub.listing.sweep_runs(sweep.id)[1]
     expected = {"drop": {"expected": 0.004, "lo": 0.001, "hi": 0.007}, "score": 0.5}
     scene.script.advised, scene.script.said = Advice(run.name, expected, "profile.version: got 99; make it anew"), 1
     try:
@@ -192,8 +192,8 @@ parameters: {lr: {min: 0.0, max: 1.0}}
         scene.log(run, {"loss": loss}, ends=False, lines=[{"_step": step, "loss": loss} for step in range(3)])
     address = f"/local/demo/runs/{run.name}"
     assert "Asked to stop" not in client.get(address).text
-    assert run.name in {stop.name for stop in scene.hub.search.stop_early()}
-    reason = scene.hub.run_by_id(run.id).stop_reason
+    assert run.name in {stop.name for stop in scene.hub.early_stop.stop_early()}
+    reason = scene.hub.records.run_by_id(run.id).stop_reason
     assert reason
     assert f"Asked to stop: {reason}" in html.unescape(client.get(address).text)
 
@@ -237,7 +237,7 @@ def test_a_devices_queue_has_pages(scene: Scene, client: httpx.Client) -> None:
     """A sweep of measurements has neither goal nor search space: it and its runs are shown all the same."""
     sweep = scene.sweep(yaml.safe_dump(queue("board")))
     request = MeasurementRequest("board")
-    run = scene.hub.search.enqueue(sweep.id, {"request": {"value": request.to_json()}, "key": {"value": request.key}})
+    run = scene.hub.enqueue(sweep.id, {"request": {"value": request.to_json()}, "key": {"value": request.key}})
     for address in (scene.address(sweep), f"/local/demo/runs/{run.name}"):
         assert client.get(address).status_code == 200
         assert client.get(f"{address}/data.json", headers={"accept": "application/json"}).status_code == 200
@@ -264,7 +264,7 @@ def _press(client: httpx.Client, address: str, action: str, target: str) -> http
 def test_a_button_holds_an_agent_and_another_lets_it_go(scene: Scene, client: httpx.Client) -> None:
     """The form leads back to the page, which shows the state and what may be asked then; the twin hears of it."""
     sweep, agent = scene.demo(1)
-    name, address = scene.hub.agent_by_id(agent).name, scene.address(sweep)
+    name, address = scene.hub.records.agent_by_id(agent).name, scene.address(sweep)
     token = client.get(f"{address}/data.json").json()["token"]
     answer = _press(client, address, "pause", name)
     assert (answer.status_code, answer.headers["location"]) == (303, f"{address}#agents")
@@ -283,31 +283,31 @@ def test_a_held_host_is_told_with_its_button(scene: Scene, client: httpx.Client)
     scene.hub.heartbeat(agent, [])
     assert "workbench is held, with whatever joins from there" in client.get(address).text
     _press(client, address, "resume", "workbench")
-    assert scene.hub.held_hosts(sweep.id) == []
+    assert scene.hub.records.held_hosts(sweep.id) == []
 
 
 def test_a_cookie_alone_asks_nothing_of_agents(scene: Scene, client: httpx.Client) -> None:
     """Another site's form is refused, and a stranger is led to the sign-in."""
     sweep, agent = scene.demo(1)
-    name, address = scene.hub.agent_by_id(agent).name, scene.address(sweep)
+    name, address = scene.hub.records.agent_by_id(agent).name, scene.address(sweep)
     for headers in ({}, {"origin": "https://elsewhere"}, {"sec-fetch-site": "cross-site"}):
         answer = client.post(f"{address}/agents", data={"stop": name}, headers=headers)
         assert (answer.status_code, "page of this server" in answer.text) == (403, True)
     client.cookies.clear()
     assert _press(client, address, "stop", name).headers["location"].startswith("/login")
-    assert not scene.hub.agent_by_id(agent).hold
+    assert not scene.hub.records.agent_by_id(agent).hold
 
 
 def test_another_users_agents_are_not_there_to_be_asked(scene: Scene, client: httpx.Client) -> None:
     """A sweep of somebody else's is none; and what cannot be done is said on a page."""
     sweep, agent = scene.demo(1)
-    name, address = scene.hub.agent_by_id(agent).name, scene.address(sweep)
+    name, address = scene.hub.records.agent_by_id(agent).name, scene.address(sweep)
     gone = _press(client, address, "stop", "nobody")
     assert (gone.status_code, f"there is {name} on workbench" in gone.text) == (404, True)
     scene.hub.auth.add_user("mallory")
-    client.cookies.set(COOKIE, scene.hub.session_of("mallory", 600))
+    client.cookies.set(COOKIE, scene.hub.auth.session_of("mallory", 600))
     assert _press(client, address, "stop", name).status_code == 404
-    assert not scene.hub.agent_by_id(agent).hold
+    assert not scene.hub.records.agent_by_id(agent).hold
 
 
 def test_unlike_software_is_named_on_the_page(scene: Scene, client: httpx.Client) -> None:

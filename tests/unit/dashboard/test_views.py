@@ -160,7 +160,7 @@ def test_agents_show_device_run_and_what_they_ended(view: SweepView) -> None:
 def test_a_sweep_without_pruning_shows_its_parameters() -> None:
     """A foreign sweep has the parameters that vary as columns, its own metric and direction, and no trade-off."""
     view = sweep_view(sweep_row(GENERIC_YAML), generic_rows())
-    assert view.columns == ("lr",)
+    assert [column.heading for column in view.columns] == ["#", "Trial", "Outcome", "loss", "lr", "host", "took"]
     assert "tradeoff" not in view.charts
     assert view.best is not None
     assert view.best.score == 0.4

@@ -8,7 +8,7 @@ from rich.console import Console
 from prunefleet.infra.fleet.addresses import join_lines, reachable_from_elsewhere
 from prunefleet.infra.fleet.up.answer_summary import answer_text, document, trials_table
 from prunefleet.infra.fleet.up.up import page, standing
-from prunefleet.infra.wandb_api import RunView, SweepView, _plain
+from prunefleet.infra.wandb_api import RemoteRun, RemoteSweep, _plain
 
 
 def figure(key: str, value: float) -> dict[str, float]:
@@ -39,16 +39,16 @@ ANSWER: dict[str, Any] = {
     "hypervolume_gain": {"warm": 0.06, "all": 0.066, "gain": 0.006},
 }
 RUNS = (
-    RunView(
+    RemoteRun(
         "one",
         "finished",
         {"kept": {"a": 64}, "host": "h"},
         {"outcome": "scored", "score": 0.7, "score_terms": {"metric": 0.92}, "val_top5": 0.99},
     ),
-    RunView("two", "finished", {}, {"outcome": "diverged"}),
-    RunView("three", "running"),
+    RemoteRun("two", "finished", {}, {"outcome": "diverged"}),
+    RemoteRun("three", "running"),
 )
-VIEW = SweepView("e/p/s", "RUNNING", 20, RUNS)
+VIEW = RemoteSweep("e/p/s", "RUNNING", 20, RUNS)
 
 
 def test_the_answer_names_winner_and_controls() -> None:
@@ -96,8 +96,8 @@ def test_what_runs_have_in_common_needs_no_column() -> None:
     """Precision and host have a column each where a sweep has several of them."""
 
     def titles(*configs: dict[str, object]) -> list[object]:
-        runs = tuple(RunView(str(place), "finished", config) for place, config in enumerate(configs))
-        return [column.header for column in trials_table(SweepView("e/p/s", "RUNNING", 20, runs)).columns][-2:]
+        runs = tuple(RemoteRun(str(place), "finished", config) for place, config in enumerate(configs))
+        return [column.header for column in trials_table(RemoteSweep("e/p/s", "RUNNING", 20, runs)).columns][-2:]
 
     int8, f32 = {"measure": {"precision": "int8"}, "host": "h"}, {"measure": {"precision": "f32"}, "host": "h"}
     assert titles(int8, int8, {}) == ["kept", "why"]
@@ -120,9 +120,9 @@ def test_the_document_counts_outcomes() -> None:
 
 def test_a_sweep_ends_with_its_last_run() -> None:
     """A finished sweep whose run is still under way has not ended."""
-    assert not SweepView("e/p/s", "FINISHED", 3, RUNS).ended
-    assert SweepView("e/p/s", "FINISHED", 3, RUNS[:2]).ended
-    assert not SweepView("e/p/s", "RUNNING", 3, RUNS[:2]).ended
+    assert not RemoteSweep("e/p/s", "FINISHED", 3, RUNS).ended
+    assert RemoteSweep("e/p/s", "FINISHED", 3, RUNS[:2]).ended
+    assert not RemoteSweep("e/p/s", "RUNNING", 3, RUNS[:2]).ended
 
 
 def test_a_line_tells_how_the_sweep_stands() -> None:

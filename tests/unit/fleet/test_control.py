@@ -44,14 +44,14 @@ def tell(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
 def test_agents_are_listed_and_asked(hub: Hub, sweep: SweepRow, capsys: pytest.CaptureFixture[str]) -> None:
     """The table has each agent's host, state and run; what is asked is done and told in a line for each agent."""
     one, two = make_agent(hub, sweep, "bench"), make_agent(hub, sweep, "edge")
-    name, command = hub.agent_by_id(one).name, hub.heartbeat(one, set())
+    name, command = hub.records.agent_by_id(one).name, hub.heartbeat(one, set())
     assert command is not None
     lines = tell(capsys).splitlines()
     assert f"Agents of local/demo/{sweep.name}, running" in lines[0]
     assert [line.split()[:4] for line in lines if "bench" in line] == [[name, "bench", "running", command["run_id"]]]
     assert tell(capsys, "pause", name) == f"{name} on bench: the run under way goes on, and it gets no other\n"
     assert "then it leaves" in tell(capsys, "drain", "edge", sweep.name)
-    assert [hub.agent_by_id(each).hold for each in (one, two)] == [Hold.PAUSE, Hold.DRAIN]
+    assert [hub.records.agent_by_id(each).hold for each in (one, two)] == [Hold.PAUSE, Hold.DRAIN]
     listed = tell(capsys, "list", f"local/demo/{sweep.name}")
     assert "edge is held, with whatever joins from there: prunefleet agents resume edge" in listed
     assert main(["agents", f"demo/{sweep.name}", "--json"]) == 0
@@ -65,7 +65,7 @@ def test_a_host_is_asked_on_each_of_its_sweeps(hub: Hub, sweep: SweepRow, capsys
     further = make_sweep(hub)
     agents_of_bench = [make_agent(hub, each, "bench") for each in (sweep, further)]
     assert tell(capsys, "pause", "bench").count("goes on, and it gets no other") == 2
-    assert [hub.agent_by_id(each).hold for each in agents_of_bench] == [Hold.PAUSE] * 2
+    assert [hub.records.agent_by_id(each).hold for each in agents_of_bench] == [Hold.PAUSE] * 2
 
 
 def test_unknown_names_are_told_with_what_there_is(
@@ -74,7 +74,7 @@ def test_unknown_names_are_told_with_what_there_is(
     """One line lists the agents; a sweep that is not there is named; an agent that has left says so."""
     assert tell(capsys, "stop", "nobody", code=2).endswith(f"no agent works on local/demo/{sweep.name}\n")
     agent = make_agent(hub, sweep, "bench")
-    name = hub.agent_by_id(agent).name
+    name = hub.records.agent_by_id(agent).name
     told = tell(capsys, "stop", "nobody", code=2)
     assert told == f"prunefleet: AGENT: got 'nobody'; there is {name} on bench\n"
     assert "SWEEP: got 'local/demo/none'; it is not on this server" in tell(capsys, "none", code=2)

@@ -15,7 +15,7 @@ import pytest
 from prunefleet.infra.fleet import hub_calls
 from prunefleet.infra.fleet.joining import keep, keyfile, systemd
 from prunefleet.infra.fleet.joining.host_join import invite
-from prunefleet.infra.fleet.joining.keyfile import GIVEN, TOKEN, Joined
+from prunefleet.infra.fleet.joining.keyfile import GIVEN, TOKEN, Membership
 from prunefleet.objective.errors import BadInput
 
 
@@ -32,7 +32,7 @@ def test_a_key_file_is_its_users_alone_and_reads_back(home: Path) -> None:
     path.write_text("old")
     path.chmod(0o644)
     odd = {"PRUNEFLEET_DATA": "/data sets/a'b $HOME #1", "PYTHONPATH": "a:b"}
-    joined = Joined("board1", "http://hub:1", "k" * 40, "me/lab/s1", "measure", TOKEN, odd)
+    joined = Membership("board1", "http://hub:1", "k" * 40, "me/lab/s1", "measure", TOKEN, odd)
     joined.save()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and keyfile.find("board1") == joined
     assert "k" * 9 not in repr(joined) and [each.name for each in path.parent.iterdir()] == ["board1.env"]
@@ -55,9 +55,9 @@ def test_files_by_hand_are_used_and_never_left(home: Path) -> None:
         keep.one("hub")
     with pytest.raises(BadInput, match="join a sweep first"):
         keep.one("")
-    Joined("a", "http://h", "k", "e/p/s").save()
+    Membership("a", "http://h", "k", "e/p/s").save()
     assert keep.one("").name == "a"
-    Joined("b", "http://h", "k", "e/p/t").save()
+    Membership("b", "http://h", "k", "e/p/t").save()
     with pytest.raises(BadInput, match="give one of a, b"):
         keep.one("")
 

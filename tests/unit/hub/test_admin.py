@@ -29,10 +29,10 @@ def test_a_revoked_key_ends_at_once(admin: Admin, hub: Hub) -> None:
     """A key that was in use a moment ago is nobody's after it was revoked; the user's other key goes on."""
     first = admin.perform("users.add", {"username": "ann"})["api_key"]
     second = admin.perform("keys.add", {"username": "ann"})["api_key"]
-    assert (hub.user_of_key(first), hub.user_of_key(second)) == ("ann", "ann")
+    assert (hub.host_keys.person_of(first), hub.host_keys.person_of(second)) == ("ann", "ann")
     digest = hub.auth.digest(first)
     admin.perform("keys.revoke", {"id": digest[: keys.ID_LENGTH]})
-    assert (hub.user_of_key(first), hub.user_of_key(second)) == (None, "ann")
+    assert (hub.host_keys.person_of(first), hub.host_keys.person_of(second)) == (None, "ann")
     assert key_ids(admin, "ann") == [hub.auth.digest(second)[: keys.ID_LENGTH]]
 
 
@@ -50,21 +50,21 @@ def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(
         return found
 
     monkeypatch.setattr(statements, "user_with_key", slow)
-    hub.user_of_key(key)
-    assert hub.user_of_key(key) is None
+    hub.host_keys.person_of(key)
+    assert hub.host_keys.person_of(key) is None
 
 
 def test_revoking_ends_what_was_signed_in(admin: Admin, hub: Hub, clock: Clock) -> None:
     """Sign-ins to the pages of a key's owner end with the key; a later one is good, and others' stay."""
     admin.perform("users.add", {"username": "ann"})
-    cookies = {name: hub.session_of(name, 9999) for name in ("ann", "local")}
-    ticket = hub.ticket_for("ann")
+    cookies = {name: hub.auth.session_of(name, 9999) for name in ("ann", "local")}
+    ticket = hub.auth.ticket_for("ann")
     clock.pass_by(5)
     admin.perform("keys.revoke", {"id": key_ids(admin, "ann")[0]})
-    assert (hub.user_of_session(cookies["ann"]), hub.user_of_ticket(ticket)) == (None, None)
-    assert hub.user_of_session(cookies["local"]) == "local"
+    assert (hub.auth.user_of_session(cookies["ann"]), hub.auth.user_of_ticket(ticket)) == (None, None)
+    assert hub.auth.user_of_session(cookies["local"]) == "local"
     clock.pass_by(5)
-    assert hub.user_of_session(hub.session_of("ann", 9999)) == "ann"
+    assert hub.auth.user_of_session(hub.auth.session_of("ann", 9999)) == "ann"
 
 
 @pytest.mark.parametrize("key_id", ["", "abc", "f" * 64, "%", None, 7])
@@ -83,7 +83,7 @@ def test_keys_show_their_last_use(admin: Admin, hub: Hub, clock: Clock) -> None:
     commits = hub.changes
     for _ in range(100):
         clock.pass_by(1)
-        hub.user_of_key(key)
+        hub.host_keys.person_of(key)
         hub.auth.note_uses()
     assert hub.changes - commits <= 2
     (shown,) = admin.perform("keys.list", {"username": "ann"})["keys"]
@@ -97,17 +97,17 @@ def test_a_removed_user_s_runs_stay(admin: Admin, hub: Hub, clock: Clock) -> Non
     user = hub.auth.user_of(key)
     assert user is not None
     hub.begin_run(user, RunChange(project="demo", name="r", host="h"))
-    cookie = hub.session_of("ann", 9999)
+    cookie = hub.auth.session_of("ann", 9999)
     assert admin.perform("users.remove", {"username": "ann"})["lines"] == ["removed ann: 1 keys revoked, 1 runs stay"]
-    assert (hub.user_of_key(key), hub.user_of_session(cookie)) == (None, None)
-    assert hub.run("ann", "demo", "r") is not None
+    assert (hub.host_keys.person_of(key), hub.auth.user_of_session(cookie)) == (None, None)
+    assert hub.records.run("ann", "demo", "r") is not None
     with pytest.raises(Missing):
         admin.perform("users.remove", {"username": "ann"})
     with pytest.raises(Missing):
         admin.perform("keys.add", {"username": "ann"})
     clock.pass_by(1)
     again = admin.perform("users.add", {"username": "ann"})["api_key"]
-    assert hub.user_of_key(again) == "ann"
+    assert hub.host_keys.person_of(again) == "ann"
     assert [(each["username"], each["removed_at"]) for each in admin.perform("users.list", {})["users"]] == [
         ("local", None),
         ("ann", None),
@@ -132,7 +132,7 @@ def test_the_hub_is_never_without_a_way_in(admin: Admin, hub: Hub) -> None:
     admin.perform("users.remove", {"username": "local"})
     key = hub.auth.ensure_first_user()
     assert key is not None
-    assert hub.user_of_key(key) == "local"
+    assert hub.host_keys.person_of(key) == "local"
 
 
 def test_the_endpoint_wants_the_admin_token(hub: Hub) -> None:
@@ -157,7 +157,7 @@ def test_the_command_works_on_a_stopped_hub(tmp_path: Path) -> None:
     assert (code, "never" in said, key.strip() in said) == (0, True, False)
     assert command("keys", "revoke", said.splitlines()[1].split()[0], "--data", data)[0] == 0
     with local_hub(data, Clock()) as hub:
-        assert hub.user_of_key(key.strip()) is None
+        assert hub.host_keys.person_of(key.strip()) is None
     assert command("check", "--data", data)[0] == 0
     assert command("gc", "--dry-run", "--data", data)[0] == 0
 

@@ -38,7 +38,7 @@ class Shelf:
 
     @property
     def project(self) -> ProjectRow:
-        found = self.hub.project(self.run.entity, self.run.project)
+        found = self.hub.records.project(self.run.entity, self.run.project)
         assert found is not None
         return found
 

@@ -46,7 +46,7 @@ def test_a_key_belongs_to_one_user(hub: Hub) -> None:
     hub.auth.add_user("ann", "m" * 40)
     with pytest.raises(Conflict, match="another user holds this key"):
         hub.auth.add_user("bob", "k" * 40)
-    assert hub.user_of_key("m" * 40) == "ann"
+    assert hub.host_keys.person_of("m" * 40) == "ann"
 
 
 @pytest.mark.parametrize("name", ["", "a/b", ".hidden", "x" * 65, "a b"])
@@ -89,12 +89,12 @@ def test_tokens_expire(hub: Hub, clock: Clock) -> None:
 def test_a_ticket_is_no_cookie(hub: Hub) -> None:
     """Tokens of one purpose do not serve another."""
     name = hub.auth.users()[0].username if hub.auth.ensure_first_user() else ""
-    ticket, cookie = hub.ticket_for(name), hub.session_of(name, 60)
-    assert (hub.user_of_ticket(ticket), hub.user_of_session(cookie)) == (name, name)
-    assert hub.user_of_session(ticket) is None
-    assert hub.user_of_ticket(cookie) is None
+    ticket, cookie = hub.auth.ticket_for(name), hub.auth.session_of(name, 60)
+    assert (hub.auth.user_of_ticket(ticket), hub.auth.user_of_session(cookie)) == (name, name)
+    assert hub.auth.user_of_session(ticket) is None
+    assert hub.auth.user_of_ticket(cookie) is None
     with pytest.raises(Missing, match="make the user first"):
-        hub.ticket_for("nobody")
+        hub.auth.ticket_for("nobody")
 
 
 def test_secrets_are_private_and_stay(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_lost_secret_is_told_and_not_replaced(tmp_path: Path, clock: Clock) ->
     assert not (tmp_path / "secret").exists()
     (tmp_path / "secret").write_bytes(secret)
     with local_hub(tmp_path, clock) as hub:
-        assert hub.user_of_key(key) == "ann"
+        assert hub.host_keys.person_of(key) == "ann"
 
 
 def test_a_private_file_replaces_the_old_one_whole(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class SlowChild(ControllerProcess):
 @pytest.fixture
 def slow(hub: ListHub) -> Iterator[tuple[SlowChild, ProcessSuggester]]:
     child = SlowChild(0.2)
-    thinking = ProcessSuggester(hub, process=child)
+    thinking = ProcessSuggester(hub.as_hub(), process=child)
     thinking.start()
     yield child, thinking
     thinking.stop()
@@ -53,7 +53,7 @@ def slow(hub: ListHub) -> Iterator[tuple[SlowChild, ProcessSuggester]]:
 def test_the_first_suggestions_of_a_slow_controller_do_not_wait_for_the_last(
     hub: ListHub, slow: tuple[SlowChild, ProcessSuggester]
 ) -> None:
-    """A shelf for many idle agents is filled a second's worth at a time, from the first suggestion on."""
+    """A buffer for many idle agents is filled a second's worth at a time, from the first suggestion on."""
     child, suggester = slow
     sweep = hub.add({"method": "random", "parameters": {"a": {"min": 0, "max": 10_000}}})
     hub.idle(sweep, 20)
@@ -66,13 +66,13 @@ def test_the_first_suggestions_of_a_slow_controller_do_not_wait_for_the_last(
 def test_a_search_that_learns_nothing_is_asked_for_many_at_once(hub: ListHub) -> None:
     """Answers of a random sweep ask for nothing, nor do runs that begin until half is gone; a changed file does."""
     child = SlowChild(0.0)
-    suggester = ProcessSuggester(hub, process=child)
+    suggester = ProcessSuggester(hub.as_hub(), process=child)
     sweep = hub.add({"method": "random", "metric": {"name": "loss"}, "parameters": {"a": {"min": 0, "max": 10_000}}})
     hub.idle(sweep, 8)
     suggester.start()
     try:
         suggester.poke(sweep)
-        wait_for(lambda: (shelf := suggester._shelves.get(sweep)) is not None and shelf.filled_for == 8)
+        wait_for(lambda: (buffer := suggester._buffers.get(sweep)) is not None and buffer.filled_for == 8)
         made = child.number
         for _ in range(4):
             hub.end(sweep, hub.begin(sweep, taken(suggester, sweep)), loss=1.0)
@@ -82,7 +82,7 @@ def test_a_search_that_learns_nothing_is_asked_for_many_at_once(hub: ListHub) ->
         taken(suggester, sweep)
         wait_for(lambda: child.number > made)
         assert child.counts[-1] == 5
-        wait_for(lambda: suggester._shelves[sweep].filled_for == 8)
+        wait_for(lambda: suggester._buffers[sweep].filled_for == 8)
         made = child.number
         hub.sweeps[sweep] = replace(hub.sweeps[sweep], config_yaml="changed")
         suggester.poke(sweep)
@@ -103,7 +103,7 @@ class Repeating(SlowChild):
 
 def test_another_run_of_the_same_candidate_is_handed_out(hub: ListHub) -> None:
     """A suggestion to repeat a candidate counts as taken until that very run has begun, not since the first one."""
-    thinking = ProcessSuggester(hub, process=Repeating(0.0))
+    thinking = ProcessSuggester(hub.as_hub(), process=Repeating(0.0))
     sweep = hub.add({"method": "bayes", "metric": {"name": "m"}, "parameters": {"a": {"values": [1, 2]}}})
     thinking.start()
     try:
@@ -118,7 +118,7 @@ def test_another_run_of_the_same_candidate_is_handed_out(hub: ListHub) -> None:
 def first_ready(suggester: ProcessSuggester, sweep: int) -> int:
     """The number of the newest suggestion that lies ready; -1 while what was made before fills the gap."""
     with suggester._change:
-        ready = suggester._shelves[sweep].ready
+        ready = suggester._buffers[sweep].ready
         return int(ready[0].params["a"]) if ready else -1
 
 
@@ -130,7 +130,7 @@ def test_older_suggestions_fill_the_gap_while_newer_ones_are_made(
     sweep = hub.add({"method": "bayes", "metric": {"name": "loss"}, "parameters": {"a": {"min": 0, "max": 10_000}}})
     hub.idle(sweep, 4)
     run = hub.begin(sweep, taken(suggester, sweep))
-    wait_for(lambda: len(suggester._shelves[sweep].ready) == 4)
+    wait_for(lambda: len(suggester._buffers[sweep].ready) == 4)
     before = child.number
     hub.end(sweep, run, loss=1.0)
     suggester.poke(sweep)

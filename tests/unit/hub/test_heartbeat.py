@@ -35,7 +35,7 @@ def claim(hub: Hub, agent: int) -> dict[str, Any]:
 
 
 def state(hub: Hub, sweep: SweepRow, name: str) -> RunState:
-    run = hub.run(sweep.entity, sweep.project, name)
+    run = hub.records.run(sweep.entity, sweep.project, name)
     assert run is not None
     return run.state
 
@@ -45,7 +45,7 @@ def test_first_agent_starts_the_sweep(hub: Hub) -> None:
     sweep = make_sweep(hub)
     assert sweep.state is SweepState.PENDING
     make_agent(hub, sweep)
-    assert hub.sweep_by_id(sweep.id).state is SweepState.RUNNING
+    assert hub.records.sweep_by_id(sweep.id).state is SweepState.RUNNING
 
 
 def test_a_claim_carries_what_the_client_needs(hub: Hub) -> None:
@@ -55,7 +55,7 @@ def test_a_claim_carries_what_the_client_needs(hub: Hub) -> None:
     assert command["type"] == "run"
     assert command["args"] == {"lr": {"value": 1}}
     assert command["program"] == "train.py"
-    run = hub.run(sweep.entity, sweep.project, command["run_id"])
+    run = hub.records.run(sweep.entity, sweep.project, command["run_id"])
     assert run is not None
     assert (run.state, run.config, run.why) == (RunState.PENDING, {"lr": 1}, {"reason": "number 1"})
 
@@ -130,11 +130,11 @@ def test_a_killed_trial_is_queued_again_at_most_twice(hub: Hub, clock: Clock) ->
     start(hub, sweep, name)
     clock.pass_by(10)
     assert claim(hub, agent)["run_id"] != name
-    run = hub.run(sweep.entity, sweep.project, name)
+    run = hub.records.run(sweep.entity, sweep.project, name)
     assert run is not None
     assert (run.state, run.retries, run.summary["outcome"]) == (RunState.FAILED, 2, "kept_failing")
     assert kinds == ["resume", "resume"]
-    assert len(hub.sweep_runs(sweep.id)) == 2
+    assert len(hub.listing.sweep_runs(sweep.id)) == 2
 
 
 def test_a_preempted_run_goes_to_the_next_idle_agent(hub: Hub) -> None:
@@ -222,13 +222,13 @@ def test_the_cap_counts_a_retried_run_once(hub: Hub, clock: Clock) -> None:
     start(hub, sweep, second)
     end(hub, sweep, second)
     assert hub.heartbeat(other, set()) is None, "the first may still need an agent"
-    assert hub.sweep_by_id(sweep.id).state is SweepState.RUNNING
+    assert hub.records.sweep_by_id(sweep.id).state is SweepState.RUNNING
     start(hub, sweep, first)
     end(hub, sweep, first)
     assert hub.heartbeat(other, set()) == {"type": "exit"}
     assert hub.heartbeat(agent, set()) == {"type": "exit"}
-    assert hub.sweep_by_id(sweep.id).state is SweepState.FINISHED
-    assert len(hub.sweep_runs(sweep.id)) == 2
+    assert hub.records.sweep_by_id(sweep.id).state is SweepState.FINISHED
+    assert len(hub.listing.sweep_runs(sweep.id)) == 2
 
 
 def test_an_exhausted_search_finishes_the_sweep(hub: Hub) -> None:
@@ -238,7 +238,7 @@ def test_an_exhausted_search_finishes_the_sweep(hub: Hub) -> None:
     assert isinstance(hub.suggester, Suggestions)
     hub.suggester.answer = lambda: Exhausted("all tried")
     assert hub.heartbeat(agent, set()) == {"type": "exit"}
-    assert hub.sweep_by_id(sweep.id).state is SweepState.FINISHED
+    assert hub.records.sweep_by_id(sweep.id).state is SweepState.FINISHED
 
 
 def test_a_paused_sweep_gives_nothing_and_resumes(hub: Hub) -> None:
@@ -272,7 +272,7 @@ def test_a_cancelled_sweep_stops_its_runs_in_tiers(hub: Hub, clock: Clock) -> No
     hub.revise_sweep(sweep.id, SweepChange(state="CANCELED"))
     assert hub.stream(sweep.entity, sweep.project, name, StreamPost()).stop_requested_at is not None
     assert hub.heartbeat(agent, {name}) is None
-    clock.pass_by(hub.timing.stop_grace)
+    clock.pass_by(hub.timeouts.stop_grace)
     assert hub.heartbeat(agent, {name}) == {"type": "stop", "run_id": name}
     assert hub.heartbeat(agent, {name}) == {"type": "stop", "run_id": name}, "repeated while the run is listed"
     assert hub.heartbeat(agent, set()) == {"type": "exit"}
@@ -293,7 +293,7 @@ def test_a_stopped_run_that_ends_badly_is_killed_not_queued(hub: Hub) -> None:
     agent = make_agent(hub, sweep)
     name = claim(hub, agent)["run_id"]
     start(hub, sweep, name)
-    run = hub.run(sweep.entity, sweep.project, name)
+    run = hub.records.run(sweep.entity, sweep.project, name)
     assert run is not None
     hub.stop_run(run.id)
     assert end(hub, sweep, name, exit_code=1, preempting=True).state is RunState.KILLED
@@ -307,7 +307,7 @@ def test_a_deleted_sweep_tells_its_agents(hub: Hub) -> None:
     hub.delete_sweep(sweep.id)
     with pytest.raises(Missing):
         hub.heartbeat(agent, {name})
-    assert hub.run(sweep.entity, sweep.project, name) is not None
+    assert hub.records.run(sweep.entity, sweep.project, name) is not None
 
 
 def test_the_controller_is_poked_when_runs_come_and_go(hub: Hub, clock: Clock) -> None:

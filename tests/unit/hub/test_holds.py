@@ -36,7 +36,7 @@ def come(hub: Hub, sweep: SweepRow, clock: Clock, host: str = "host") -> int:
 
 
 def ask(hub: Hub, sweep: SweepRow, action: str, agent: int) -> None:
-    hub.hold_agents(sweep.id, action, hub.agent_by_id(agent).name)
+    hub.hold_agents(sweep.id, action, hub.records.agent_by_id(agent).name)
 
 
 def begin(hub: Hub, sweep: SweepRow, agent: int) -> str:
@@ -50,7 +50,7 @@ def begin(hub: Hub, sweep: SweepRow, agent: int) -> str:
 
 
 def run(hub: Hub, sweep: SweepRow, name: str) -> RunRow:
-    found = hub.run(sweep.entity, sweep.project, name)
+    found = hub.records.run(sweep.entity, sweep.project, name)
     assert found is not None
     return found
 
@@ -67,7 +67,7 @@ def test_a_paused_agent_ends_its_run_and_gets_none_until_it_is_resumed(hub: Hub,
     ask(hub, sweep, "pause", agent)
     assert hub.heartbeat(agent, {name}) is None
     hub.stream(sweep.entity, sweep.project, name, StreamPost(complete=True))
-    hub.search.enqueue(sweep.id, {"lr": 0.5})
+    hub.enqueue(sweep.id, {"lr": 0.5})
     assert hub.heartbeat(agent, set()) is None
     ask(hub, sweep, "resume", agent)
     command = hub.heartbeat(agent, set())
@@ -83,7 +83,7 @@ def test_a_drained_agent_leaves_after_its_run(hub: Hub, clock: Clock, sweep: Swe
     hub.stream(sweep.entity, sweep.project, name, StreamPost(complete=True))
     assert hub.heartbeat(agent, set()) == hub.heartbeat(agent, set()) == EXIT
     assert run(hub, sweep, name).state is RunState.FINISHED
-    assert hub.agent_by_id(agent).left
+    assert hub.records.agent_by_id(agent).left
 
 
 def test_an_agent_that_did_not_hear_that_it_may_leave_can_be_resumed(hub: Hub, clock: Clock, sweep: SweepRow) -> None:
@@ -93,7 +93,7 @@ def test_an_agent_that_did_not_hear_that_it_may_leave_can_be_resumed(hub: Hub, c
     assert hub.heartbeat(agent, set()) == EXIT
     ask(hub, sweep, "resume", agent)
     begin(hub, sweep, agent)
-    assert not hub.agent_by_id(agent).left
+    assert not hub.records.agent_by_id(agent).left
 
 
 def test_a_stopped_agent_hands_its_run_back_and_leaves(hub: Hub, clock: Clock, sweep: SweepRow) -> None:
@@ -164,8 +164,8 @@ def test_the_place_of_a_paused_agent_that_fell_silent_stays_held(hub: Hub, clock
     for _ in range(13):
         assert hub.heartbeat(heir, set()) is None
         clock.pass_by(5)
-    assert hub.agent_by_id(heir).hold is Hold.PAUSE
-    assert hub.agent_by_id(agent).followed
+    assert hub.records.agent_by_id(heir).hold is Hold.PAUSE
+    assert hub.records.agent_by_id(agent).followed
     third = come(hub, sweep, clock)
     clock.pass_by(1)
     hub.heartbeat(heir, set())
@@ -180,11 +180,11 @@ def test_a_hold_of_a_host_holds_for_all_that_joins_from_there(hub: Hub, clock: C
     comers = [come(hub, sweep, clock) for _ in range(3)]
     assert [hub.heartbeat(agent, set()) for agent in comers] == [None] * 3
     assert hub.heartbeat(other, set()) is not None
-    assert hub.held_hosts(sweep.id) == ["host"]
+    assert hub.records.held_hosts(sweep.id) == ["host"]
     ask(hub, sweep, "resume", comers[0])  # one of them
     assert [hub.heartbeat(agent, set()) is None for agent in comers] == [False, True, True]
     hub.hold_agents(sweep.id, "resume", "host")
-    assert hub.held_hosts(sweep.id) == []
+    assert hub.records.held_hosts(sweep.id) == []
     assert None not in [hub.heartbeat(agent, set()) for agent in (*comers[1:], come(hub, sweep, clock))]
 
 
@@ -217,7 +217,7 @@ def test_a_paused_agent_still_ends_a_full_sweep(hub: Hub, clock: Clock) -> None:
     ask(hub, sweep, "pause", agent)
     hub.stream(sweep.entity, sweep.project, name, StreamPost(complete=True))
     assert hub.heartbeat(agent, set()) == EXIT
-    assert hub.sweep_by_id(sweep.id).state is SweepState.FINISHED
+    assert hub.records.sweep_by_id(sweep.id).state is SweepState.FINISHED
 
 
 def test_a_failed_run_is_not_kept_for_a_held_host(hub: Hub, clock: Clock, sweep: SweepRow) -> None:
@@ -234,7 +234,7 @@ def test_a_failed_run_is_not_kept_for_a_held_host(hub: Hub, clock: Clock, sweep:
 def test_a_wrong_name_or_action_is_told_with_what_there_is(hub: Hub, clock: Clock, sweep: SweepRow) -> None:
     """One line names the agents and hosts that are there; who has left cannot be asked anything but to resume."""
     agent = come(hub, sweep, clock)
-    name = hub.agent_by_id(agent).name
+    name = hub.records.agent_by_id(agent).name
     with pytest.raises(Missing, match=f"agent: got 'nobody'; there is {name} on host$"):
         hub.hold_agents(sweep.id, "pause", "nobody")
     with pytest.raises(Invalid, match="action: got 'kill'; use one of pause, resume, drain, stop"):
@@ -263,7 +263,7 @@ class Play:
         elif what == "end" and self.at_work:
             self.end(sorted(self.at_work)[at % len(self.at_work)])
         elif what in ACTIONS:
-            known = self.hub.sweep_agents(self.sweep.id)
+            known = self.hub.records.sweep_agents(self.sweep.id)
             with suppress(Conflict):  # it has left
                 target = HOSTS[at % 2] if at > 5 else known[at % len(known)].name
                 self.hub.hold_agents(self.sweep.id, what, target)
@@ -272,7 +272,7 @@ class Play:
         self.clock.pass_by(5)
         run = self.at_work.get(agent)
         command = self.hub.heartbeat(agent, {run} if run else set())
-        held = self.hub.agent_by_id(agent).hold
+        held = self.hub.records.agent_by_id(agent).hold
         if command is None:
             return
         if command["type"] == "stop":
@@ -302,7 +302,7 @@ class Play:
                 self.beat(agent)
             for agent in list(self.at_work):
                 self.end(agent)
-            if self.hub.sweep_by_id(self.sweep.id).state is SweepState.FINISHED:
+            if self.hub.records.sweep_by_id(self.sweep.id).state is SweepState.FINISHED:
                 return
         raise AssertionError("the sweep never ends")
 
@@ -317,5 +317,5 @@ def test_whatever_is_asked_no_run_is_lost_or_given_to_who_is_held(moves: list[tu
         for what, at in moves:
             play.move(what, at)
         play.go_on_to_the_end()
-        ended = hub.sweep_runs(play.sweep.id)
+        ended = hub.listing.sweep_runs(play.sweep.id)
         assert [(run.state, run.retries) for run in ended] == [(RunState.FINISHED, 0)] * CAP

@@ -32,13 +32,13 @@ def key_id(hub: Hub, key: str) -> str:
 def test_a_token_becomes_one_key_of_the_sweep_s_owner(hub: Hub) -> None:
     """The key works, belongs to the owner, names its host in the list, and can be revoked by itself."""
     sweep = make_sweep(hub)
-    made = hub.joins.invite(sweep)
-    joined = hub.joins.accept(made.token, "board\n1")
+    made = hub.host_keys.invite(sweep)
+    joined = hub.host_keys.accept(made.token, "board\n1")
     assert (joined.username, joined.sweep, joined.extra) == ("local", f"local/demo/{sweep.name}", "trial")
     user = hub.auth.user_of(joined.api_key)
     assert user is not None and user.username == "local"
     with pytest.raises(Unauthorized, match=USED):
-        hub.joins.accept(made.token, "board2")
+        hub.host_keys.accept(made.token, "board2")
     admin = Admin(hub)
     keys = admin.perform("keys.list", {})["keys"]
     assert {key["host"] for key in keys} == {None, "board1"}
@@ -48,13 +48,13 @@ def test_a_token_becomes_one_key_of_the_sweep_s_owner(hub: Hub) -> None:
 
 def test_two_hosts_at_the_same_time_get_one_key(hub: Hub) -> None:
     """However many exchange a token at once, one of them gets a key and the others are told that it was used."""
-    token = hub.joins.invite(make_sweep(hub)).token
+    token = hub.host_keys.invite(make_sweep(hub)).token
     start = threading.Barrier(8)
 
     def join(number: int) -> str:
         start.wait()
         try:
-            return hub.joins.accept(token, f"h{number}").api_key
+            return hub.host_keys.accept(token, f"h{number}").api_key
         except Unauthorized as error:
             return str(error)
 
@@ -67,30 +67,30 @@ def test_two_hosts_at_the_same_time_get_one_key(hub: Hub) -> None:
 def test_a_token_expires(hub: Hub, clock: Clock) -> None:
     """After its minutes it is refused in another line than one that never was, which it becomes a day later."""
     sweep = make_sweep(hub)
-    short, default = hub.joins.invite(sweep, 1).token, hub.joins.invite(sweep).token
+    short, default = hub.host_keys.invite(sweep, 1).token, hub.host_keys.invite(sweep).token
     clock.pass_by(61)
     with pytest.raises(Unauthorized, match=EXPIRED):
-        hub.joins.accept(short, "h")
+        hub.host_keys.accept(short, "h")
     clock.pass_by(60 * MINUTES - 62)
-    hub.joins.accept(default, "h")
+    hub.host_keys.accept(default, "h")
     clock.pass_by(2 * 86400)
-    fresh = hub.joins.invite(sweep).token
+    fresh = hub.host_keys.invite(sweep).token
     for token in (short, default, PREFIX + "0" * 40, "", fresh[:-1]):
         with pytest.raises(Unauthorized, match=UNKNOWN):
-            hub.joins.accept(token, "h")
+            hub.host_keys.accept(token, "h")
 
 
 def test_a_restart_revives_nothing(tmp_path: Path, clock: Clock) -> None:
     """After a restart, with the clock set back too, a used token is used, an open one open; none stands on disk."""
     with local_hub(tmp_path / "hub", clock) as hub:
         sweep = make_sweep(hub)
-        used, open_ = hub.joins.invite(sweep).token, hub.joins.invite(sweep).token
-        key = hub.joins.accept(used, "h").api_key
+        used, open_ = hub.host_keys.invite(sweep).token, hub.host_keys.invite(sweep).token
+        key = hub.host_keys.accept(used, "h").api_key
     clock.pass_by(-3600)
     with local_hub(tmp_path / "hub", clock) as hub:
         with pytest.raises(Unauthorized, match=USED):
-            hub.joins.accept(used, "h")
-        assert hub.joins.accept(open_, "h").username == "local"
+            hub.host_keys.accept(used, "h")
+        assert hub.host_keys.accept(open_, "h").username == "local"
         content = b"".join(path.read_bytes() for path in (tmp_path / "hub").rglob("*") if path.is_file())
     for secret in (used, open_, key):
         assert secret.encode() not in content and secret.removeprefix(PREFIX).encode() not in content
@@ -100,7 +100,7 @@ def test_a_restart_revives_nothing(tmp_path: Path, clock: Clock) -> None:
 def test_a_time_that_is_none_is_refused(hub: Hub, minutes: float) -> None:
     """A token lives a while, and a day at most."""
     with pytest.raises(Invalid, match="minutes"):
-        hub.joins.invite(make_sweep(hub), minutes)
+        hub.host_keys.invite(make_sweep(hub), minutes)
 
 
 def test_tokens_end_with_their_sweep_their_user_and_a_revoked_key(hub: Hub) -> None:
@@ -111,25 +111,25 @@ def test_tokens_end_with_their_sweep_their_user_and_a_revoked_key(hub: Hub) -> N
     ann = hub.auth.user_of(key)
     assert ann is not None
     sweeps = [hub.create_sweep(ann, SweepChange(project="p", config_yaml=SWEEP)) for _ in range(3)]
-    tokens = [hub.joins.invite(sweep).token for sweep in sweeps]
+    tokens = [hub.host_keys.invite(sweep).token for sweep in sweeps]
     hub.delete_sweep(sweeps[0].id)
     admin.perform(
-        "keys.revoke", {"id": key_id(hub, hub.joins.accept(tokens[1], "h").api_key)}
+        "keys.revoke", {"id": key_id(hub, hub.host_keys.accept(tokens[1], "h").api_key)}
     )  # a host's: no more ends
-    third = hub.joins.accept(tokens[2], "h2").api_key
-    fourth, fifth = hub.joins.invite(sweeps[1]).token, hub.joins.invite(sweeps[1]).token
+    third = hub.host_keys.accept(tokens[2], "h2").api_key
+    fourth, fifth = hub.host_keys.invite(sweeps[1]).token, hub.host_keys.invite(sweeps[1]).token
     admin.perform("keys.revoke", {"id": key_id(hub, key)})
     for token in (tokens[0], fourth):
         with pytest.raises(Unauthorized, match=UNKNOWN):
-            hub.joins.accept(token, "h")
-    late = hub.joins.invite(sweeps[1]).token
+            hub.host_keys.accept(token, "h")
+    late = hub.host_keys.invite(sweeps[1]).token
     admin.perform("users.remove", {"username": "ann"})
     assert hub.auth.user_of(third) is None
     for token in (fifth, late):
         with pytest.raises(Unauthorized, match=UNKNOWN):
-            hub.joins.accept(token, "h")
+            hub.host_keys.accept(token, "h")
     with pytest.raises(Conflict, match="no user here"):
-        hub.joins.invite(sweeps[1])
+        hub.host_keys.invite(sweeps[1])
 
 
 def test_a_user_who_owns_nothing_but_a_token_is_forgotten(hub: Hub, clock: Clock) -> None:
@@ -137,7 +137,7 @@ def test_a_user_who_owns_nothing_but_a_token_is_forgotten(hub: Hub, clock: Clock
     admin = Admin(hub)
     sweep = make_sweep(hub)
     admin.perform("users.add", {"username": "ann"})
-    ann = hub.user("ann")
+    ann = hub.auth.user_named("ann")
     assert ann is not None
     hub.store.write(lambda c: hosts.add(c, "f" * 64, ann.id, sweep.id, clock(), clock()))
     admin.perform("users.remove", {"username": "ann"})
@@ -149,9 +149,9 @@ def test_a_host_s_key_is_less_than_a_person_s(hub: Hub) -> None:
     person = hub.auth.ensure_first_user()
     assert person is not None
     sweep = make_sweep(hub)
-    host = hub.joins.accept(hub.joins.invite(sweep).token, "board1").api_key
-    cookie = hub.session_of("local", 600)
-    assert (hub.user_of_key(host), hub.user_of_key(person)) == (None, "local")
+    host = hub.host_keys.accept(hub.host_keys.invite(sweep).token, "board1").api_key
+    cookie = hub.auth.session_of("local", 600)
+    assert (hub.host_keys.person_of(host), hub.host_keys.person_of(person)) == (None, "local")
     known, owner = hub.auth.user_of(host), hub.auth.user_of(person)
     assert known is not None and owner is not None and (known.admin, owner.admin) == (False, True)
     path = f"local/demo/{sweep.name}"
@@ -166,8 +166,8 @@ def test_a_host_s_key_is_less_than_a_person_s(hub: Hub) -> None:
         assert post(f"{url}/graphql", query, {"Authorization": basic(host)})[0] == 401
         assert post(f"{url}/graphql", query, {"Authorization": basic(person)})[0] == 200
     with pytest.raises(Denied):
-        hub.joins.give_up(person)
-    assert hub.user_of_session(cookie) == "local"  # a host that leaves signs nobody out
+        hub.host_keys.give_up(person)
+    assert hub.auth.user_of_session(cookie) == "local"  # a host that leaves signs nobody out
 
 
 def test_over_http_a_token_is_made_and_exchanged(hub: Hub) -> None:
@@ -205,11 +205,11 @@ def test_over_http_a_token_is_made_and_exchanged(hub: Hub) -> None:
 def test_refusals_tell_nothing_of_others(hub: Hub) -> None:
     """A used, an expired and an unknown token are told apart to who holds them, and no user or sweep is named."""
     sweep = make_sweep(hub)
-    token = hub.joins.invite(sweep).token
-    hub.joins.accept(token, "secret-host")
+    token = hub.host_keys.invite(sweep).token
+    hub.host_keys.accept(token, "secret-host")
     for each in (token, "join-none"):
         with pytest.raises(HubError) as refused:
-            hub.joins.accept(each, "h")
+            hub.host_keys.accept(each, "h")
         assert not re.search(f"local|demo|{sweep.name}|secret-host", str(refused.value))
 
 
@@ -220,7 +220,7 @@ def test_the_page_makes_the_line_for_its_own_form_alone(hub: Hub) -> None:
     address = f"/local/demo/sweeps/{sweep.name}"
     with served(hub) as url, httpx.Client(base_url=url, headers={"accept": "text/html"}) as browser:
         assert browser.post(f"{address}/invite", headers={"origin": url}).status_code == 303
-        browser.cookies.set(COOKIE, hub.session_of("local", 600))
+        browser.cookies.set(COOKIE, hub.auth.session_of("local", 600))
         assert f'action="{address}/invite"' in browser.get(address).text
         for headers in (
             {},
@@ -241,7 +241,7 @@ def test_the_page_makes_the_line_for_its_own_form_alone(hub: Hub) -> None:
         assert browser.post(f"{address}/invite", headers={"sec-fetch-site": "same-origin"}).status_code == 200
         status, _ = post(f"{url}/join", {"token": token, "host": "h"}, {})
         assert status == 201
-        browser.cookies.set(COOKIE, hub.session_of("ann", 600))
+        browser.cookies.set(COOKIE, hub.auth.session_of("ann", 600))
         assert browser.post(f"{address}/invite", headers={"origin": url}).status_code == 404
         made = json.dumps(Admin(hub).perform("keys.list", {})["keys"])
         assert token not in made

@@ -110,15 +110,15 @@ def test_a_queue_gets_no_run_too_many(limited: Limited) -> None:
     hub, user = world.hub, world.user(ADMIN)
     local = SWEEP + "controller: {type: local}\n"
     sweep = hub.create_sweep(user, SweepChange(project="p", config_yaml=local))
-    assert hub.search.enqueue(sweep.id, {"lr": 0.1}).state is RunState.PENDING
+    assert hub.enqueue(sweep.id, {"lr": 0.1}).state is RunState.PENDING
     schedule = {"schedule": [{"id": "one", "data": {"args": {"lr": {"value": 0.2}}}}]}
     for ask in (
-        lambda: hub.search.enqueue(sweep.id, {"lr": 0.2}),
+        lambda: hub.enqueue(sweep.id, {"lr": 0.2}),
         lambda: hub.revise_sweep(sweep.id, SweepChange(controller=schedule)),
     ):
         with pytest.raises(Denied, match="--max-runs-project"):
             ask()
-    assert len(hub.sweep_runs(sweep.id)) == 1
+    assert len(hub.listing.sweep_runs(sweep.id)) == 1
 
 
 def test_a_sweep_gets_no_run_too_many(limited: Limited) -> None:
@@ -134,7 +134,7 @@ def test_a_sweep_gets_no_run_too_many(limited: Limited) -> None:
     assert hub.heartbeat(agent, [name]) is None
     with pytest.raises(Denied, match="--max-runs-project"):
         hub.heartbeat(agent, [])
-    run = hub.run(ADMIN, "p", name)
+    run = hub.records.run(ADMIN, "p", name)
     assert run is not None
     assert run.state is RunState.CRASHED
     assert isinstance(hub.suggester, Suggestions)

@@ -94,7 +94,7 @@ class SweepMachine(RuleBasedStateMachine):
         if what == "enqueue":
             self.enqueue()
         elif what == "stop a run":
-            runs = self.hub.sweep_runs(self.sweep.id)
+            runs = self.hub.listing.sweep_runs(self.sweep.id)
             if runs:
                 self.hub.stop_run(runs[at % len(runs)].id)
         elif what == "delete":
@@ -108,16 +108,16 @@ class SweepMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.deleted)
     def hold(self, action: str, at: int) -> None:
         """One agent, whether it is still there or not, or their host."""
-        known = self.hub.sweep_agents(self.sweep.id)
+        known = self.hub.records.sweep_agents(self.sweep.id)
         target = "host" if at == 0 else known[at % len(known)].name
         with suppress(Conflict):
             self.hub.hold_agents(self.sweep.id, action, target)
 
     def enqueue(self) -> None:
-        count, state = len(self.hub.sweep_runs(self.sweep.id)), self.state
+        count, state = len(self.hub.listing.sweep_runs(self.sweep.id)), self.state
         ended = state in (SweepState.FINISHED, SweepState.CANCELED)
         try:
-            queued = self.hub.search.enqueue(self.sweep.id, {"lr": 0.5})
+            queued = self.hub.enqueue(self.sweep.id, {"lr": 0.5})
         except Conflict:
             assert ended or count >= CAP
         else:
@@ -136,12 +136,12 @@ class SweepMachine(RuleBasedStateMachine):
             at = self.logged[name] = self.logged.get(name, -1) + 1
             line = json.dumps({"loss": value + at % 2, "_step": at})
             self.hub.stream("local", "demo", name, StreamPost({Stream.HISTORY: (at, [line])}))
-        for stop in self.hub.search.stop_early():
+        for stop in self.hub.early_stop.stop_early():
             assert self.run_named(stop.name).stop_requested_at is not None
 
     @property
     def state(self) -> SweepState:
-        return self.hub.sweep_by_id(self.sweep.id).state
+        return self.hub.records.sweep_by_id(self.sweep.id).state
 
     @rule(lost=st.integers(0, 5))
     @precondition(lambda self: self.agents)
@@ -162,7 +162,7 @@ class SweepMachine(RuleBasedStateMachine):
             return None
         if command is not None and command["type"] in ("run", "resume"):
             anew = self.holders.get(command["run_id"]) != agent
-            assert not self.hub.agent_by_id(agent).hold, "a held agent was given a run"
+            assert not self.hub.records.agent_by_id(agent).hold, "a held agent was given a run"
             assert self.state is SweepState.RUNNING or not anew, "a sweep at rest began a run"
             self.holders[command["run_id"]] = agent
         if answer_is_lost or command is None:
@@ -172,7 +172,7 @@ class SweepMachine(RuleBasedStateMachine):
             self.processes[agent] = command["run_id"]
             self.started.discard(command["run_id"])
         if command["type"] == "stop":
-            held = self.hub.agent_by_id(agent).hold
+            held = self.hub.records.agent_by_id(agent).hold
             assert held is Hold.STOP or self.run_named(command["run_id"]).stop_requested_at is not None
             self.processes.pop(agent, None)  # the agent ends the process
         if command["type"] == "exit":
@@ -238,14 +238,14 @@ class SweepMachine(RuleBasedStateMachine):
         self.open()
 
     def run_named(self, name: str) -> RunRow:
-        run = self.hub.run("local", "demo", name)
+        run = self.hub.records.run("local", "demo", name)
         assert run is not None
         return run
 
     @invariant()
     def the_cap_holds(self) -> None:
         if hasattr(self, "sweep"):
-            assert len(self.hub.sweep_runs(self.sweep.id)) <= CAP
+            assert len(self.hub.listing.sweep_runs(self.sweep.id)) <= CAP
 
     @invariant()
     def no_run_is_at_work_twice(self) -> None:
@@ -279,7 +279,7 @@ class SweepMachine(RuleBasedStateMachine):
         assert self.rests(), "the sweep never ends"
         self.clock.pass_by(400)
         self.hub.reap()
-        self.judge(self.hub.runs("local", "demo"))
+        self.judge(self.hub.records.runs("local", "demo"))
 
     def rests(self) -> bool:
         return self.deleted or self.state in (SweepState.FINISHED, SweepState.CANCELED)

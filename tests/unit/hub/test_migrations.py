@@ -148,9 +148,9 @@ def test_a_migrated_hub_reads_what_the_old_one_wrote(tmp_path: Path) -> None:
     """Runs, history and files of an old folder are there through the hub."""
     old_database(tmp_path)
     with local_hub(tmp_path, Clock()) as hub:
-        run = hub.run("local", "demo", "r1")
+        run = hub.records.run("local", "demo", "r1")
         assert run is not None
-        assert (run.sweep, run.history_lines, hub.history(run.id)) == ("sw33p", 1, [{"_step": 0, "loss": 1}])
+        assert (run.sweep, run.history_lines, hub.run_lines.history(run.id)) == ("sw33p", 1, [{"_step": 0, "loss": 1}])
         assert [file.name for file in hub.files.listed(run.id)] == ["config.yaml"]
 
 

@@ -122,7 +122,7 @@ def test_any_project_and_run_name_is_taken_whole_or_refused(world: World, projec
     parts = [quote(part, safe="") for part in (ADMIN, bucket["project"]["name"], "runs", run)]
     assert world.request(ADMIN, "GET", "/" + "/".join(parts)).status_code == 200
     world.hub.run_edits.delete(
-        max(each.id for each in world.hub.runs(ADMIN, bucket["project"]["name"])), with_artifacts=False
+        max(each.id for each in world.hub.records.runs(ADMIN, bucket["project"]["name"])), with_artifacts=False
     )
 
 
@@ -142,7 +142,7 @@ def test_no_address_reads_a_file_of_the_server(world: World, root: str, path: st
 
 def test_download_addresses_end_in_the_last_part_of_a_name(world: World) -> None:
     """The end of an address is only the file's own name, so a browser saves it as that."""
-    run = world.hub.run(ADMIN, f"{ADMIN}-project", f"{ADMIN}-run")
+    run = world.hub.records.run(ADMIN, f"{ADMIN}-project", f"{ADMIN}-run")
     assert run is not None
     world.hub.files.keep(FileOwner.RUN, run.id, "deep/er/na me.txt", world.hub.files.blobs.put([b"x"]))
     files = 'files(names: ["deep/er/na me.txt"]) { edges { node { directUrl } } }'

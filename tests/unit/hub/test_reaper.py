@@ -31,7 +31,7 @@ def test_a_run_whose_host_is_silent_is_lost(hub: Hub, clock: Clock) -> None:
     sweep = make_sweep(hub)
     name = claimed(hub, make_agent(hub, sweep))
     start(hub, name, sweep=sweep.name)
-    clock.pass_by(hub.timing.host_silence)
+    clock.pass_by(hub.timeouts.host_silence)
     assert hub.reap() == 0
     clock.pass_by(1)
     assert hub.reap() == 1
@@ -47,12 +47,12 @@ def test_a_run_of_a_host_that_is_back_is_lost_sooner(hub: Hub, clock: Clock) -> 
     agent = make_agent(hub, sweep)
     name = claimed(hub, agent)
     start(hub, name, sweep=sweep.name)
-    clock.pass_by(hub.timing.succeeded_silence + 1)
+    clock.pass_by(hub.timeouts.superseded_silence + 1)
     assert hub.reap() == 0, "the agent beside it began before"
     hub.heartbeat(agent, {name})
     clock.pass_by(1)
     make_agent(hub, sweep)
-    clock.pass_by(hub.timing.succeeded_silence - 1)
+    clock.pass_by(hub.timeouts.superseded_silence - 1)
     assert hub.reap() == 0, "a run whose agent was killed may still speak"
     clock.pass_by(1)
     assert hub.reap() == 1
@@ -65,7 +65,7 @@ def test_a_run_that_its_host_left_behind_is_lost_at_once(hub: Hub, clock: Clock)
     mine, other = (claimed(hub, make_agent(hub, sweep, host)) for host in ("mine", "other"))
     for name in (mine, other):
         start(hub, name, sweep=sweep.name)
-    clock.pass_by(hub.timing.certain_silence)
+    clock.pass_by(hub.timeouts.certain_silence)
     lost, heard = hub.left_behind(sweep.id, "mine", {mine, other, "nothing"})
     assert (lost, [run.name for run in heard]) == ([], [mine])
     clock.pass_by(1)
@@ -95,11 +95,11 @@ def test_a_run_of_its_own_is_lost_after_a_longer_silence(hub: Hub, clock: Clock)
     """Without an agent to ask, the hub waits as W&B does."""
     hub.begin_run(first_user(hub), RunChange(project="p", name="alone", host="h"))
     hub.begin_run(first_user(hub), RunChange(project="p", name="later", state="pending"))
-    clock.pass_by(hub.timing.run_silence)
+    clock.pass_by(hub.timeouts.run_silence)
     assert hub.reap() == 0
     clock.pass_by(1)
     assert hub.reap() == 1
-    later = hub.run("local", "p", "later")
+    later = hub.records.run("local", "p", "later")
     assert later is not None
     assert later.state is RunState.PENDING, "made by hand, to be started some day"
 
@@ -109,7 +109,7 @@ def test_runs_of_a_deleted_sweep_come_to_an_end(hub: Hub, clock: Clock) -> None:
     sweep = make_sweep(hub, OWN_SWEEP)
     name = claimed(hub, make_agent(hub, sweep))
     hub.delete_sweep(sweep.id)
-    clock.pass_by(hub.timing.agent_silence + 1)
+    clock.pass_by(hub.timeouts.agent_silence + 1)
     assert hub.reap() == 1
     assert found(hub, name).state is RunState.FAILED
 
@@ -127,5 +127,5 @@ def test_nothing_is_lost_because_the_hub_was_away(tmp_path: Path, clock: Clock) 
         assert hub.reap() == 0
         assert hub.heartbeat(running, {name}) is None
         assert claimed(hub, waiting) == given
-        clock.pass_by(hub.timing.run_silence + 1)
+        clock.pass_by(hub.timeouts.run_silence + 1)
         assert hub.reap() == 2

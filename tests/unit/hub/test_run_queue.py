@@ -23,7 +23,7 @@ EXIT = {"type": "exit"}
 
 
 def state(hub: Hub, sweep: SweepRow) -> SweepState:
-    return hub.sweep_by_id(sweep.id).state
+    return hub.records.sweep_by_id(sweep.id).state
 
 
 # Enqueued runs
@@ -32,7 +32,7 @@ def state(hub: Hub, sweep: SweepRow) -> SweepState:
 def test_an_enqueued_run_waits_for_an_agent(hub: Hub, clock: Clock) -> None:
     """It is there as pending, for however long, and the agent that takes it is given its values."""
     sweep = make_sweep(hub, QUEUE)
-    queued = hub.search.enqueue(sweep.id, {"lr": {"value": 0.1}, "deep": {"value": {"a": 1}}}, "the first")
+    queued = hub.enqueue(sweep.id, {"lr": {"value": 0.1}, "deep": {"value": {"a": 1}}}, "the first")
     assert (queued.state, queued.display_name, queued.agent) == (RunState.PENDING, "the first", None)
     clock.pass_by(10_000)
     assert hub.reap() == 0
@@ -46,7 +46,7 @@ def test_an_enqueued_run_waits_for_an_agent(hub: Hub, clock: Clock) -> None:
 def test_the_queue_goes_oldest_first_and_before_suggestions(hub: Hub) -> None:
     """Whoever enqueued first is served first; only then does the hub suggest anything itself."""
     sweep = make_sweep(hub)
-    names = [hub.search.enqueue(sweep.id, {"lr": {"value": value}}).name for value in (1, 2, 3)]
+    names = [hub.enqueue(sweep.id, {"lr": {"value": value}}).name for value in (1, 2, 3)]
     agents = [make_agent(hub, sweep) for _ in range(4)]
     assert [claimed(hub, agent) for agent in agents[:3]] == names
     assert claimed(hub, agents[3]) not in names
@@ -55,7 +55,7 @@ def test_the_queue_goes_oldest_first_and_before_suggestions(hub: Hub) -> None:
 def test_a_run_given_back_goes_before_the_queue(hub: Hub) -> None:
     """What a host's failure gave back is resumed before what waits for its first agent."""
     sweep = make_sweep(hub, QUEUE)
-    first, second = (hub.search.enqueue(sweep.id, {"n": n}).name for n in (1, 2))
+    first, second = (hub.enqueue(sweep.id, {"n": n}).name for n in (1, 2))
     agent = make_agent(hub, sweep)
     assert claimed(hub, agent) == first
     start(hub, first)
@@ -77,7 +77,7 @@ def test_a_sweep_that_only_queues_waits_for_more(hub: Hub, text: str) -> None:
     sweep = make_sweep(hub, text)
     agent = make_agent(hub, sweep)
     assert hub.heartbeat(agent, set()) is None
-    name = hub.search.enqueue(sweep.id, {"lr": {"value": 1}}).name
+    name = hub.enqueue(sweep.id, {"lr": {"value": 1}}).name
     assert claimed(hub, agent) == name
     start(hub, name)
     finish(hub, name)
@@ -91,9 +91,9 @@ def test_a_sweep_that_only_queues_waits_for_more(hub: Hub, text: str) -> None:
 def test_the_cap_counts_what_was_enqueued(hub: Hub, text: str) -> None:
     """run_cap holds for queued and suggested runs together, and when all have ended the sweep is finished."""
     sweep = make_sweep(hub, text + "run_cap: 2\n")
-    names = [hub.search.enqueue(sweep.id, {"lr": {"value": 1}}).name for _ in range(2)]
+    names = [hub.enqueue(sweep.id, {"lr": {"value": 1}}).name for _ in range(2)]
     with pytest.raises(Conflict, match=r"run_cap: sweep \w+ has its 2 runs; raise it"):
-        hub.search.enqueue(sweep.id, {"lr": {"value": 1}})
+        hub.enqueue(sweep.id, {"lr": {"value": 1}})
     agent = make_agent(hub, sweep)
     for name in names:
         assert claimed(hub, agent) == name
@@ -108,7 +108,7 @@ def test_an_exhausted_search_still_serves_the_queue(hub: Hub) -> None:
     sweep = make_sweep(hub)
     assert isinstance(hub.suggester, Suggestions)
     hub.suggester.answer = lambda: Exhausted("all tried")
-    name = hub.search.enqueue(sweep.id, {"lr": {"value": 1}}).name
+    name = hub.enqueue(sweep.id, {"lr": {"value": 1}}).name
     agent, idle = make_agent(hub, sweep), make_agent(hub, sweep)
     assert claimed(hub, agent) == name
     assert hub.heartbeat(idle, set()) is None
@@ -121,17 +121,17 @@ def test_an_exhausted_search_still_serves_the_queue(hub: Hub) -> None:
 def test_an_ended_sweep_takes_no_runs_and_keeps_none_waiting(hub: Hub, ended: str) -> None:
     """Stopping or cancelling a sweep kills what no agent was given yet, and refuses more."""
     sweep = make_sweep(hub, QUEUE)
-    name = hub.search.enqueue(sweep.id, {"n": 1}).name
+    name = hub.enqueue(sweep.id, {"n": 1}).name
     hub.revise_sweep(sweep.id, SweepChange(state=ended))
     assert found(hub, name).state is RunState.KILLED
     with pytest.raises(Conflict, match=f"is {ended} and takes no runs"):
-        hub.search.enqueue(sweep.id, {"n": 1})
+        hub.enqueue(sweep.id, {"n": 1})
 
 
 def test_a_deleted_sweep_leaves_nothing_waiting(hub: Hub) -> None:
     """Its queue is killed with it; the runs stay in the project."""
     sweep = make_sweep(hub, QUEUE)
-    name = hub.search.enqueue(sweep.id, {"n": 1}).name
+    name = hub.enqueue(sweep.id, {"n": 1}).name
     hub.delete_sweep(sweep.id)
     assert found(hub, name).state is RunState.KILLED
 
@@ -139,7 +139,7 @@ def test_a_deleted_sweep_leaves_nothing_waiting(hub: Hub) -> None:
 def test_a_queued_run_that_is_stopped_never_starts(hub: Hub) -> None:
     """A stop request takes a run out of the queue."""
     sweep = make_sweep(hub, QUEUE)
-    queued = hub.search.enqueue(sweep.id, {"n": 1})
+    queued = hub.enqueue(sweep.id, {"n": 1})
     hub.stop_run(queued.id)
     assert found(hub, queued.name).state is RunState.KILLED
     assert hub.heartbeat(make_agent(hub, sweep), set()) is None
@@ -148,7 +148,7 @@ def test_a_queued_run_that_is_stopped_never_starts(hub: Hub) -> None:
 def test_an_enqueued_run_without_values_stays_without(hub: Hub) -> None:
     """A run resumed after it wrote its own configuration is given what it was enqueued with: nothing."""
     sweep = make_sweep(hub, QUEUE)
-    name = hub.search.enqueue(sweep.id, {}).name
+    name = hub.enqueue(sweep.id, {}).name
     agent = make_agent(hub, sweep)
     assert claimed(hub, agent) == name
     start(hub, name, config={"device": {"value": "cpu"}})
@@ -171,7 +171,7 @@ def test_a_local_controller_schedules_each_run_once(hub: Hub) -> None:
     sweep = make_sweep(hub, LOCAL)
     told = schedule(hub, sweep, "one", {"lr": {"value": 0.5}}).scheduler
     assert schedule(hub, sweep, "one", {"lr": {"value": 0.5}}).scheduler == told
-    (run,) = hub.sweep_runs(sweep.id)
+    (run,) = hub.listing.sweep_runs(sweep.id)
     assert told["scheduled"] == [{"id": "one", "runid": run.name}]
     assert (run.state, run.args) == (RunState.PENDING, {"lr": 0.5})
     assert claimed(hub, make_agent(hub, sweep)) == run.name
@@ -201,7 +201,7 @@ def test_a_local_controller_cannot_pass_the_cap(hub: Hub) -> None:
     start(hub, name)
     finish(hub, name)
     assert hub.heartbeat(agent, set()) == EXIT
-    assert len(hub.sweep_runs(sweep.id)) == 1
+    assert len(hub.listing.sweep_runs(sweep.id)) == 1
 
 
 def test_a_local_controller_stops_runs(hub: Hub) -> None:
@@ -229,7 +229,7 @@ def test_nonsense_of_a_local_controller_is_refused(hub: Hub, asked: dict[str, An
     sweep = make_sweep(hub, LOCAL)
     with pytest.raises(Invalid, match=message):
         hub.revise_sweep(sweep.id, SweepChange(controller=asked))
-    assert hub.sweep_by_id(sweep.id).controller == {}
+    assert hub.records.sweep_by_id(sweep.id).controller == {}
 
 
 def test_a_sweep_of_the_hub_has_no_local_controller(hub: Hub) -> None:
@@ -242,7 +242,7 @@ def test_the_log_of_a_scheduler_ends_with_its_silence(hub: Hub, clock: Clock) ->
     """The client never ends the run that holds it, so it counts as finished, not as crashed."""
     sweep = make_sweep(hub, SCHEDULED)
     start(hub, f"controller-{sweep.name}")
-    clock.pass_by(hub.timing.run_silence + 1)
+    clock.pass_by(hub.timeouts.run_silence + 1)
     assert hub.reap() == 1
     assert found(hub, f"controller-{sweep.name}").state is RunState.FINISHED
 
@@ -257,14 +257,14 @@ def test_prior_runs_teach_and_do_not_count(hub: Hub) -> None:
         hub.stream("local", "demo", name, StreamPost(summary={"loss": 1.0}, complete=name != "live"))
     ids = [found(hub, name).id for name in ("good", "live", "odd")]
     sweep = make_sweep(hub, SWEEP + "run_cap: 1\n", prior_runs=ids)
-    prior = hub.search.prior_runs(sweep.id)
+    prior = hub.records.prior_runs(sweep.id)
     assert [run.name for run in prior] == ["good", "live", "odd"]
     trials = prior_trials(prior, sweep, parse(sweep.config["parameters"]))
     assert [(trial.name, trial.value, trial.prior, trial.answered) for trial in trials] == [("good", 1.0, True, True)]
-    assert hub.sweep_runs(sweep.id) == []
+    assert hub.listing.sweep_runs(sweep.id) == []
     claimed(hub, make_agent(hub, sweep))
     hub.run_edits.delete(ids[0], with_artifacts=False)
-    assert [run.name for run in hub.search.prior_runs(sweep.id)] == ["live", "odd"]
+    assert [run.name for run in hub.records.prior_runs(sweep.id)] == ["live", "odd"]
 
 
 # Early termination

@@ -45,9 +45,9 @@ def test_history_is_the_same_however_often_it_is_sent(data: st.DataObject) -> No
         run_id = begin(hub)
         for chunk in [*chunks, *again]:
             say(hub, StreamPost(lines={Stream.HISTORY: chunk}))
-        assert hub.lines(run_id, Stream.HISTORY) == rows
-        assert hub.run_by_id(run_id).history_lines == len(rows)
-        assert [row["x"] for row in hub.history(run_id, after_line=1)] == list(range(1, len(rows)))
+        assert hub.run_lines.texts(run_id, Stream.HISTORY) == rows
+        assert hub.records.run_by_id(run_id).history_lines == len(rows)
+        assert [row["x"] for row in hub.run_lines.history(run_id, after_line=1)] == list(range(1, len(rows)))
 
 
 def test_a_history_sent_again_after_itself_is_stored_once(hub: Hub) -> None:
@@ -58,9 +58,9 @@ def test_a_history_sent_again_after_itself_is_stored_once(hub: Hub) -> None:
     again = [f'{{"x": {n or "NaN"}, "_step": {n}}}' for n in range(6)]
     for _ in range(2):
         say(hub, StreamPost(lines={Stream.HISTORY: (4, again)}))
-    assert hub.lines(run_id, Stream.HISTORY) == [*rows[:4], *again[4:]]
+    assert hub.run_lines.texts(run_id, Stream.HISTORY) == [*rows[:4], *again[4:]]
     say(hub, StreamPost(lines={Stream.HISTORY: (10, ['{"_step": 0, "x": 7}'])}))  # a run begun anew under its id
-    assert [row["x"] for row in hub.history(run_id)][-1] == 7
+    assert [row["x"] for row in hub.run_lines.history(run_id)][-1] == 7
 
 
 def test_console_lines_may_be_rewritten(hub: Hub) -> None:
@@ -68,8 +68,8 @@ def test_console_lines_may_be_rewritten(hub: Hub) -> None:
     run_id = begin(hub)
     say(hub, StreamPost(lines={Stream.CONSOLE: (0, ["a", "10 %"])}))
     say(hub, StreamPost(lines={Stream.CONSOLE: (1, ["100 %", "done"])}))
-    assert hub.console(run_id) == ["a", "100 %", "done"]
-    assert hub.console(run_id, last=1) == ["done"]
+    assert hub.run_lines.console(run_id) == ["a", "100 %", "done"]
+    assert hub.run_lines.console(run_id, last=1) == ["done"]
 
 
 def test_the_end_of_a_run_stays(hub: Hub) -> None:
@@ -79,7 +79,7 @@ def test_the_end_of_a_run_stays(hub: Hub) -> None:
     for late in (StreamPost(), StreamPost(preempting=True), StreamPost(complete=True, exit_code=1)):
         assert say(hub, late) is RunState.FINISHED
     begin(hub, host=None)
-    run = hub.run_by_id(run_id)
+    run = hub.records.run_by_id(run_id)
     assert (run.state, run.exit_code) == (RunState.FINISHED, 0)
 
 
@@ -129,7 +129,7 @@ def test_a_deleted_run_is_gone(hub: Hub) -> None:
     run_id = begin(hub)
     say(hub, StreamPost(lines={Stream.HISTORY: (0, ["{}"])}))
     hub.run_edits.delete(run_id, with_artifacts=False)
-    assert hub.lines(run_id, Stream.HISTORY) == []
+    assert hub.run_lines.texts(run_id, Stream.HISTORY) == []
     with pytest.raises(Missing, match="may have been deleted"):
         say(hub, StreamPost())
 
@@ -155,7 +155,7 @@ def test_a_sweep_alone_moves_its_runs(hub: Hub) -> None:
     """A run of a sweep is not set from outside, as on wandb.ai."""
     sweep = make_sweep(hub)
     hub.heartbeat(make_agent(hub, sweep), set())
-    (run,) = hub.sweep_runs(sweep.id)
+    (run,) = hub.listing.sweep_runs(sweep.id)
     with pytest.raises(Conflict, match="belongs to a sweep"):
         hub.run_edits.set_state(run.id, "failed")
 
@@ -210,7 +210,7 @@ def test_sweeps_that_cannot_be_searched_are_refused_at_once(hub: Hub, text: str,
     """A sweep is checked when it is made, not when its agents wait."""
     with pytest.raises(Invalid, match=message) as refused:
         make_sweep(hub, text)
-    assert hub.sweeps("local", "demo") == []
+    assert hub.records.sweeps("local", "demo") == []
     assert "Traceback" not in str(refused.value)
 
 

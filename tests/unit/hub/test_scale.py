@@ -36,7 +36,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 @pytest.fixture
 def sweep(hub: Hub) -> SweepRow:
-    return hub.find_sweep("local", "p", "p000")
+    return hub.records.find_sweep("local", "p", "p000")
 
 
 class Built:
@@ -70,14 +70,14 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Built:
 
 def test_a_sweeps_runs_are_read_once(hub: Hub, sweep: SweepRow, built: Built) -> None:
     """After the first look only what changed is read, and the rest are the same objects."""
-    first = hub.sweep_runs(sweep.id)
+    first = hub.listing.sweep_runs(sweep.id)
     built.since()
-    assert hub.sweep_runs(sweep.id) == first
+    assert hub.listing.sweep_runs(sweep.id) == first
     assert built.since() == (0, 0)
     changed = first[7]
     hub.revise_run(changed.id, RunChange(notes="seen"))
     built.since()
-    second = hub.sweep_runs(sweep.id)
+    second = hub.listing.sweep_runs(sweep.id)
     assert built.since() == (1, 0)
     assert [new is old for new, old in zip(second, first, strict=True)].count(False) == 1
     assert second[7].notes == "seen"
@@ -86,11 +86,11 @@ def test_a_sweeps_runs_are_read_once(hub: Hub, sweep: SweepRow, built: Built) ->
 
 def test_rows_that_change_keep_what_was_parsed(hub: Hub, sweep: SweepRow, built: Built) -> None:
     """A sign of life does not cost another reading of the run's config."""
-    run = hub.sweep_runs(sweep.id)[3]
+    run = hub.listing.sweep_runs(sweep.id)[3]
     config = run.config
     hub.stream("local", "p", run.name, StreamPost(lines={Stream.HISTORY: (ROWS, ['{"_step": 20}'])}))
     built.since()
-    again = hub.sweep_runs(sweep.id)[3]
+    again = hub.listing.sweep_runs(sweep.id)[3]
     assert built.since() == (1, 0)
     assert again.config is config
     assert again.history_lines == ROWS + 1
@@ -98,21 +98,21 @@ def test_rows_that_change_keep_what_was_parsed(hub: Hub, sweep: SweepRow, built:
 
 def test_a_deleted_run_is_gone_from_the_list(hub: Hub) -> None:
     """Deleting one and making another at once leaves no ghost."""
-    sweep = hub.find_sweep("local", "p", "p001")
-    runs = hub.sweep_runs(sweep.id)
+    sweep = hub.records.find_sweep("local", "p", "p001")
+    runs = hub.listing.sweep_runs(sweep.id)
     hub.run_edits.delete(runs[0].id, with_artifacts=False)
     hub.begin_run(first_user(hub), RunChange("local", "p", "newcomer", sweep="p001", host="h"))
-    assert [run.name for run in hub.sweep_runs(sweep.id)] == [*(run.name for run in runs[1:]), "newcomer"]
-    hub.run_edits.delete(hub.sweep_runs(sweep.id)[-1].id, with_artifacts=False)
-    assert len(hub.sweep_runs(sweep.id)) == len(runs) - 1
+    assert [run.name for run in hub.listing.sweep_runs(sweep.id)] == [*(run.name for run in runs[1:]), "newcomer"]
+    hub.run_edits.delete(hub.listing.sweep_runs(sweep.id)[-1].id, with_artifacts=False)
+    assert len(hub.listing.sweep_runs(sweep.id)) == len(runs) - 1
 
 
 def test_what_is_kept_has_a_bound(hub: Hub, sweep: SweepRow, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweeps that were asked for least recently are let go when the rows are too many."""
     monkeypatch.setattr(listing, "MOST_ROWS", 700)
     for name in ("p000", "p001", "p002"):
-        found = hub.find_sweep("local", "p", name)
-        assert len(hub.sweep_runs(found.id)) == hub.listing.sweep_version(found.id)[0]
+        found = hub.records.find_sweep("local", "p", name)
+        assert len(hub.listing.sweep_runs(found.id)) == hub.listing.sweep_version(found.id)[0]
     assert sum(len(kept.runs) for kept in hub.listing._kept.values()) <= 700
 
 
@@ -126,7 +126,7 @@ def test_what_is_derived_is_made_again_after_a_change_only(hub: Hub, sweep: Swee
 
     assert [hub.listing.derived(sweep.id, "count", count) for _ in range(3)] == [600] * 3
     assert len(asked) == 1
-    hub.revise_run(hub.sweep_runs(sweep.id)[0].id, RunChange(notes="again"))
+    hub.revise_run(hub.listing.sweep_runs(sweep.id)[0].id, RunChange(notes="again"))
     assert hub.listing.derived(sweep.id, "count", count) == 600
     assert len(asked) == 2
 
@@ -137,7 +137,7 @@ def test_what_is_derived_is_made_again_after_a_change_only(hub: Hub, sweep: Swee
 )
 def test_a_page_reads_its_own_rows_alone(hub: Hub, built: Built, wanted: dict[str, Any], order: str | None) -> None:
     """A page of 50 among 1,000 runs makes 50 rows and parses no config; counting them makes none."""
-    project = hub.project("local", "p")
+    project = hub.records.project("local", "p")
     assert project is not None
     found = select(Context(hub, first_user(hub), ""), project, json.dumps(wanted), order)
     built.since()
@@ -168,7 +168,7 @@ def _all_runs(hub: Hub, project_id: int, _changes: int) -> list[RunRow]:
 @given(document=documents, order=st.sampled_from([None, "created_at", "+createdAt", "-created_at", "-name"]))
 def test_the_database_decides_as_the_filter_does(hub: Hub, document: dict[str, Any], order: str | None) -> None:
     """Whatever part of a filter or an order is left to SQL, the runs and their order are the same."""
-    project = hub.project("local", "p")
+    project = hub.records.project("local", "p")
     assert project is not None
     everything = _all_runs(hub, project.id, hub.changes)
     matches = filters.matcher(document)
@@ -180,7 +180,7 @@ def test_the_database_decides_as_the_filter_does(hub: Hub, document: dict[str, A
 
 def test_a_long_sweeps_page_is_cut(hub: Hub, sweep: SweepRow, built: Built) -> None:
     """The table has the newest trials and the best one; configs of trials that are not shown are not read."""
-    runs = hub.sweep_runs(sweep.id)
+    runs = hub.listing.sweep_runs(sweep.id)
     built.since()
     view = sweep_view(sweep, runs)
     assert len(view.trials) == 600
@@ -191,7 +191,7 @@ def test_a_long_sweeps_page_is_cut(hub: Hub, sweep: SweepRow, built: Built) -> N
 
 def test_a_long_curve_keeps_its_steps(hub: Hub, sweep: SweepRow) -> None:
     """A curve of too many points is thinned, and still shows each improvement and the last value."""
-    few = hub.sweep_runs(sweep.id)
+    few = hub.listing.sweep_runs(sweep.id)
     runs = few * (1 + 3 * DRAWN // len(few))
     chart: Any = sweep_view(sweep, runs).charts["best"]
     assert len(chart["points"]) <= DRAWN + 50

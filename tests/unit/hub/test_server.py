@@ -90,7 +90,7 @@ def test_a_full_disk_is_an_error_that_the_client_retries(hub: Hub, client: Clien
     assert (status, "free space" in answer["errors"][0]["message"]) == (503, True)
     free_disk(hub)
     assert client.post("/files/local/p/r/file_stream", rows)[0] == 200
-    run = hub.run("local", "p", "r")
+    run = hub.records.run("local", "p", "r")
     assert run is not None
     assert (run.history_lines, run.config) == (9999, {})
 
@@ -105,10 +105,10 @@ def test_a_refused_claim_is_made_good(hub: Hub, client: Client) -> None:
     fill_disk(hub)
     beat = "mutation($id: ID!) {agentHeartbeat(input: {id: $id}) {commands}}"
     assert client.query(beat, id=encode("Agent", agent))[0] == 503
-    assert (hub.sweep_runs(sweep.id), hub.suggester.poked) == ([], [sweep.id])
+    assert (hub.listing.sweep_runs(sweep.id), hub.suggester.poked) == ([], [sweep.id])
     free_disk(hub)
     assert client.query(beat, id=encode("Agent", agent))[0] == 200
-    assert len(hub.sweep_runs(sweep.id)) == 1
+    assert len(hub.listing.sweep_runs(sweep.id)) == 1
 
 
 def test_errors_do_not_show_the_inside(hub: Hub, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_errors_do_not_show_the_inside(hub: Hub, client: Client, monkeypatch: py
     def fail(*_: object) -> None:
         raise RuntimeError("secret inside")
 
-    monkeypatch.setattr(hub, "projects", fail)
+    monkeypatch.setattr(hub.records, "projects", fail)
     monkeypatch.setattr(hub, "stream", fail)
     for path, body in (("/graphql", {"query": "{models {edges {cursor}}}"}), ("/files/local/p/r/file_stream", {})):
         status, answer = client.post(path, body)

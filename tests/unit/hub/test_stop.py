@@ -35,14 +35,14 @@ def test_a_bad_run_is_asked_to_stop_and_a_good_one_is_not(hub: Hub, clock: Clock
     """file_stream says so at once, the agent is told after the grace; the run is killed and its history kept."""
     sweep = make_sweep(hub, EARLY)
     names = race(hub, sweep, {"good": [1.0, 0.5], "bad": [2.0, "NaN"], "young": [9.0]})
-    (stop,) = hub.search.stop_early()
+    (stop,) = hub.early_stop.stop_early()
     assert (stop.name, stop.bracket) == (names["bad"], 2)
     assert log(hub, names["bad"], [1.0], 2).stop_requested_at is not None
     assert log(hub, names["good"], [1.0], 2).stop_requested_at is None
-    assert hub.search.stop_early() == [], "asked once"
-    agent = hub.sweep_agents(sweep.id)[1]
+    assert hub.early_stop.stop_early() == [], "asked once"
+    agent = hub.records.sweep_agents(sweep.id)[1]
     assert hub.heartbeat(agent.id, {names["bad"]}) is None
-    clock.pass_by(hub.timing.stop_grace)
+    clock.pass_by(hub.timeouts.stop_grace)
     assert hub.heartbeat(agent.id, {names["bad"]}) == {"type": "stop", "run_id": names["bad"]}
     ended = finish(hub, names["bad"], exit_code=255)
     assert (ended.state, ended.history_lines) == (RunState.KILLED, 3)
@@ -53,7 +53,7 @@ def test_a_run_that_stops_cleanly_is_finished(hub: Hub) -> None:
     """Who heeds the request and ends with exit code 0 has finished."""
     sweep = make_sweep(hub, EARLY)
     names = race(hub, sweep, {"good": [1.0, 0.5], "bad": [2.0, 2.0]})
-    assert len(hub.search.stop_early()) == 1
+    assert len(hub.early_stop.stop_early()) == 1
     assert finish(hub, names["bad"]).state is RunState.FINISHED
 
 
@@ -62,11 +62,11 @@ def test_what_has_ended_still_sets_the_bar(hub: Hub) -> None:
     sweep = make_sweep(hub, EARLY)
     names = race(hub, sweep, {"good": [1.0, 0.5, 0.4]})
     finish(hub, names["good"])
-    assert hub.search.stop_early() == []
+    assert hub.early_stop.stop_early() == []
     names |= race(hub, sweep, {"bad": [2.0]})
-    assert hub.search.stop_early() == []
+    assert hub.early_stop.stop_early() == []
     log(hub, names["bad"], [2.0], 1)
-    assert [stop.name for stop in Hub(hub.store, clock=hub.clock).search.stop_early()] == [names["bad"]]
+    assert [stop.name for stop in Hub(hub.store, clock=hub.clock).early_stop.stop_early()] == [names["bad"]]
 
 
 @pytest.mark.parametrize("text", [SWEEP, EARLY + "controller: {type: local}\n", EARLY + "scheduler: {engine: wandb}\n"])
@@ -74,11 +74,11 @@ def test_only_what_the_hub_was_asked_to_stop_is_stopped(hub: Hub, text: str) -> 
     """Without early_terminate, or where the sweep's own controller sees to it, the hub stops nothing."""
     sweep = make_sweep(hub, text)
     for value in (1.0, 2.0):
-        name = hub.search.enqueue(sweep.id, {"lr": value}).name
+        name = hub.enqueue(sweep.id, {"lr": value}).name
         assert claimed(hub, make_agent(hub, sweep)) == name
         start(hub, name)
         log(hub, name, [value] * 3)
-    assert hub.search.stop_early() == []
+    assert hub.early_stop.stop_early() == []
 
 
 def test_a_look_that_fails_is_told_once(
@@ -94,12 +94,12 @@ def test_a_look_that_fails_is_told_once(
         broken.setattr(
             "prunefleet.infra.controller.stopping.hyperband.Hyperband.to_stop", lambda *_args, **_more: 1 / 0
         )
-        hub.search.watch()
-        hub.search.watch()
+        hub.early_stop.watch()
+        hub.early_stop.watch()
     assert [record.message for record in caplog.records] == [
         "early termination did not look: ZeroDivisionError: division by zero"
     ]
-    hub.search.watch()
+    hub.early_stop.watch()
     assert found(hub, names["bad"]).stop_requested_at is not None
 
 
@@ -128,14 +128,14 @@ def test_a_metric_that_json_escapes_is_found(hub: Hub) -> None:
         start(hub, name)
         lines = [json.dumps({"Verlust \u00fc": value})] * 2
         hub.stream("local", "demo", name, StreamPost({Stream.HISTORY: (0, lines)}))
-    assert len(hub.search.stop_early()) == 1
+    assert len(hub.early_stop.stop_early()) == 1
 
 
 def test_a_run_started_again_is_free(hub: Hub) -> None:
     """A run that its user starts again after it was stopped has no stop request and no reason left."""
     sweep = make_sweep(hub, EARLY)
     names = race(hub, sweep, {"good": [1.0, 0.5], "bad": [2.0, 2.0]})
-    hub.search.stop_early()
+    hub.early_stop.stop_early()
     finish(hub, names["bad"], exit_code=1)
     again = start(hub, names["bad"])
     assert (again.state, again.stop_requested_at, again.stop_reason) == (RunState.RUNNING, None, None)
@@ -154,7 +154,7 @@ def test_early_terminate_that_cannot_be_is_refused(hub: Hub, text: str, message:
     """The sweep is not made, and the field is named."""
     with pytest.raises(Invalid, match=message):
         make_sweep(hub, text)
-    assert hub.sweeps("local", "demo") == []
+    assert hub.records.sweeps("local", "demo") == []
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from prunefleet.infra.controller.contract import Exhausted, Suggestion
+from prunefleet.infra.hub.hub import Hub
 from prunefleet.infra.hub.runs.advice import Advice
 from prunefleet.infra.hub.store.rows import ProjectRow, RunState, SweepRow, SweepState
 from prunefleet.infra.hub.suggest.controller_process import ControllerProcess
@@ -49,7 +50,7 @@ def process() -> Iterator[Kept]:
 
 @pytest.fixture
 def suggester(hub: ListHub, process: Kept) -> Iterator[ProcessSuggester]:
-    thinking = ProcessSuggester(hub, process=process)
+    thinking = ProcessSuggester(hub.as_hub(), process=process)
     thinking.start()
     yield thinking
     thinking.stop()
@@ -57,15 +58,15 @@ def suggester(hub: ListHub, process: Kept) -> Iterator[ProcessSuggester]:
 
 def ready(suggester: ProcessSuggester, sweep: int) -> list[Suggestion]:
     with suggester._change:
-        shelf = suggester._shelves.get(sweep)
-        return list(shelf.ready) if shelf else []
+        buffer = suggester._buffers.get(sweep)
+        return list(buffer.ready) if buffer else []
 
 
 def lying(suggester: ProcessSuggester, sweep: int) -> list[Suggestion]:
     """What a heartbeat could be given, older suggestions included."""
     with suggester._change:
-        shelf = suggester._shelves[sweep]
-        return [*shelf.ready, *shelf.older]
+        buffer = suggester._buffers[sweep]
+        return [*buffer.ready, *buffer.older]
 
 
 def test_nobody_pokes(hub: ListHub, suggester: ProcessSuggester) -> None:
@@ -115,7 +116,7 @@ class Stuck(ControllerProcess):
 def test_take_does_not_wait(hub: ListHub) -> None:
     """A heartbeat is answered while the controller still thinks of its first suggestion."""
     child = Stuck()
-    thinking = ProcessSuggester(hub, process=child)
+    thinking = ProcessSuggester(hub.as_hub(), process=child)
     sweep = hub.add(sweep_config())
     thinking.start()
     try:
@@ -202,7 +203,7 @@ def test_sweeps_that_others_search_rest(hub: ListHub, suggester: ProcessSuggeste
 def test_prior_runs_are_known_and_do_not_count(hub: ListHub, process: Kept) -> None:
     """A grid does not repeat what was run before, and its run_cap is for new runs alone."""
     before = [run_row(9, {"a": 2}, RunState.FINISHED, {"loss": 1.0})]
-    thinking = ProcessSuggester(hub, prior=lambda _sweep: before, process=process)
+    thinking = ProcessSuggester(hub.as_hub(), prior=lambda _sweep: before, process=process)
     sweep = hub.add(grid_config(run_cap=2))
     thinking.start()
     try:
@@ -220,7 +221,7 @@ def test_profile_is_used_and_its_lack_told(hub: ListHub, process: Kept) -> None:
     def read(sweep: SweepRow) -> dict[str, Any]:
         return documents[sweep.id]
 
-    thinking = ProcessSuggester(hub, read, process)
+    thinking = ProcessSuggester(hub.as_hub(), read, process)
     with_profile, without = hub.add(sweep_config()), hub.add(sweep_config())
     thinking.start()
     try:
@@ -240,7 +241,7 @@ def test_the_run_that_the_models_expect_most_of_is_told(hub: ListHub, process: K
     config = sweep_config()
     config["parameters"]["profile"] = {"value": "latest"}
     running = hub.add(config)
-    thinking = ProcessSuggester(hub, lambda _sweep: document, process)
+    thinking = ProcessSuggester(hub.as_hub(), lambda _sweep: document, process)
     thinking.start()
     try:
         assert thinking.advice(running) == Advice()
@@ -259,7 +260,7 @@ def test_the_run_that_the_models_expect_most_of_is_told(hub: ListHub, process: K
     finally:
         thinking.stop()
     hub.sweeps[running] = replace(hub.sweeps[running], state=SweepState.FINISHED)
-    later = ProcessSuggester(hub, lambda _sweep: document, process)
+    later = ProcessSuggester(hub.as_hub(), lambda _sweep: document, process)
     later.start()
     try:
         assert wait_for(lambda: later.advice(running).trial, 60) in ("r2", "r3")
@@ -273,6 +274,10 @@ class OneArtifact:
 
     def project(self, entity: str, name: str) -> ProjectRow:
         return ProjectRow(1, entity, name, NOW)
+
+    @property
+    def records(self) -> OneArtifact:
+        return self
 
     @property
     def artifacts(self) -> OneArtifact:
@@ -294,4 +299,4 @@ def test_profile_of_a_sweep(hub: ListHub, value: str | None, found: dict[str, st
     """A sweep names its profile by version, or `latest` for the project's newest, or not at all."""
     parameters = {} if value is None else {"profile": {"value": value}}
     sweep = hub.sweeps[hub.add(grid_config(parameters=parameters))]
-    assert profile_of(OneArtifact(), sweep) == found
+    assert profile_of(cast(Hub, OneArtifact()), sweep) == found

@@ -100,7 +100,7 @@ def test_gc_removes_old_runs_where_that_is_asked(admin: Admin, hub: Hub, clock: 
     told, done = (admin.perform("gc", {"runs_older_than": 30, "dry_run": dry}) for dry in (True, False))
     assert {**told, "lines": 0, "dry_run": 0} == {**done, "lines": 0, "dry_run": 0}
     assert (done["runs"], done["run_bytes"], done["files"]) == (1, 8, 1)
-    assert [run.name for run in hub.runs("local", "demo")] == ["open", "swept"]
+    assert [run.name for run in hub.records.runs("local", "demo")] == ["open", "swept"]
     hub.revise_sweep(sweep.id, SweepChange(state=SweepState.FINISHED.value))
     assert admin.perform("gc", {"runs_older_than": 30})["runs"] == 1
 
@@ -159,7 +159,7 @@ def test_a_backup_that_is_killed_leaves_nothing_at_its_target(hub: Hub, tmp_path
     put_file(hub, "r", "a", b"kept")
     copy = tmp_path / "copies" / "copy"
     code = (
-        "import os, sys; from pathlib import Path; from prunefleet.infra.hub import backup\n"
+        "import os, sys; from pathlib import Path; from prunefleet.infra.hub.upkeep import backup\n"
         "backup._take_place = lambda *_: os.kill(os.getpid(), 9)\n"
         "backup.backup(Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
@@ -190,14 +190,14 @@ def test_a_restored_hub_is_the_old_one(admin: Admin, hub: Hub, tmp_path: Path, c
     hub.stream("local", "demo", "r", StreamPost(lines={Stream.HISTORY: (1, ['{"a": 2}'])}))
     restore(tmp_path / "copy", tmp_path / "new")
     with local_hub(tmp_path / "new", clock) as new:
-        run = new.run("local", "demo", "r")
+        run = new.records.run("local", "demo", "r")
         assert run is not None
-        assert (run.history_lines, run.summary, new.history(run.id)) == (1, {"a": 1}, [{"a": 1}])
+        assert (run.history_lines, run.summary, new.run_lines.history(run.id)) == (1, {"a": 1}, [{"a": 1}])
         assert new.files.read(run.id, "a") == hub.files.blobs.read(file) == b"file"
         assert new.artifacts.artifact_file("local", "demo", f"model:v{artifact.version}", "w") == b"weights"
-        assert new.find_sweep("local", "demo", sweep.name).config == sweep.config
-        assert new.user_of_key(key) == "ann"
-        assert new.user_of_session(hub.session_of("ann", 99)) == "ann"
+        assert new.records.find_sweep("local", "demo", sweep.name).config == sweep.config
+        assert new.host_keys.person_of(key) == "ann"
+        assert new.auth.user_of_session(hub.auth.session_of("ann", 99)) == "ann"
         put_file(new, "later", "b", b"later")
         assert not check(new.store.folder).problems
 

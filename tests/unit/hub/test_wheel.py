@@ -63,9 +63,12 @@ def test_its_record_holds_every_file_with_its_hash() -> None:
             content = archive.read(name)
             expected = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
             assert (digest, size) == (f"sha256={expected}", str(len(content)))
-        ours = {path.relative_to(ROOT).as_posix() for name in wheel.PACKAGES for path in (ROOT / name).rglob("*.py")}
-        assert ours | set(DATA) <= set(names)
-        assert all(archive.read(name) == (ROOT / name).read_bytes() for name in (*DATA, "infra/cli.py"))
+        rooms = [path for room in ("agent", "infra", "objective") for path in (ROOT / room).rglob("*.py")]
+        ours = {f"prunefleet/{path.relative_to(ROOT).as_posix()}" for path in rooms}
+        door = {f"prunefleet/{path.name}" for path in (ROOT / "door").glob("*.py")}
+        assert ours | door | {f"prunefleet/{name}" for name in DATA} <= set(names)
+        assert {name.split("/")[0] for name in names} == {"prunefleet", record.split("/")[0]}
+        assert all(archive.read(f"prunefleet/{name}") == (ROOT / name).read_bytes() for name in (*DATA, "infra/cli.py"))
         assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", "direct_url.json"))]
         described = Parser().parsestr(archive.read(record.replace("RECORD", "METADATA")).decode())
         assert described["Name"] == "prunefleet" and {"trial", "measure"} <= set(described.get_all("Provides-Extra"))
@@ -77,12 +80,12 @@ def test_pip_installs_it_from_the_hub(url: str, tmp_path: Path, hub: Hub) -> Non
     venv.create(tmp_path / "env", with_pip=False, symlinks=True)
     python = tmp_path / "env" / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--no-cache-dir")
-    asked = join_line.requirement(url, hub.joins.invite(make_sweep(hub)).extra)
+    asked = join_line.requirement(url, hub.host_keys.invite(make_sweep(hub)).extra)
     name, _, digest = asked.partition("#sha256=")
     assert "HASH" in run(*pip, f"{name}#sha256={'0' * 64}", code=1).upper()
     run(*pip, asked)
     assert "join" in run(tmp_path / "env" / "bin" / "prunefleet", "--help")
-    code = "import infra; from prunefleet.infra.hub.users.wheel import wheel; print(infra.__file__, wheel().sha256)"
+    code = "from prunefleet.infra.hub.users import wheel; print(wheel.__file__, wheel.wheel().sha256)"
     where, again = run(python, "-c", code).split()
     assert Path(where).is_relative_to(tmp_path) and again == digest
 

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from prunefleet.agent.__main__ import main as agent_main
-from prunefleet.infra.cli import main
+from prunefleet.infra.cli import AGENT_COMMANDS, main
 from prunefleet.infra.fleet.joining import keyfile
 from prunefleet.infra.settings import BY_NAME, Setting
 from prunefleet.objective.errors import BadInput
@@ -19,6 +20,50 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
     """`prunefleet` alone tells the commands and ends with 2."""
     assert main([]) == 2
     assert "hub" in capsys.readouterr().out
+
+
+def shown(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command prints that ends with 0 at once."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """`prunefleet --version` prints one line: name and version."""
+    assert shown(["--version"], capsys) == f"prunefleet {version('prunefleet')}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["up"], ["hub"], ["hub", "users"], ["help"]])
+def test_help_is_a_command_too(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """`prunefleet help COMMAND` prints what `prunefleet COMMAND --help` does."""
+    told = shown(["help", *command], capsys)
+    assert told == shown([*command, "--help"], capsys)
+    assert told.startswith(" ".join(["usage: prunefleet", *command]))
+
+
+@pytest.mark.parametrize("command", AGENT_COMMANDS)
+def test_the_agents_room_tells_its_own_help(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a command of the agent's room the process becomes that command with --help."""
+    begun: list[list[str]] = []
+
+    def execute(program: str, words: list[str]) -> None:
+        begun.append(words)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("os.execv", execute)
+    with pytest.raises(SystemExit):
+        main(["help", command])
+    assert begun[0][-2:] == [command, "--help"]
+
+
+def test_help_of_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt command ends with 2 and the list of commands."""
+    with pytest.raises(SystemExit) as ended:
+        main(["help", "upp"])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and "invalid choice: 'upp'" in told and "'up'" in told
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prunefleet.infra import wandb_api
-from prunefleet.infra.wandb_api import RunView, SweepView
+from prunefleet.infra.wandb_api import RemoteRun, RemoteSweep
 from prunefleet.objective.profiles.space import Space
 
 from support.controller import GROUPS, Problem, sweep_config
@@ -22,17 +22,17 @@ PATH = "e/p/abc"
 class Server:
     """The sweep's runs as a server would tell them; `away` makes it raise."""
 
-    runs: list[RunView] = field(default_factory=list)
+    runs: list[RemoteRun] = field(default_factory=list)
     away: bool = False
 
-    def read(self, path: str) -> SweepView:
+    def read(self, path: str) -> RemoteSweep:
         assert path == PATH
         if self.away:
             raise OSError("no route to host")
-        return SweepView(PATH, "RUNNING", None, tuple(self.runs))
+        return RemoteSweep(PATH, "RUNNING", None, tuple(self.runs))
 
     def begin(self, config: Mapping[str, Any]) -> None:
-        self.runs.append(RunView(f"r{len(self.runs)}", "running", dict(config)))
+        self.runs.append(RemoteRun(f"r{len(self.runs)}", "running", dict(config)))
 
     def end(self, place: int) -> None:
         """The run at `place` has measured what the problem says."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunefleet.objective.errors import BadInput
-from prunefleet.objective.profiles.space import GroupSpec, Space, flatten, levels, nest, ratio_of, snap
+from prunefleet.objective.profiles.space import GroupSpec, Space, levels, ratio_of, snap
 
 widths, steps = st.integers(1, 600), st.sampled_from([1, 4, 8, 16, 32])
 DEMO = Space(tuple(GroupSpec(f"g{n}", width, 16) for n, width in enumerate((32, 64, 64, 128, 128, 128))))
@@ -66,17 +66,3 @@ def test_wrong_ratios_are_refused(ratios: dict[str, float], line: str) -> None:
     with pytest.raises(BadInput) as caught:
         DEMO.kept(ratios)
     assert line in str(caught.value)
-
-
-names = st.text("abc_1", min_size=1, max_size=5)
-trees = st.recursive(
-    st.integers() | st.text(max_size=3),
-    lambda inner: st.dictionaries(names, inner, min_size=1, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(st.dictionaries(names, trees, max_size=4))
-def test_nesting_and_flattening_undo_each_other(params: dict[str, object]) -> None:
-    """Nested parameters survive being written with dotted names."""
-    assert nest(flatten(params)) == params

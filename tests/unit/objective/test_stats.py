@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from prunefleet.objective.errors import BadInput
-from prunefleet.objective.goals.pareto import REFERENCE, front, hypervolume, knee
+from prunefleet.objective.goals.pareto import REFERENCE, front, hypervolume
 from prunefleet.objective.goals.stats import (
     bootstrap_interval,
     paired_bootstrap_difference,
@@ -44,12 +44,6 @@ def test_the_area_is_what_botorch_says(points: np.ndarray) -> None:
 def test_a_further_point_never_shrinks_the_area(points: np.ndarray, point: tuple[float, float]) -> None:
     """Adding a candidate never lowers the hypervolume."""
     assert hypervolume(np.vstack([points, point])) >= hypervolume(points) - 1e-12
-
-
-def test_the_knee_is_between_the_ends() -> None:
-    """The knee of a bent front is its bend; without points there is none."""
-    assert knee([(0.0, 1.0), (0.01, 0.3), (0.1, 0.25)]) == 1
-    assert knee([]) is None
 
 
 def test_wilson_gives_known_values() -> None:

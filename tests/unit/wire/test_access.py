@@ -376,7 +376,7 @@ def test_an_administrator_makes_things_for_another(world: World) -> None:
 
 def test_a_session_of_a_user_who_is_gone_is_none(world: World) -> None:
     """A cookie names a user who must be there."""
-    cookie = world.hub.session_of("gone", 60)
+    cookie = world.hub.auth.session_of("gone", 60)
     answer = world.request(None, "GET", "/data.json", headers={"Cookie": f"prunefleet_session={cookie}"})
     assert answer.status_code == 401
 

@@ -69,7 +69,7 @@ def test_an_address_says_which_file_whatever_is_written_behind_it(world: World) 
 def test_cookies_tickets_and_keys_are_no_addresses(world: World) -> None:
     """Whatever else the hub has signed or handed out opens no file."""
     ann = world.owner()
-    words = (world.hub.session_of(ann.entity, 60), world.hub.ticket_for(ann.entity), world.keys[ann.entity])
+    words = (world.hub.auth.session_of(ann.entity, 60), world.hub.auth.ticket_for(ann.entity), world.keys[ann.entity])
     for word in (*words, world.hub.auth.sign({"put": ["x"]}, 60)[:-1], "%00", "a.b.c"):
         assert world.request(None, "PUT", f"/upload/{word}", content=b"x").status_code in (403, 404), word
         assert world.request(None, "GET", f"/download/{word}/n").status_code in (403, 404), word

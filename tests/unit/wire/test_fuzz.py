@@ -242,7 +242,7 @@ def test_no_config_makes_pages_fail(
 
 
 def _sweep(world: World) -> str:
-    return world.hub.sweeps(OTHER, f"{OTHER}-project")[-1].name
+    return world.hub.records.sweeps(OTHER, f"{OTHER}-project")[-1].name
 
 
 @RELAXED
@@ -255,8 +255,8 @@ def test_no_token_makes_the_server_fail(world: World, quiet: pytest.LogCaptureFi
         for method, address in (("PUT", f"/upload/{path}"), ("GET", f"/download/{path}/n")):
             answer = world.request(None, method, address)
             assert 400 <= answer.status_code < 500, answer.text
-        assert world.hub.user_of_session(word) is None
-        assert world.hub.user_of_ticket(word) is None
+        assert world.hub.auth.user_of_session(word) is None
+        assert world.hub.auth.user_of_ticket(word) is None
     assert [record for record in quiet.records if record.levelno >= logging.ERROR] == []
 
 
@@ -289,12 +289,12 @@ def test_logs_hold_no_key_and_no_address(world: World, quiet: pytest.LogCaptureF
 
     monkeypatch.setattr(world.hub.files, "keep", fail)
     monkeypatch.setattr(world.hub, "stream", fail)
-    monkeypatch.setattr(world.hub, "projects", fail)
+    monkeypatch.setattr(world.hub.records, "projects", fail)
     assert noisy.request(None, "PUT", url, content=b"x").status_code == 500
     assert noisy.request(OTHER, "POST", f"/files/{OTHER}/p/r/file_stream", json={}).status_code == 500
     assert noisy.ask(OTHER, "{ models { edges { cursor } } }").status_code == 500
     assert noisy.request(OTHER, "GET", "/").status_code == 500
     assert "inside" in quiet.text
     assert "createRunFiles" in quiet.text
-    for secret in (token, world.keys[OTHER], "admin-token", world.hub.session_of(OTHER, 600)):
+    for secret in (token, world.keys[OTHER], "admin-token", world.hub.auth.session_of(OTHER, 600)):
         assert secret not in quiet.text

@@ -61,7 +61,7 @@ def test_a_device_elsewhere_is_looked_for(
     assert asked == [("me/lab", "board")] and "measure.device: got 'board'" in capsys.readouterr().err
     monkeypatch.setattr(module, "queue_of", lambda project, device: Namespace(path="me/lab/abc"))
     there = {"device": {"value": "board"}, "runner": {"value": "openvino_npu"}}
-    checks = module.Checks(module.Watch())
+    checks = module.Checks(module.StageWatch())
     request = module.from_sweep(SWEEP | {"parameters": SWEEP["parameters"] | {"measure": {"parameters": there}}})
     here = module._here(checks, request)
     assert (here.devices, here.runner) == (("local",), "openvino_cpu")
@@ -106,7 +106,7 @@ def test_what_becomes_of_the_code_is_told(
     named = {"code": {"value": f"code-{own.sha256}:v0" if code == "own" else code}} if code else {}
     parameters = SWEEP["parameters"] | {"upload": {"value": upload}} | named
     request = module.from_sweep(SWEEP | {"parameters": parameters})
-    assert module._code(module.Checks(module.Watch()), request) is None
+    assert module._code(module.Checks(module.StageWatch()), request) is None
     told = capsys.readouterr().out
     assert told.startswith("ok  code: ") and re.sub(r"\d+\.\d KiB", "2.1 KiB", words) in re.sub(
         r"\d+\.\d KiB", "2.1 KiB", told
@@ -152,6 +152,33 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert sweep(**changes) == 2
     told = capsys.readouterr().err
     assert words in told and told.count("\n") == 1
+
+
+SCHEDULER = {"engine": "optuna", "source": "search.py", "optimizer": "study", "search_space": "candidate"}
+
+
+@pytest.mark.parametrize("old", ["from infra.scheduler import candidate, study", "import infra.scheduler as search"])
+def test_a_search_of_version_0_1_is_found(
+    sweep: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str
+) -> None:
+    """The scheduler's file beside the sweep file must import from `prunefleet`; the line to write is told."""
+    (tmp_path / "search.py").write_text(f'"""Ours."""\n\n{old}  # the search\n')
+    assert sweep(method="custom", scheduler=SCHEDULER) == 2
+    assert capsys.readouterr().err == (
+        "prunefleet: scheduler.source: got 'search.py'; write `from prunefleet import candidate, study` in it: "
+        f"version 0.1 said `{old}`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [None, "search.py", {"engine": "optuna"}, {"source": 3}, {"source": "missing.py"}, {"source": "."}, SCHEDULER],
+)
+def test_another_scheduler_is_left_alone(tmp_path: Path, scheduler: object) -> None:
+    """A file that imports from `prunefleet` is well, and so is a block that names no file beside the sweep file."""
+    text = "from prunefleet import candidate, study\nimport infrared\n# from infra.scheduler import candidate\n"
+    (tmp_path / "search.py").write_text(text)
+    module._check_scheduler(tmp_path, scheduler)
 
 
 def test_a_server_that_does_not_answer_is_found(

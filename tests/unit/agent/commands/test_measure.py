@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from prunefleet.agent.commands import measure
-from prunefleet.agent.host.stop import Stop
+from prunefleet.agent.host.stop import StopSignal
 from prunefleet.agent.measure.device import described, fingerprint
 from prunefleet.agent.measure.remote import device_queue
 from prunefleet.agent.measure.remote.device_queue import Asked
@@ -28,7 +28,7 @@ ASKED = MeasurementRequest("board")
 CONFIG: dict[str, Any] = {"request": ASKED.to_json(), "key": ASKED.key}
 
 
-class Session:
+class TrackedRun:
     """A run in this process that remembers what it was told."""
 
     name, project, sweep = "mine", "e/p", "s"
@@ -63,9 +63,9 @@ class Session:
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Session]]:
+def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., TrackedRun]]:
     """Runs the command for a configuration; `before` are requests with its key that are older than it."""
-    monkeypatch.setattr(Stop, "listen", lambda self: self)
+    monkeypatch.setattr(StopSignal, "listen", lambda self: self)
     monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path))
 
     def run(
@@ -74,9 +74,9 @@ def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[
         stop: str | None = None,
         told: dict[str, Any] | None = None,
         code: int | None = None,
-    ) -> Session:
-        session = Session(config)
-        session.summary |= told or {}
+    ) -> TrackedRun:
+        run = TrackedRun(config)
+        run.summary |= told or {}
 
         class Queue:
             def __init__(self, project: str, name: str) -> None: ...
@@ -84,25 +84,25 @@ def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[
             def asked(self, key: str) -> list[Asked]:
                 return [*before, Asked("mine", "running")]
 
-        def start(stopper: Stop) -> Session:
+        def start(stopper: StopSignal) -> TrackedRun:
             stopper.signal_name = stop
-            return session
+            return run
 
         monkeypatch.setattr(tracked_run, "start", start)
         monkeypatch.setattr(device_queue, "Queue", Queue)
-        assert measure.main() == ((session.ended or (None,))[0] if code is None else code)
-        return session
+        assert measure.main() == ((run.ended or (None,))[0] if code is None else code)
+        return run
 
     yield run
 
 
-def test_a_host_says_what_it_is(serve: Callable[..., Session]) -> None:
+def test_a_host_says_what_it_is(serve: Callable[..., TrackedRun]) -> None:
     """Asked for no network it describes itself: fingerprint, channel grid, readable sources of energy."""
-    session = serve()
-    assert session.ended == (0, False)
-    answer = MeasurementAnswer.read(session.summary["answer"])
+    run = serve()
+    assert run.ended == (0, False)
+    answer = MeasurementAnswer.read(run.summary["answer"])
     assert answer.device == described("board") and answer.device.channel_steps["f32"] in (8, 16)
-    assert session.noted["device"]["name"] == "board"
+    assert run.noted["device"]["name"] == "board"
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_a_host_says_what_it_is(serve: Callable[..., Session]) -> None:
     ],
 )
 def test_a_request_that_cannot_be_met_ends_well(
-    serve: Callable[..., Session], config: dict[str, Any], words: str
+    serve: Callable[..., TrackedRun], config: dict[str, Any], words: str
 ) -> None:
     """It is told in the run, whose exit code is 0: an agent that saw failures would give up on the whole queue."""
-    session = serve(config)
-    assert session.ended == (0, False)
-    assert session.summary["failure_kind"] == "bad_input" and words in session.summary["failure_message"]
+    run = serve(config)
+    assert run.ended == (0, False)
+    assert run.summary["failure_kind"] == "bad_input" and words in run.summary["failure_message"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_request_that_cannot_be_met_ends_well(
     ],
 )
 def test_what_the_host_did_is_handed_back(
-    serve: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, kind: FailureKind, ended: tuple[int, bool]
+    serve: Callable[..., TrackedRun], monkeypatch: pytest.MonkeyPatch, kind: FailureKind, ended: tuple[int, bool]
 ) -> None:
     """What the network or the device did is an answer; what befell the host is tried again."""
 
@@ -141,14 +141,14 @@ def test_what_the_host_did_is_handed_back(
         raise TrialFailed(Failure(kind, "measure", "why"))
 
     monkeypatch.setattr(measure, "measured", fail)
-    session = serve()
-    assert session.ended == ended and session.summary["failure_kind"] == kind.value
+    run = serve()
+    assert run.ended == ended and run.summary["failure_kind"] == kind.value
 
 
-def test_a_stopped_host_hands_the_request_back(serve: Callable[..., Session]) -> None:
+def test_a_stopped_host_hands_the_request_back(serve: Callable[..., TrackedRun]) -> None:
     """SIGTERM before the measurement: the run goes to the queue again."""
-    session = serve(stop="SIGTERM")
-    assert session.ended == (1, True) and session.summary["failure_kind"] == "interrupted"
+    run = serve(stop="SIGTERM")
+    assert run.ended == (1, True) and run.summary["failure_kind"] == "interrupted"
 
 
 @pytest.mark.parametrize(
@@ -161,15 +161,15 @@ def test_a_stopped_host_hands_the_request_back(serve: Callable[..., Session]) ->
     ],
 )
 def test_a_request_that_another_run_has_is_not_measured(
-    serve: Callable[..., Session], before: Asked, twin: str | None
+    serve: Callable[..., TrackedRun], before: Asked, twin: str | None
 ) -> None:
     """The younger of two says whose request it repeats, unless the older one came to nothing."""
-    session = serve(before=(before,))
-    assert session.ended == (0, False)
-    assert session.summary.get("duplicate_of") == twin and ("answer" in session.summary) == (twin is None)
+    run = serve(before=(before,))
+    assert run.ended == (0, False)
+    assert run.summary.get("duplicate_of") == twin and ("answer" in run.summary) == (twin is None)
 
 
-def test_a_board_that_was_noisy_leaves_a_request_to_another_once(serve: Callable[..., Session]) -> None:
+def test_a_board_that_was_noisy_leaves_a_request_to_another_once(serve: Callable[..., TrackedRun]) -> None:
     """The run goes back to the queue and its agent goes on; when it comes back, or at another host, it is measured."""
     mine, other = CONFIG | {"avoid": [platform.node()]}, CONFIG | {"avoid": ["elsewhere"]}
     left = serve(mine, code=0)
@@ -206,7 +206,7 @@ def test_a_local_sweep_refuses_a_plan_of_a_device_elsewhere() -> None:
     with pytest.raises(BadInput, match=r"profile: got 'measured on board .*trials are measured on local"):
         places_of(request, Store(made_on("board")))
     own = Store(made_on("local"))
-    assert places_of(replace(request, profile="profile-t-cpu-f32:v0"), own)[0].sit is places.compare_many
+    assert places_of(replace(request, profile="profile-t-cpu-f32:v0"), own)[0].measure is places.compare_many
     assert own.fetches == 0
 
 

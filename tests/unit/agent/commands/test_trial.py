@@ -15,13 +15,13 @@ from tiny_task import TinyTask
 from torch import nn
 
 from prunefleet.agent.commands import trial as worker
-from prunefleet.agent.host.progress import Watch
-from prunefleet.agent.host.stop import Stop
+from prunefleet.agent.host.progress import StageWatch
+from prunefleet.agent.host.stop import StopSignal
 from prunefleet.agent.measure import device
 from prunefleet.agent.measure.samples import FILE as SAMPLES
 from prunefleet.agent.measure.samples import read_samples
 from prunefleet.agent.tasks.code.source import code_of
-from prunefleet.agent.tracking.tracked_run import Session
+from prunefleet.agent.tracking.tracked_run import TrackedRun
 from prunefleet.objective import host_outcomes
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import Failure, FailureKind, Measurement, Score, Skipped, TrialFailed
@@ -58,6 +58,9 @@ class Told:
     def fetch(self, name: str, folder: Path) -> bool:
         return False
 
+    def named(self, kind: str, sha256: str) -> None:
+        return None
+
     def publish(self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any]) -> str:
         self.published.append(kind)
         if kind == "candidate":
@@ -91,13 +94,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a trial's process in this one, with a configuration; returns what it told and its exit code."""
     monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(device, "usable_cores", lambda: 1)
-    monkeypatch.setattr(Stop, "listen", lambda self: self)
+    monkeypatch.setattr(StopSignal, "listen", lambda self: self)
 
-    def trial(config: Mapping[str, Any] = CONFIG, stop: Stop | None = None) -> tuple[Told, int]:
+    def trial(config: Mapping[str, Any] = CONFIG, stop: StopSignal | None = None) -> tuple[Told, int]:
         told = Told(config)
         if stop:
-            monkeypatch.setattr(worker, "Stop", lambda: stop)
-        monkeypatch.setattr(worker.report, "start", lambda _: told)
+            monkeypatch.setattr(worker, "StopSignal", lambda: stop)
+        monkeypatch.setattr(worker.tracked_run, "start", lambda _: told)
         code = worker.main()
         assert told.finished and told.finished[0] == code
         return told, code
@@ -209,7 +212,7 @@ def test_the_tasks_source_leaves_where_that_is_asked(tmp_path: Path) -> None:
         network=nn.Linear(1, 1), measurement=measured, score=measured, parity=0.0, exported=exported
     )
     told = Told({})
-    worker.publish(cast(Session, told), result, tmp_path, "all", TinyTask())
+    worker.publish(cast(TrackedRun, told), result, tmp_path, "all", TinyTask())
     assert b"class TinyTask" in told.files["task.py"] and "weights.safetensors" in told.files
 
 
@@ -303,7 +306,7 @@ def test_a_wrong_sweep_exits_2(
 
 def test_a_stop_by_the_server_ends_well(run: Any) -> None:
     """The server's stop exits 0 and hands nothing back; it is not the candidate's failure."""
-    stop = Stop()
+    stop = StopSignal()
     stop.by_server.set()
     told, code = run(stop=stop)
     assert (code, told.finished) == (0, (0, False)) and told.said[0].kind is FailureKind.INTERRUPTED
@@ -311,7 +314,7 @@ def test_a_stop_by_the_server_ends_well(run: Any) -> None:
 
 def test_a_signal_hands_the_run_back(run: Any) -> None:
     """SIGTERM exits 1 and hands the run back."""
-    told, code = run(stop=Stop(signal_name="SIGTERM"))
+    told, code = run(stop=StopSignal(signal_name="SIGTERM"))
     assert (code, told.finished) == (1, (1, True)) and told.said[0].message == "stopped by SIGTERM"
 
 
@@ -320,11 +323,11 @@ def test_a_server_that_does_not_answer_is_one_line(
 ) -> None:
     """Without a server there is nobody to tell: exit 1 and one line."""
 
-    def start(_: Stop) -> None:
+    def start(_: StopSignal) -> None:
         raise TrialFailed(Failure(FailureKind.SERVER, "start", "http://127.0.0.1:9 does not answer"))
 
-    monkeypatch.setattr(Stop, "listen", lambda self: self)
-    monkeypatch.setattr(worker.report, "start", start)
+    monkeypatch.setattr(StopSignal, "listen", lambda self: self)
+    monkeypatch.setattr(worker.tracked_run, "start", start)
     assert worker.main() == 1
     assert capsys.readouterr().err == "start: server: http://127.0.0.1:9 does not answer\n"
 
@@ -333,7 +336,7 @@ def test_signals_are_remembered_and_a_second_one_acts(monkeypatch: pytest.Monkey
     """The first signal is a request; afterwards the signal has its usual effect again."""
     handlers: dict[int, Any] = {}
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    stop = Stop().listen()
+    stop = StopSignal().listen()
     assert stop.reason() is None
     handlers[signal.SIGTERM](signal.SIGTERM, None)
     assert stop.reason() == "stopped by SIGTERM" and handlers[signal.SIGTERM] is signal.SIG_DFL
@@ -371,8 +374,11 @@ def test_the_tiny_task_is_small() -> None:
 
 def test_what_is_published_has_all_the_time() -> None:
     """The time limit is the trial's own: once it is measured, a server that is away costs nothing of it."""
-    watch = Watch()
-    with worker.limited(1e-9, cast(Session, Told(CONFIG)), watch), pytest.raises(TrialFailed, match="timeout_minutes"):
+    watch = StageWatch()
+    with (
+        worker.limited(1e-9, cast(TrackedRun, Told(CONFIG)), watch),
+        pytest.raises(TrialFailed, match="timeout_minutes"),
+    ):
         watch.check()
     with watch.during("publish"):
         watch.check()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from prunefleet.agent.compress.groups import Group, find_groups
-from prunefleet.agent.compress.importance import saliency_of, scores
+from prunefleet.agent.compress.importance import CRITERIA, saliency_of, scores
 from prunefleet.agent.compress.prune import prune
 from prunefleet.agent.tasks.gradients import backward_of
 from prunefleet.objective.errors import BadInput
@@ -37,6 +37,11 @@ class Pair(nn.Module):
 
 
 PAIR = Pair([1.0, -2.0, 3.0, 4.0], [0.5, 0.25, 1.0, 0.125], [8.0, -6.0, 0.5, 1.0])
+
+
+def test_sweep_files_know_every_criterion() -> None:
+    """The names that are accepted without torch are those of the table of criteria, in its order."""
+    assert tuple(CRITERIA) == IMPORTANCES
 
 
 def only(network: nn.Module) -> Group:
@@ -111,9 +116,9 @@ def backward_with(*batches: tuple[torch.Tensor, float]) -> Callable[[nn.Module],
 
 def test_taylor_adds_up_batches_so_that_opposite_gradients_do_not_cancel() -> None:
     """Torch-Pruning's Hessian overwrites what it should add; the sum of opposite gradients is nothing."""
-    one = saliency_of(PAIR.eval(), backward_with((IMAGE, 1.0)))
-    two = saliency_of(PAIR.eval(), backward_with((IMAGE, 1.0), (IMAGE, -1.0)))
-    assert one["first.weight"].sum() > 0
+    one = saliency_of(PAIR.eval(), "taylor", backward_with((IMAGE, 1.0)))
+    two = saliency_of(PAIR.eval(), "taylor", backward_with((IMAGE, 1.0), (IMAGE, -1.0)))
+    assert one and two and one["first.weight"].sum() > 0
     assert all(torch.allclose(two[name], 2 * one[name]) for name in one)
 
 

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from prunefleet.agent.compress.cut import width
 from prunefleet.agent.compress.groups import Group, find_groups, specs
-from prunefleet.agent.compress.prune import count_macs, out_channels, prune, shrink, structure
+from prunefleet.agent.compress.prune import count_macs, prune, shrink
 from prunefleet.agent.tasks.networks.resnet import ResNet9
 from prunefleet.objective.errors import BadInput
 
-from support.networks import Residual, Shuffled, Stretched
+from support.networks import Residual, Shuffled, Stretched, channels_of
 
 IMAGE = torch.randn(1, 1, 12, 12, generator=torch.Generator().manual_seed(0))
 WIDTHS = st.integers(2, 96)
@@ -132,11 +133,11 @@ def test_kept_channels_are_exactly_those_asked_for(
     groups = find_groups(network, IMAGE)
     kept = {group.name: data.draw(st.integers(1, group.width)) for group in groups}
     pruned = prune(network, IMAGE, groups, kept)
-    assert pruned.kept == kept == structure(pruned.network, groups)
+    assert pruned.kept == kept == channels_of(pruned.network, groups)
     assert pruned.network(IMAGE).shape == network(IMAGE).shape
     assert pruned.params == sum(parameter.numel() for parameter in pruned.network.parameters())
     for group in groups:
-        assert {out_channels(pruned.network.get_submodule(member)) for member in group.members} == {kept[group.name]}
+        assert {width(pruned.network.get_submodule(member), out=True) for member in group.members} == {kept[group.name]}
 
 
 @pytest.mark.parametrize("width", [16, 48, 96, 192, 240])
@@ -164,9 +165,8 @@ def test_groups_not_named_stay_whole() -> None:
     """Torch-Pruning's default would halve them."""
     network = Residual(16, (8, 24))
     pruned = prune(network, IMAGE, find_groups(network, IMAGE), {"down_1": 6})
-    assert (
-        pruned.kept == {"stem": 16, "down_0": 8, "down_1": 6} == structure(pruned.network, find_groups(network, IMAGE))
-    )
+    left = channels_of(pruned.network, find_groups(network, IMAGE))
+    assert pruned.kept == {"stem": 16, "down_0": 8, "down_1": 6} == left
 
 
 def test_a_harsh_ratio_on_a_narrow_group_is_still_pruned() -> None:

@@ -12,8 +12,8 @@ import torch
 from tiny_task import TinyTask
 
 from prunefleet.agent.compress.quantise import quantise
-from prunefleet.agent.host.progress import Watch
-from prunefleet.agent.measure.benchmark import Sitting, compare_many
+from prunefleet.agent.host.progress import StageWatch
+from prunefleet.agent.measure.benchmark import MeasurementSession, MeasurementSetup, compare_many
 from prunefleet.agent.measure.device import channel_step
 from prunefleet.agent.measure.export import export, parity
 from prunefleet.agent.measure.exported import Exported
@@ -21,13 +21,13 @@ from prunefleet.agent.measure.openvino_core import openvino
 from prunefleet.agent.measure.runners.base import supported_precisions
 from prunefleet.agent.measure.runners.deployed import Deployed
 from prunefleet.agent.measure.runners.registry import runner_at
-from prunefleet.agent.trial.context import Bench
+from prunefleet.agent.trial.context import TrialContext
 from prunefleet.agent.trial.run import Trial, run_trial
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import Candidate, FailureKind, TrialFailed
 
-from support.bench_context import tiny_bench
 from support.networks import Residual
+from support.trial_context import tiny_context
 
 IMAGES = torch.randn(40, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -94,75 +94,75 @@ def test_a_precision_that_this_host_has_not_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialContext]:
     pytest.importorskip("nncf")
-    with tiny_bench(tmp_path_factory.mktemp("cache"), measure={"precision": "int8"}) as made:
+    with tiny_context(tmp_path_factory.mktemp("cache"), measure={"precision": "int8"}) as made:
         yield made
 
 
-def test_a_trial_at_int8(bench: Bench, tmp_path: Path) -> None:
+def test_a_trial_at_int8(context: TrialContext, tmp_path: Path) -> None:
     """Measured against the INT8 dense network, judged and shipped as quantised; only its f32 export must be exact."""
-    watch = Watch()
-    result = run_trial(Candidate({"conv2": 0.5}, "int8", epochs=0.5), bench, tmp_path, watch)
+    watch = StageWatch()
+    result = run_trial(Candidate({"conv2": 0.5}, "int8", epochs=0.5), context, tmp_path, watch)
     assert isinstance(result, Trial)
     assert list(watch.seconds)[-4:] == ["export_final", "parity", "quantise", "evaluate"]
-    assert types(bench.dense)["<Type: 'int8_t'>"] >= 3 and "<Type: 'int8_t'>" not in types(bench.dense_f32)
+    assert types(context.dense)["<Type: 'int8_t'>"] >= 3 and "<Type: 'int8_t'>" not in types(context.dense_f32)
     latency, accuracy = result.measurement.worst, result.measurement.accuracy
     assert latency.precision == "int8" and latency.ratio_f32 is not None
     assert result.parity < 1e-4 and result.exported.precision == "int8"
     assert types(result.exported)["<Type: 'int8_t'>"] >= 3
-    assert result.measurement.size_bytes == result.exported.size_bytes < bench.dense_f32.size_bytes
-    judged = bench.task.evaluate(
-        Deployed(bench.runner.load(result.exported), result.exported.input_shape), "validation"
+    assert result.measurement.size_bytes == result.exported.size_bytes < context.dense_f32.size_bytes
+    judged = context.task.evaluate(
+        Deployed(context.runner.load(result.exported), result.exported.input_shape), "validation"
     )
     assert accuracy.val == judged["top1"] and accuracy.trained is not None
-    assert accuracy.trained == bench.task.evaluate(result.network, "validation")["top1"]
+    assert accuracy.trained == context.task.evaluate(result.network, "validation")["top1"]
 
 
-def test_only_training_inputs_calibrate(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_training_inputs_calibrate(context: TrialContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The validation and holdout parts could be garbage: the quantised network is the same."""
-    before = bench.deploy(bench.baseline.network, tmp_path / "a").xml.with_suffix(".bin").read_bytes()
+    before = context.deploy(context.baseline.network, tmp_path / "a").xml.with_suffix(".bin").read_bytes()
     task = TinyTask()
     for split in ("validation", "holdout", "test"):
         task.images[split].pixels.fill_(255)
-    monkeypatch.setattr(task, "example_input", bench.task.example_input)
-    spoilt = bench.__class__(**{**bench.__dict__, "task": task})
-    assert spoilt.deploy(bench.baseline.network, tmp_path / "b").xml.with_suffix(".bin").read_bytes() == before
+    monkeypatch.setattr(task, "example_input", context.task.example_input)
+    spoilt = context.__class__(**{**context.__dict__, "task": task})
+    assert spoilt.deploy(context.baseline.network, tmp_path / "b").xml.with_suffix(".bin").read_bytes() == before
 
 
-def test_the_dense_network_at_another_precision_is_another_reference(bench: Bench) -> None:
-    """A sweep may search the precision: a bench changes to it, dense network and channel grid with it."""
-    other = bench.at("f32")
-    assert other.precision == "f32" and other.dense == bench.dense_f32
-    assert bench.at("int8") is bench and other.at("int8").dense == bench.dense
+def test_the_dense_network_at_another_precision_is_another_reference(context: TrialContext) -> None:
+    """A sweep may search the precision: a context changes to it, dense network and channel grid with it."""
+    other = context.at("f32")
+    assert other.precision == "f32" and other.dense == context.dense_f32
+    assert context.at("int8") is context and other.at("int8").dense == context.dense
 
 
-def test_a_sweep_that_compares_precisions_holds_each_against_f32(bench: Bench, tmp_path: Path) -> None:
+def test_a_sweep_that_compares_precisions_holds_each_against_f32(context: TrialContext, tmp_path: Path) -> None:
     """The ratio is to the dense network at f32 whatever the candidate's precision, and one grid serves them all."""
-    plain = replace(bench, against="f32").at("f32")
+    plain = replace(context, against="f32").at("f32")
     comparing = plain.at("int8")
-    f32, int8 = (channel_step(bench.devices[0], precision) for precision in ("f32", "int8"))
+    f32, int8 = (channel_step(context.devices[0], precision) for precision in ("f32", "int8"))
     assert comparing.space.groups == plain.space.groups
-    assert (comparing.space.groups == bench.space.groups) is (f32 == int8)  # AMX has wider tiles for int8 alone
-    sat: list[tuple[str, str, str]] = []
+    assert (comparing.space.groups == context.space.groups) is (f32 == int8)  # AMX has wider tiles for int8 alone
+    measured: list[tuple[str, str, str]] = []
 
-    def sit(candidates: Any, dense: Any, *, runner: Any, runners: Any, **how: Any) -> Sitting:
-        sat.append((dense.precision, candidates["candidate"].precision, ", ".join(candidates)))
-        return compare_many(candidates, dense, runner=runner, runners=runners, **how)
+    def measure(candidates: Any, dense: Any, setup: MeasurementSetup) -> MeasurementSession:
+        measured.append((dense.precision, candidates["candidate"].precision, ", ".join(candidates)))
+        return compare_many(candidates, dense, setup)
 
-    watched: Any = replace(comparing.places[0], sit=sit)
+    watched: Any = replace(comparing.places[0], measure=measure)
     there = replace(comparing, places=(watched,))
-    result = run_trial(Candidate({"conv2": 0.5}, "int8", epochs=0.2), there, tmp_path, Watch())
+    result = run_trial(Candidate({"conv2": 0.5}, "int8", epochs=0.2), there, tmp_path, StageWatch())
     assert isinstance(result, Trial)
-    assert sat[0] == ("f32", "int8", "candidate")
+    assert measured[0] == ("f32", "int8", "candidate")
     latency = result.measurement.worst
     assert latency.precision == "int8" and latency.ratio_f32 is None
 
 
 @pytest.mark.skipif("bf16" not in supported_precisions(), reason="this processor does not compute in bf16")
-def test_a_trial_at_bf16(bench: Bench, tmp_path: Path) -> None:
+def test_a_trial_at_bf16(context: TrialContext, tmp_path: Path) -> None:
     """Measured and judged in bf16; its export is as exact as that of f32."""
-    result = run_trial(Candidate({"conv2": 0.5}, "bf16", epochs=0.2), bench.at("bf16"), tmp_path, Watch())
+    result = run_trial(Candidate({"conv2": 0.5}, "bf16", epochs=0.2), context.at("bf16"), tmp_path, StageWatch())
     assert isinstance(result, Trial)
     assert result.measurement.worst.precision == "bf16"
     assert result.measurement.accuracy.trained is not None and result.parity < 1e-4

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from prunefleet.agent.compress.groups import Group, find_groups, remove, survey
-from prunefleet.agent.compress.prune import prune, structure
+from prunefleet.agent.compress.prune import prune
 from prunefleet.objective.errors import BadInput
 
+from support.networks import channels_of
 from support.zoo import difference, mixes, muted, random_gone, random_kept
 
 IMAGE = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -141,7 +142,7 @@ def test_joined_layers_keep_exactly_what_is_asked(name: str, ratio: float) -> No
     found = survey(network, IMAGE)
     kept = random_kept(found.groups, ratio, seed=3)
     pruned = prune(network, IMAGE, found.groups, kept, importance="random")
-    assert pruned.kept == kept == structure(pruned.network, found.groups)
+    assert pruned.kept == kept == channels_of(pruned.network, found.groups)
     assert set(found.whole.values()) <= {"it makes the network's output"}
     pruned.network(torch.cat([IMAGE, IMAGE])).sum().backward()
     assert all(parameter.grad is not None for parameter in pruned.network.parameters())

@@ -10,11 +10,12 @@ import torch
 
 from prunefleet.agent.compress import bundle
 from prunefleet.agent.compress.groups import find_groups, remove, survey
-from prunefleet.agent.compress.prune import prune, structure
+from prunefleet.agent.compress.prune import prune
 from prunefleet.agent.measure.export import PARITY_LIMIT
 from prunefleet.agent.tasks.networks.zoo import classifier
 from prunefleet.objective.errors import BadInput
 
+from support.networks import channels_of
 from support.zoo import (
     ZOO,
     Reader,
@@ -58,7 +59,7 @@ def test_a_network_of_the_zoo_is_pruned_exactly(name: str, ratio: float, reader:
 
     kept = random_kept(found.groups, ratio)
     pruned = prune(network, image, found.groups, kept, importance="random", seed=1)
-    assert pruned.kept == kept == structure(pruned.network, found.groups)
+    assert pruned.kept == kept == channels_of(pruned.network, found.groups)
     assert only_cut(pruned.network, network)
     assert exported_difference(pruned, image, tmp_path) <= PARITY_LIMIT
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from prunefleet.agent.host.progress import Watch
-from prunefleet.agent.trial.context import Bench
+from prunefleet.agent.host.progress import StageWatch
+from prunefleet.agent.trial.context import TrialContext
 from prunefleet.agent.trial.run import Trial, run_trial
 from prunefleet.agent.trial.stages import remembered
 from prunefleet.objective.trial import Candidate, Failure, FailureKind
 
-from support.bench_context import tiny_bench
+from support.trial_context import tiny_context
 
 CANDIDATE = Candidate({"conv2": 0.5}, epochs=0.2)
 OUT_OF_MEMORY = """
@@ -40,8 +40,8 @@ def test_memory_that_runs_out_is_the_hosts_failure() -> None:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with tiny_bench(tmp_path_factory.mktemp("cache")) as made:
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialContext]:
+    with tiny_context(tmp_path_factory.mktemp("cache")) as made:
         yield made
 
 
@@ -58,32 +58,32 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.mount
-def test_a_full_disk_is_the_hosts_failure(bench: Bench, small_disk: Path) -> None:
+def test_a_full_disk_is_the_hosts_failure(context: TrialContext, small_disk: Path) -> None:
     """The export of a network does not fit: not the device's fault, nor the candidate's."""
-    result = run_trial(CANDIDATE, bench, small_disk, Watch())
+    result = run_trial(CANDIDATE, context, small_disk, StageWatch())
     assert isinstance(result, Failure), result
     assert (result.kind, result.stage) == (FailureKind.DISK_FULL, "export")
 
 
 @pytest.mark.mount
 def test_a_cache_on_a_full_disk_is_done_without(
-    bench: Bench, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: TrialContext, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trial comes to its score; what fitted was kept."""
     monkeypatch.setenv("PRUNEFLEET_CACHE", str(small_disk))
-    result = run_trial(CANDIDATE, bench, tmp_path, Watch(), remembered(bench, CANDIDATE))
+    result = run_trial(CANDIDATE, context, tmp_path, StageWatch(), remembered(context, CANDIDATE))
     assert isinstance(result, Trial)
     assert {path.name.partition("-")[0] for path in (small_disk / "trials").iterdir()} == {"measure"}
 
 
-def test_a_lost_device_is_the_hosts_failure(bench: Bench, tmp_path: Path) -> None:
+def test_a_lost_device_is_the_hosts_failure(context: TrialContext, tmp_path: Path) -> None:
     """The export that the device should load vanishes under it."""
-    gone = Watch(log=lambda row: None)
-    original = bench.dense.xml.read_bytes()
-    bench.dense.xml.unlink()
+    gone = StageWatch(log=lambda row: None)
+    original = context.dense.xml.read_bytes()
+    context.dense.xml.unlink()
     try:
-        result = run_trial(CANDIDATE, bench, tmp_path, gone)
+        result = run_trial(CANDIDATE, context, tmp_path, gone)
     finally:
-        bench.dense.xml.write_bytes(original)
+        context.dense.xml.write_bytes(original)
     assert isinstance(result, Failure) and (result.kind, result.stage) == (FailureKind.DEVICE, "measure")
     assert "\n" not in result.message

@@ -3,14 +3,14 @@
 import pytest
 
 from prunefleet.agent.host import progress as module
-from prunefleet.agent.host.progress import Watch
+from prunefleet.agent.host.progress import StageWatch
 
 
 def test_a_stage_within_another_takes_its_time_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the seconds of all stages are the trial's; behind it the outer stage is under way again."""
     now = 0.0
     monkeypatch.setattr(module.time, "perf_counter", lambda: now)
-    watch = Watch()
+    watch = StageWatch()
     with watch.during("train"):
         now = 2.0
         with watch.during("measure"):
@@ -30,7 +30,7 @@ def test_a_stage_within_another_takes_its_time_from_it(monkeypatch: pytest.Monke
 
 def test_the_stage_that_failed_stays_the_one_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever explains a failure names the stage within which it happened, not the one around it."""
-    watch = Watch()
+    watch = StageWatch()
     with pytest.raises(OSError), watch.during("train"), watch.during("measure"):
         raise OSError
     assert watch.stage == "measure" and set(watch.seconds) == {"train", "measure"}

@@ -11,7 +11,7 @@ import torch
 from prunefleet.agent.compress.groups import find_groups
 from prunefleet.agent.compress.prune import prune
 from prunefleet.agent.measure import benchmark, lock, rounds
-from prunefleet.agent.measure.benchmark import compare, compare_many
+from prunefleet.agent.measure.benchmark import MeasurementSetup, compare, compare_many
 from prunefleet.agent.measure.device import channel_step, fingerprint
 from prunefleet.agent.measure.export import export
 from prunefleet.agent.measure.exported import Exported
@@ -63,6 +63,9 @@ class FakeRunner:
         raise AssertionError("callables are not loaded")
 
 
+FAKE = MeasurementSetup(FakeRunner(), HERE)
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The benchmark's own clock."""
@@ -89,9 +92,7 @@ def test_the_ratio_is_that_of_the_networks_not_of_the_neighbours(clock: Clock) -
     def loaded(ms: float) -> float:
         return ms * random.normal(1, 0.01) + (3 if random.random() < 0.3 else 0)
 
-    latency = compare(
-        taking(clock, lambda: loaded(0.4)), taking(clock, lambda: loaded(1.0)), runner=FakeRunner(), device=HERE
-    ).latency
+    latency = compare(taking(clock, lambda: loaded(0.4)), taking(clock, lambda: loaded(1.0)), FAKE).latency
     assert latency.ratio == pytest.approx(0.4, rel=0.01)
     assert latency.ratio_lo < 0.4 * 1.005 and latency.ratio_hi > 0.4 * 0.995
     assert latency.p50_ms >= latency.p10_ms and latency.baseline_p10_ms == pytest.approx(1, rel=0.03)
@@ -100,7 +101,7 @@ def test_the_ratio_is_that_of_the_networks_not_of_the_neighbours(clock: Clock) -
 
 def test_rounds_go_on_until_the_interval_is_tight_or_time_is_over(clock: Clock) -> None:
     """A steady host needs the fewest rounds; an unsteady one uses its time, and says how wide the interval stayed."""
-    steady = compare(taking(clock, lambda: 0.5), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE).latency
+    steady = compare(taking(clock, lambda: 0.5), taking(clock, lambda: 1.0), FAKE).latency
     assert steady.n == 400 and steady.ratio == 0.5
     assert (steady.ratio_lo, steady.ratio_hi) == pytest.approx((0.5 * 0.9804, 0.5 * 1.0196))
     random = np.random.default_rng(0)
@@ -109,9 +110,7 @@ def test_rounds_go_on_until_the_interval_is_tight_or_time_is_over(clock: Clock) 
         return float(random.lognormal(0, 0.1))
 
     began = clock.now
-    loose = compare(
-        taking(clock, uneven), taking(clock, uneven), runner=FakeRunner(), device=HERE, time_limit_s=2.0
-    ).latency
+    loose = compare(taking(clock, uneven), taking(clock, uneven), replace(FAKE, time_limit_s=2.0)).latency
     assert loose.n > 200 and loose.ratio_hi > loose.ratio and not loose.noisy
     assert 2.0 < (clock.now - began) / 1e9 < 3.0
 
@@ -124,9 +123,7 @@ def test_a_noisy_host_gets_three_times_as_long(clock: Clock) -> None:
         return float(random.lognormal(0, 2.0))
 
     began = clock.now
-    latency = compare(
-        taking(clock, wild), taking(clock, wild), runner=FakeRunner(), device=HERE, time_limit_s=1.0
-    ).latency
+    latency = compare(taking(clock, wild), taking(clock, wild), replace(FAKE, time_limit_s=1.0)).latency
     assert latency.noisy and 3.0 < (clock.now - began) / 1e9 < 6.0
 
 
@@ -142,7 +139,7 @@ def test_a_ratio_that_moved_in_the_middle_of_a_sitting_is_seen() -> None:
 def test_a_dense_model_that_drifts_is_called_noisy(clock: Clock) -> None:
     """More than a tenth between the first and the second half of the slots."""
     growing = taking(clock, lambda: 1 + clock.now / 1e9)
-    latency = compare(taking(clock, lambda: 0.5), growing, runner=FakeRunner(), device=HERE).latency
+    latency = compare(taking(clock, lambda: 0.5), growing, FAKE).latency
     assert latency.noisy
     assert drift(np.array([1.0, 1.0, 1.2, 1.2])) == pytest.approx(0.2)
 
@@ -158,7 +155,7 @@ def test_an_interval_counts_loads_and_not_only_slots() -> None:
 
 
 def test_intervals_of_one_sitting_cover_its_truth() -> None:
-    """Over 100 seeded sittings of networks that a spell slows alike, the 95 % interval holds the true ratio in 85."""
+    """Over 100 seeded sessions of networks that a spell slows alike, the 95 % interval holds the true ratio in 85."""
     covered = 0
     for seed in range(100):
         random = np.random.default_rng(seed)
@@ -174,42 +171,38 @@ def test_a_ratio_that_changes_in_the_middle_is_not_settled(clock: Clock) -> None
     """The rounds go on although each half is steady, and the result is called noisy."""
     until = 0.75e9  # warm-up of all loads takes half a second of it
     changing = taking(clock, lambda: 0.5 if clock.now < until else 0.6)
-    latency = compare(changing, taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE, time_limit_s=1.0).latency
+    latency = compare(changing, taking(clock, lambda: 1.0), replace(FAKE, time_limit_s=1.0)).latency
     assert latency.noisy and latency.n > 200  # a second has 125
 
 
 def test_warm_up_calls_do_not_count(clock: Clock) -> None:
     """At least twenty calls of each network come before the first slot."""
     calls = iter([50.0] * 20 + [1.0] * 100000)
-    latency = compare(
-        taking(clock, lambda: next(calls)), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE
-    ).latency
+    latency = compare(taking(clock, lambda: next(calls)), taking(clock, lambda: 1.0), FAKE).latency
     assert latency.p99_ms == 1.0
 
 
 def test_slow_networks_get_slots_of_one_call_and_do_not_overstay(clock: Clock) -> None:
     """A call of a tenth of a second: the time limit ends the rounds before the usual number is reached."""
-    latency = compare(taking(clock, lambda: 50), taking(clock, lambda: 100), runner=FakeRunner(), device=HERE).latency
+    latency = compare(taking(clock, lambda: 50), taking(clock, lambda: 100), FAKE).latency
     assert 15 <= latency.n < 40 and latency.ratio == 0.5
 
 
 def test_one_sitting_compares_several(clock: Clock) -> None:
     """All against the same slots of the dense model, which is listed too, with intervals in milliseconds."""
     models = {"half": taking(clock, lambda: 0.5), "same": taking(clock, lambda: 1.0)}
-    sitting = compare_many(models, taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE)
-    assert {name: latency.ratio for name, latency in sitting.latencies.items()} == {"dense": 1, "half": 0.5, "same": 1}
-    assert {latency.baseline_p10_ms for latency in sitting.latencies.values()} == {1.0}
-    assert sitting.interval_ms("half") == (0.5, 0.5)
-    assert len(sitting.slots["half"]) == sitting.latencies["half"].n <= len(sitting.calls["half"])
+    session = compare_many(models, taking(clock, lambda: 1.0), FAKE)
+    assert {name: latency.ratio for name, latency in session.latencies.items()} == {"dense": 1, "half": 0.5, "same": 1}
+    assert {latency.baseline_p10_ms for latency in session.latencies.values()} == {1.0}
+    assert session.interval_ms("half") == (0.5, 0.5)
+    assert len(session.slots["half"]) == session.latencies["half"].n <= len(session.calls["half"])
 
 
-def test_names_and_precisions_that_would_mislead_are_refused(clock: Clock) -> None:
-    """A candidate called "dense", or a precision that the runner does not compute in."""
+def test_a_candidate_called_dense_is_refused(clock: Clock) -> None:
+    """That is the dense model's name, and its latency would be taken for the candidate's."""
     call = taking(clock, lambda: 1.0)
     with pytest.raises(BadInput, match="candidates: got 'dense'"):
-        compare_many({"dense": call}, call, runner=FakeRunner(), device=HERE)
-    with pytest.raises(BadInput, match="precision: got 'bf16'"):
-        compare(call, call, runner=FakeRunner(), device=HERE, precision="bf16")
+        compare_many({"dense": call}, call, FAKE)
 
 
 def test_a_pruned_network_is_measured_faster(tmp_path: Path) -> None:
@@ -219,8 +212,10 @@ def test_a_pruned_network_is_measured_faster(tmp_path: Path) -> None:
     dense = export(network, IMAGE, tmp_path, name="dense")
     models = {"pruned": export(smaller.network, IMAGE, tmp_path, name="pruned"), "default": dense}
     free = {"default": OpenVINORunner(precision="default")}
-    sitting = compare_many(models, dense, runner=OpenVINORunner(), runners=free, device=HERE, time_limit_s=1.0)
-    pruned, default = sitting.latencies["pruned"], sitting.latencies["default"]
+    session = compare_many(
+        models, dense, MeasurementSetup(runner=OpenVINORunner(), runners=free, device=HERE, time_limit_s=1.0)
+    )
+    pruned, default = session.latencies["pruned"], session.latencies["default"]
     assert pruned.ratio_lo <= pruned.ratio <= pruned.ratio_hi < 0.7
     assert pruned.precision == "f32" and default.precision in ("f32", "bf16", "f16")
     assert pruned.throughput_fps > 0 and pruned.device == HERE
@@ -236,19 +231,17 @@ def test_a_sitting_says_how_it_was_run_and_how_the_host_was(clock: Clock, monkey
         return read[-1]
 
     monkeypatch.setattr(benchmark, "conditions", conditions)
-    sitting = compare(taking(clock, lambda: 0.5), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE)
-    for latency in sitting.latencies.values():
+    session = compare(taking(clock, lambda: 0.5), taking(clock, lambda: 1.0), FAKE)
+    for latency in session.latencies.values():
         assert (latency.before, latency.after) == (Conditions(0.0, 2000.0), Conditions(1.0, 2000.0))
         assert latency.settings == {"runner": "fake", "streams": "1", "threads": "1"} and latency.energy is None
-    assert sitting.latency is sitting.latencies["candidate"]
+    assert session.latency is session.latencies["candidate"]
 
 
 def test_single_calls_tell_the_higher_percentiles(clock: Clock) -> None:
     """One call in twenty is slow: the median does not see it, the 99th percentile does."""
     calls = iter([*([1.0] * 40), *(([1.0] * 19 + [9.0]) * 10000)])
-    latency = compare(
-        taking(clock, lambda: next(calls)), taking(clock, lambda: 1.0), runner=FakeRunner(), device=HERE
-    ).latency
+    latency = compare(taking(clock, lambda: next(calls)), taking(clock, lambda: 1.0), FAKE).latency
     assert (latency.p50_ms, latency.p90_ms, latency.p99_ms) == (1.0, 1.0, 9.0)
 
 
@@ -265,7 +258,7 @@ def test_slots_take_turns_in_random_order(clock: Clock) -> None:
 
             return call
 
-        compare(network("c"), network("d"), runner=FakeRunner(), device=HERE, seed=seed, max_rounds=40)
+        compare(network("c"), network("d"), replace(FAKE, seed=seed, max_rounds=40))
         return ran
 
     first = order(0)
@@ -275,21 +268,21 @@ def test_slots_take_turns_in_random_order(clock: Clock) -> None:
 
 
 def test_throughput_is_a_run_of_its_own(clock: Clock, tmp_path: Path) -> None:
-    """It is what the session counts while requests queue, whatever one call takes."""
+    """It is what the loaded network counts while requests queue, whatever one call takes."""
 
-    class Queueing(rounds.CallSession):
+    class Queueing(rounds.CallableNetwork):
         def throughput(self, seconds: float) -> float:
             return 7777.0 if seconds else 0.0
 
     @dataclass(frozen=True)
     class Runs(FakeRunner):
-        def load(self, model: object) -> rounds.CallSession:  # type: ignore[override]
+        def load(self, model: object) -> rounds.CallableNetwork:  # type: ignore[override]
             return Queueing(taking(clock, lambda: 1.0), "f32")
 
     model = Exported(tmp_path / "none.xml", None, "f32", 0, (1, 1, 16, 16))
-    sitting = compare_many({"a": model}, model, runner=Runs(), device=HERE)
-    assert {latency.throughput_fps for latency in sitting.latencies.values()} == {7777.0}
-    without = compare_many({"a": model}, model, runner=Runs(), device=HERE, throughput_s=0)
+    session = compare_many({"a": model}, model, MeasurementSetup(runner=Runs(), device=HERE))
+    assert {latency.throughput_fps for latency in session.latencies.values()} == {7777.0}
+    without = compare_many({"a": model}, model, MeasurementSetup(runner=Runs(), device=HERE, throughput_s=0))
     assert without.latencies["a"].throughput_fps == 0
 
 
@@ -301,7 +294,7 @@ def test_nothing_trains_while_it_measures(clock: Clock) -> None:
         clock.now += 100_000
         seen.add(lock.holder() is not None)
 
-    compare(call, call, runner=FakeRunner(), device=HERE, max_rounds=40)
+    compare(call, call, replace(FAKE, max_rounds=40))
     assert seen == {True} and lock.holder() is None
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from prunefleet.agent.measure import lock
-from prunefleet.agent.measure.benchmark import compare
+from prunefleet.agent.measure.benchmark import MeasurementSetup, compare
 from prunefleet.agent.measure.device import fingerprint
 from prunefleet.agent.measure.exported import Exported
+from prunefleet.agent.measure.runners import base, trtexec
 from prunefleet.agent.measure.runners import command as command_runner
-from prunefleet.agent.measure.runners import trtexec
 from prunefleet.agent.measure.runners.command import VARIABLE, CommandRunner
 from prunefleet.agent.measure.runners.registry import runner_for
 from prunefleet.objective.errors import BadInput
@@ -87,11 +87,11 @@ Path(sys.argv[1]).with_name("argv").write_text(json.dumps(sys.argv[1:]))
 print("some noise")
 print(json.dumps({"samples_ms": [0.5] * 30, "precision": sys.argv[4]}))
 """
-    session = saying(script)
-    assert np.array_equal(session.samples(30), [0.5] * 30) and session.precision == "f16"  # type: ignore[attr-defined]
+    network = saying(script)
+    assert np.array_equal(network.samples(30), [0.5] * 30) and network.precision == "f16"  # type: ignore[attr-defined]
     argv = json.loads(model.xml.with_name("argv").read_text())
     assert argv == [str(model.xml), "30", "20", "f16", "3"]
-    assert session.throughput(1.0) == 0  # type: ignore[attr-defined]  # not asked for: there is no {what}
+    assert network.throughput(1.0) == 0  # type: ignore[attr-defined]  # not asked for: there is no {what}
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,9 @@ print(json.dumps({"samples_ms": times} if what == "latency" else {"throughput_fp
     runner = CommandRunner(f"{program(tmp_path / 'program', script)} {{onnx}} {{calls}} {{what}}")
     (tmp_path / "half.onnx").write_bytes(b"onnx")
     half = Exported(tmp_path / "half.xml", tmp_path / "half.onnx", "f32", 0, (1, 1, 8, 8))
-    latency = compare(half, model, runner=runner, device=fingerprint(kind="COMMAND"), time_limit_s=0.01).latency
+    latency = compare(
+        half, model, MeasurementSetup(runner=runner, device=fingerprint(kind="COMMAND"), time_limit_s=0.01)
+    ).latency
     assert latency.ratio == pytest.approx(0.5, rel=0.01) and latency.throughput_fps == 2500 and not latency.noisy
     assert latency.settings["command"] == runner.command and latency.device.kind == "command"
     order = (tmp_path / "order").read_text().split()
@@ -231,3 +233,8 @@ def test_the_adapter_needs_nothing_but_python() -> None:
         line.split()[1].partition(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))
     }
     assert modules <= sys.stdlib_module_names
+
+
+def test_the_adapter_warms_up_as_every_runner() -> None:
+    """Its default number of warm-up calls is that of the runners' base, which it cannot import."""
+    assert trtexec.WARM_UP_CALLS == base.WARM_UP_CALLS

@@ -12,25 +12,27 @@ import pytest
 from wandb.errors import CommError
 
 from prunefleet.agent.commands.measure import fetched, measured
-from prunefleet.agent.host.progress import Watch
+from prunefleet.agent.host.progress import StageWatch
+from prunefleet.agent.measure.benchmark import MeasurementSession, MeasurementSetup
 from prunefleet.agent.measure.exported import Exported, content_hash, sized
 from prunefleet.agent.measure.remote import elsewhere
 from prunefleet.agent.measure.remote.device_queue import Asked
 from prunefleet.agent.measure.remote.elsewhere import Elsewhere
-from prunefleet.agent.measure.remote.stubs import RemoteMeter, RemoteRunner, judging
+from prunefleet.agent.measure.remote.stubs import RemoteMeter, RemoteRunner, evaluation_runner
 from prunefleet.agent.measure.samples import read_samples
-from prunefleet.agent.profile.make import Effort, make_profile
+from prunefleet.agent.profile.make import make_profile
+from prunefleet.agent.profile.points import Effort
 from prunefleet.agent.tracking import retry
 from prunefleet.agent.trial.context import space_of
-from prunefleet.agent.trial.places import Place
+from prunefleet.agent.trial.places import MeasuringPlace
 from prunefleet.agent.trial.run import Trial, run_trial
 from prunefleet.objective.devices import MeasurementAnswer, MeasurementRequest
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import Candidate, FailureKind, TrialFailed
 
-from support.bench_context import tiny_bench
 from support.device import NO_TORCH, ROOT, SHAPE, path, two_networks
 from support.queue import Queue, there
+from support.trial_context import tiny_context
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +43,21 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exported, Export
     return half, dense
 
 
-def ask(asking: Elsewhere, networks: tuple[Exported, Exported], **more: object) -> elsewhere.Sitting:
+def ask(asking: Elsewhere, networks: tuple[Exported, Exported], **more: object) -> MeasurementSession:
     said = asking.describe("board", RemoteRunner())
-    options = {"time_limit_s": 0.2, "throughput_s": 0.0, **more}
-    return asking({"half": networks[0]}, networks[1], runner=RemoteRunner(), device=said.device, **options)  # type: ignore[arg-type]
+    setup = MeasurementSetup(RemoteRunner(), said.device, time_limit_s=0.2, throughput_s=0.0)
+    return asking({"half": networks[0]}, networks[1], replace(setup, **more))  # type: ignore[arg-type]
 
 
 def test_a_sitting_elsewhere_is_as_one_here(tmp_path: Path, networks: tuple[Exported, Exported]) -> None:
     """Latencies and samples by the candidates' names, the device's channel grid; nothing is sent or asked twice."""
     queue = Queue(tmp_path)
-    sitting = ask(there(queue), networks)
-    latency = sitting.latencies["half"]
+    session = ask(there(queue), networks)
+    latency = session.latencies["half"]
     assert latency.ratio < 0.9 and latency.device.name == "board" and latency.device.channel_steps["f32"] in (8, 16)
-    assert len(sitting.slots["half"]) == len(sitting.slots["dense"]) == latency.n
+    assert len(session.slots["half"]) == len(session.slots["dense"]) == latency.n
     again = ask(there(queue), networks)
-    assert again.latencies == sitting.latencies
+    assert again.latencies == session.latencies
     assert len(queue.requests) == 2 and [len(each.networks) for each in queue.requests] == [0, 2]
     ask(there(queue), networks, seed=1)
     assert len(queue.requests) == 3
@@ -84,17 +86,17 @@ def test_a_trial_and_a_plan_are_timed_elsewhere(tmp_path: Path) -> None:
     asking = there(queue)
     said = asking.describe("board", RemoteRunner())
     device = replace(said.device, channel_steps={"f32": 32})
-    with tiny_bench(tmp_path / "cache") as here:
+    with tiny_context(tmp_path / "cache") as here:
         space = space_of(here.groups, [device], "f32")
-        bench = replace(here, places=(Place(device, RemoteRunner(), sit=asking),), space=space)
-        result = run_trial(Candidate({"conv2": 0.4}, epochs=0.25), bench, tmp_path / "trial", Watch())
+        context = replace(here, places=(MeasuringPlace(device, RemoteRunner(), measure=asking),), space=space)
+        result = run_trial(Candidate({"conv2": 0.4}, epochs=0.25), context, tmp_path / "trial", StageWatch())
         assert isinstance(result, Trial) and result.measurement.kept["conv2"] == 32
         assert result.measurement.worst.device.name == "board"
         assert read_samples(tmp_path / "trial" / "samples.json.gz").slots.keys() == {"dense", "candidate"}
         # On a noisy host a candidate sits up to three times.
-        assert [len(each.networks) for each in queue.requests] in [[0] + [2] * sittings for sittings in (1, 2, 3)]
-        effort = Effort(examples=64, levels=1, mixed=1, sitting=4, sitting_s=0.2)
-        how = (bench.task, bench.baseline, bench.places, "f32", bench.goal, tmp_path)
+        assert [len(each.networks) for each in queue.requests] in [[0] + [2] * sessions for sessions in (1, 2, 3)]
+        effort = Effort(examples=64, levels=1, mixed=1, together=4, session_s=0.2)
+        how = (context.task, context.baseline, context.places, "f32", context.goal, tmp_path)
         profile = make_profile(*how, effort=effort)
     assert profile.fingerprint == device and {group.step for group in profile.groups} == {32}
     assert len(queue.requests[-1].networks) == 5 == len(profile.latencies) + 1
@@ -231,7 +233,7 @@ def test_a_host_refuses_what_it_is_not(tmp_path: Path, networks: tuple[Exported,
     never = lambda sha256: pytest.fail("fetched")  # noqa: E731
     for wrong in (replace(request, expects={"cpu": "another"}), _by(request, runner="openvino_npu")):
         with pytest.raises(BadInput):
-            measured(wrong, never, tmp_path / "s", Watch())
+            measured(wrong, never, tmp_path / "s", StageWatch())
 
 
 def _by(request: MeasurementRequest, **how: str) -> MeasurementRequest:
@@ -264,21 +266,21 @@ def test_quality_is_judged_here(networks: tuple[Exported, Exported]) -> None:
     with pytest.raises(OSError, match="rapl is read on a device elsewhere"):
         RemoteMeter("rapl").reading()
     assert RemoteRunner().at("int8").precision == "f32" and RemoteRunner("openvino_gpu").device == "GPU"
-    judge = judging(RemoteRunner("openvino_gpu"))
-    assert judge is not None and judge.settings()["runner"] == "openvino_cpu"
-    assert judging(RemoteRunner("command")) is judging(RemoteRunner(precision="f8")) is None
+    runner = evaluation_runner(RemoteRunner("openvino_gpu"))
+    assert runner is not None and runner.settings()["runner"] == "openvino_cpu"
+    assert evaluation_runner(RemoteRunner("command")) is evaluation_runner(RemoteRunner(precision="f8")) is None
 
 
 MEASURE = f"""{NO_TORCH}
 import json
 from pathlib import Path
 from prunefleet.agent.commands.measure import measured
-from prunefleet.agent.host.progress import Watch
+from prunefleet.agent.host.progress import StageWatch
 from prunefleet.objective.devices import MeasurementRequest
 import prunefleet.agent.commands.measure, prunefleet.agent.tracking.tracked_run
 import prunefleet.agent.measure.remote.device_queue
 request = MeasurementRequest.read(json.loads(Path(sys.argv[1]).read_text()))
-answer = measured(request, lambda name: Path(sys.argv[2]) / f"{{name}}.xml", Path(sys.argv[2]) / "s.gz", Watch())
+answer = measured(request, lambda name: Path(sys.argv[2]) / f"{{name}}.xml", Path(sys.argv[2]) / "s.gz", StageWatch())
 print(json.dumps(answer.to_json()))
 """
 

@@ -24,10 +24,10 @@ NOW = 1.8e9
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[float]]:
-    """What sittings find one after the other, in an empty cache, on a host whose clock stands."""
+    """What measurement sessions find one after the other, in an empty cache, on a host whose clock stands."""
     found: list[float] = []
     monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path))
-    monkeypatch.setattr(reference, "_sitting", lambda loads: found.pop(0))
+    monkeypatch.setattr(reference, "_measured", lambda loads: found.pop(0))
     clock(monkeypatch, NOW)
     yield found
 
@@ -63,7 +63,7 @@ def test_a_host_times_it_once_a_day(figures: list[float], monkeypatch: pytest.Mo
 
 
 def test_what_looks_like_drift_is_looked_at_twice(figures: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A day's disturbance is not a host that became slower: the faster of two sittings counts."""
+    """A day's disturbance is not a host that became slower: the faster of two measurement sessions counts."""
     figures += [1.0, 1.5, 1.01, 1.4, 1.3]
     for day, ms in enumerate((1.0, 1.01, 1.3)):
         clock(monkeypatch, NOW + day * reference.DAY_S)
@@ -84,7 +84,7 @@ def test_a_run_tells_its_hosts_speed(figures: list[float], monkeypatch: pytest.M
 
 
 def test_it_is_timed_in_earnest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Two sittings in a row agree within what counts as drift, unless the machine is disturbed in both."""
+    """Two measurement sessions in a row agree within what counts as drift, unless the machine is disturbed in both."""
     monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path))
     first = reference.today()
     assert 0.01 < first.ms < 100 and (tmp_path / "reference" / "cpu.json").exists()

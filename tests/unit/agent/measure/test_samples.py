@@ -1,4 +1,4 @@
-"""The raw samples of a sitting as a file."""
+"""The raw samples of a measurement session as a file."""
 
 import gzip
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunefleet.agent.measure.benchmark import Sitting
+from prunefleet.agent.measure.benchmark import MeasurementSession
 from prunefleet.agent.measure.samples import read_samples, write_samples
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import Conditions, Device, Latency
@@ -17,12 +17,12 @@ DEVICE = Device("local", "cpu", "h", "c", 2, 8.0, "linux", {})
 LATENCY = Latency(DEVICE, "f32", 0.5, 0.4, 0.6, 1.0, 1.1, 1.2, 1.3, 2.0, 2.1, 900.0, 40, before=Conditions(load=0.5))
 
 
-def sitting(rounds: int = 40, calls: int = 20) -> Sitting:
+def session(rounds: int = 40, calls: int = 20) -> MeasurementSession:
     """Two networks with made-up times of about a tenth of a millisecond."""
     random = np.random.default_rng(0)
     times = {name: random.lognormal(-2, 0.1, (rounds, calls)) for name in ("dense", "candidate")}
     slots = {name: np.percentile(each, 10, axis=1) for name, each in times.items()}
-    return Sitting(
+    return MeasurementSession(
         {"dense": replace(LATENCY, ratio=1.0, ratio_lo=1.0, ratio_hi=1.0), "candidate": LATENCY},
         slots,
         {name: each.ravel() for name, each in times.items()},
@@ -31,8 +31,8 @@ def sitting(rounds: int = 40, calls: int = 20) -> Sitting:
 
 
 def test_samples_survive_their_file(tmp_path: Path) -> None:
-    """Latencies and slots come back as they were, calls to 10 ns; the same sitting gives the same bytes."""
-    whole = sitting()
+    """Latencies and slots come back as they were, calls to 10 ns; the same measurement session gives the same bytes."""
+    whole = session()
     for name in ("a", "b"):
         write_samples(whole, tmp_path / name)
     back = read_samples(tmp_path / "a")
@@ -46,7 +46,7 @@ def test_samples_survive_their_file(tmp_path: Path) -> None:
 
 def test_the_file_is_small_and_runs_nothing(tmp_path: Path) -> None:
     """Less than four bytes a call, and any program can read it: it is JSON."""
-    write_samples(sitting(400, 30), tmp_path / "file")
+    write_samples(session(400, 30), tmp_path / "file")
     content = (tmp_path / "file").read_bytes()
     assert len(content) < 4 * 2 * 400 * 30 + 20_000
     document = json.loads(gzip.decompress(content))

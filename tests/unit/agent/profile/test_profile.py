@@ -21,10 +21,12 @@ from prunefleet.agent.measure import lock
 from prunefleet.agent.measure.device import fingerprint
 from prunefleet.agent.measure.runners.registry import runner_at
 from prunefleet.agent.profile import make
-from prunefleet.agent.profile.make import Effort, make_profile, network_hash, points, resolve
+from prunefleet.agent.profile.make import make_profile, network_hash
+from prunefleet.agent.profile.points import Effort, points
+from prunefleet.agent.profile.search_space import resolve
 from prunefleet.agent.tasks.code.source import Code
 from prunefleet.agent.tasks.task import Budget
-from prunefleet.agent.trial.places import Place
+from prunefleet.agent.trial.places import MeasuringPlace
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
 from prunefleet.objective.profiles.profile import Profile
@@ -35,8 +37,8 @@ from support.paths import TESTS
 from support.wait import wait_for
 
 UNKNOWN = replace(fingerprint(), kind="unknown")  # its channel grid has steps of 16 whatever the host's processor
-HERE = (Place(UNKNOWN, runner_at("f32")),)
-QUICK = Effort(examples=64, levels=2, mixed=3, sitting=4, sitting_s=0.2)
+HERE = (MeasuringPlace(UNKNOWN, runner_at("f32")),)
+QUICK = Effort(examples=64, levels=2, mixed=3, together=4, session_s=0.2)
 HOME = Path(__file__).parent
 CHILD = f"""
 import sys
@@ -184,7 +186,7 @@ def test_a_torn_line_is_forgotten(tmp_path: Path) -> None:
 
 def test_mixed_candidates_are_left_out_when_time_is_over(tmp_path: Path) -> None:
     """Curves are never cut short; what is optional is."""
-    hurried = Effort(examples=64, mixed=3, sitting=2, sitting_s=0.2, seconds=0.0)
+    hurried = Effort(examples=64, mixed=3, together=2, session_s=0.2, seconds=0.0)
     seen: list[tuple[int, int, str]] = []
     profile = profile_in(tmp_path, effort=hurried, report=lambda *row: seen.append(row))
     assert len(profile.latencies) == 2 and [len(curve.kept) for curve in profile.curves] == [2, 2]

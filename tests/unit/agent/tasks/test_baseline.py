@@ -1,5 +1,8 @@
 """The dense network: trained once, kept by hash, the same for all hosts of a sweep."""
 
+import hashlib
+import inspect
+import json
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
@@ -8,13 +11,15 @@ from typing import Any, cast
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from tiny_task import TinyTask
 from torch import nn
 
 from prunefleet.agent.measure import device
 from prunefleet.agent.tasks import baseline
 from prunefleet.agent.tasks.baseline import artifact_name, obtain
-from prunefleet.agent.tasks.task import Budget
+from prunefleet.agent.tasks.task import Budget, task_hash
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import FailureKind, TrialFailed
 
@@ -31,6 +36,10 @@ class Folder:
             return False
         shutil.copytree(self.root / name / "v0", folder, dirs_exist_ok=True)
         return True
+
+    def named(self, kind: str, sha256: str) -> str | None:
+        files = self.root.glob(f"{kind}-*/v0/{baseline.FILE}")
+        return next((file.parents[1].name for file in files if baseline.sha256_of(file) == sha256), None)
 
     def publish(self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any]) -> str:
         version = f"v{len(list((self.root / name).glob('*')))}"
@@ -129,6 +138,44 @@ def test_a_damaged_file_is_replaced(store: Folder, monkeypatch: pytest.MonkeyPat
     trained.path.write_bytes(trained.path.read_bytes()[:-1] + b"x")
     again = obtain(TinyTask(), store, expected=trained.sha256)
     assert again.sha256 == trained.sha256 and baseline.sha256_of(again.path) == trained.sha256
+
+
+def by_version_0_1(path: Path) -> Path:
+    """The network of a file as version 0.1 wrote it: its hash of the task held the package's own source."""
+    with safe_open(path, "pt") as file:
+        note = json.loads(file.metadata()[baseline.HEADER])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    del note["hash_version"]
+    content = save(tensors, {baseline.HEADER: json.dumps(note | {"task_hash": "1" * 64})})
+    old = path.with_name(f"{hashlib.sha256(content).hexdigest()}.safetensors")
+    old.write_bytes(content)
+    return old
+
+
+def test_a_sweep_planned_by_version_0_1_goes_on(store: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its dense network is found by the hash of its file, here and in the project; other data is refused as before."""
+    old = by_version_0_1(obtain(TinyTask()).path)
+    assert obtain(TinyTask(), store, expected=old.stem).sha256 == old.stem
+    store.publish("dense-0123456789ab", "dense", [_named(old, tmp_path)], {"sha256": old.stem})
+    _other_host(tmp_path, monkeypatch, "second")
+    fits = _count_fits(monkeypatch)
+    assert obtain(TinyTask(), store, expected=old.stem).sha256 == old.stem and not fits
+    monkeypatch.setattr(TinyTask, "data_hash", lambda self: "b" * 64, raising=False)
+    with pytest.raises(BadInput, match="data of tiny: got 'bbbbbbbbbbbb'"):
+        obtain(TinyTask(), store, expected=old.stem)
+
+
+def _named(file: Path, folder: Path) -> Path:
+    return Path(shutil.copy(file, folder / baseline.FILE))
+
+
+def test_a_task_s_hash_leaves_this_package_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the package's own classes say is not in it; what the user's class says, and the network's shapes, are."""
+    before, whole = task_hash(TinyTask()), inspect.getsource
+    monkeypatch.setattr(inspect, "getsource", lambda kind: whole(kind) + "#" * kind.__module__.startswith("prunefleet"))
+    assert task_hash(TinyTask()) == before
+    monkeypatch.setattr(inspect, "getsource", lambda kind: whole(kind) + "#" * (kind is TinyTask))
+    assert task_hash(TinyTask()) != before
 
 
 def test_other_code_or_data_is_refused(store: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from prunefleet.agent.tasks.data import pictures
-from prunefleet.agent.tasks.data.pictures import Form, squared
+from prunefleet.agent.tasks.data.pictures import PictureFormat, squared
 from prunefleet.agent.tasks.ready import elpv
 from prunefleet.agent.tasks.ready.elpv import ELPV
 from prunefleet.agent.tasks.ready.image_folder import ImageFolder
@@ -215,7 +215,7 @@ def _edge(mode: str, size: tuple[int, int]) -> Image.Image:
 def test_every_kind_of_picture_becomes_square(mode: str, channels: int) -> None:
     """Grey, coloured, transparent, palette and 16-bit pictures keep their left dark and their right bright."""
     made = _edge("L", (40, 20)).convert("LA") if mode == "LA" else _edge(mode, (40, 20))
-    pixels = squared(made, Form(10, channels))
+    pixels = squared(made, PictureFormat(10, channels))
     assert pixels.shape == (channels, 10, 10) and pixels.dtype == np.uint8
     assert pixels[:, :, :4].max() < 40 and pixels[:, :, 6:].min() > 215
 
@@ -224,7 +224,7 @@ def test_a_camera_that_was_turned_is_turned_back() -> None:
     """The orientation that a camera noted is obeyed."""
     made = _edge("L", (20, 20))
     made.getexif()[274] = 6  # shown turned by a quarter to the right: the dark left becomes the top
-    pixels = squared(made, Form(10, 1))[0]
+    pixels = squared(made, PictureFormat(10, 1))[0]
     assert pixels[:4].max() < 40 and pixels[6:].min() > 215
 
 

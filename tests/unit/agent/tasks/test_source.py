@@ -51,10 +51,26 @@ def test_what_is_not_the_users_is_no_code(here: Path, module: str) -> None:
 def test_names_of_pythons_own_stay_pythons(here: Path) -> None:
     """A file beside the task that is called as a module of Python's or this package's is not what Python would load."""
     (here / "json.py").write_text("")
+    (here / "prunefleet").mkdir()
+    (here / "prunefleet" / "__init__.py").write_text("")
+    (here / "my_later.py").write_text("import json, prunefleet\n")
+    assert sorted(collected().files) == CARRIED
+
+
+def test_a_file_named_like_an_installed_package_stays(here: Path) -> None:
+    """The working directory comes last: the task imports the installed torch, so a `torch.py` beside it does not go."""
+    (here / "torch.py").write_text("raise SystemExit\n")
+    (here / "my_later.py").write_text("import torch\n")
+    assert sorted(collected().files) == CARRIED
+
+
+def test_the_user_s_own_agent_folder_goes_along(here: Path) -> None:
+    """A package of the user's is theirs whatever it is called: only `prunefleet` is ours."""
     (here / "agent").mkdir()
     (here / "agent" / "__init__.py").write_text("")
-    (here / "my_later.py").write_text("import json, agent\n")
-    assert sorted(collected().files) == CARRIED
+    (here / "agent" / "mine.py").write_text("")
+    (here / "my_later.py").write_text("import agent.mine\n")
+    assert sorted(collected().files) == ["agent/__init__.py", "agent/mine.py", *CARRIED]
 
 
 def test_a_file_that_does_not_parse_goes_along(here: Path) -> None:

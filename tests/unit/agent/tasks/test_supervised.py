@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from prunefleet.agent.answer.controls import judge
+from prunefleet.agent.answer.controls import evaluate
 from prunefleet.agent.tasks.supervised import Pair, Supervised, cut
 from prunefleet.objective.errors import BadInput
 
@@ -45,9 +45,9 @@ def test_figures_make_metrics_and_intervals() -> None:
     assert task.evaluate(task.network(), "test") == pytest.approx(expected)
     assert task.evaluate(task.network(), "test", 1)["share"] in (0.0, 1.0)
     for metric in task.metrics:
-        judged = judge(task, task.network(), {}, metric)
-        assert judged.metric == pytest.approx(expected[metric])
-        assert judged.quality()["test_lo"] < judged.metric < judged.quality()["test_hi"]
+        evaluated = evaluate(task, task.network(), {}, metric)
+        assert evaluated.metric == pytest.approx(expected[metric])
+        assert evaluated.quality()["test_lo"] < evaluated.metric < evaluated.quality()["test_hi"]
 
 
 def test_inputs_are_given_as_they_are() -> None:

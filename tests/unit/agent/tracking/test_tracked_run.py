@@ -1,4 +1,4 @@
-"""What a session tells the server, in the vocabulary of a run; and files that are written whole or not at all."""
+"""What a tracked run tells the server, in the vocabulary of a run; and files that are written whole or not at all."""
 
 import errno
 import threading
@@ -11,9 +11,9 @@ from wandb.errors import AuthenticationError, CommError
 
 from prunefleet.agent.__main__ import main
 from prunefleet.agent.host.cache_files import new_folder, only_one, replace_file
-from prunefleet.agent.host.stop import Stop
+from prunefleet.agent.host.stop import StopSignal
 from prunefleet.agent.tracking import retry, tracked_run
-from prunefleet.agent.tracking.tracked_run import Session
+from prunefleet.agent.tracking.tracked_run import TrackedRun
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
 from prunefleet.objective.goals.score import score
@@ -55,15 +55,15 @@ class Run:
         self.ended.append(exit_code)
 
 
-def _session(**summary: Any) -> tuple[Session, Run]:
+def _tracked(**summary: Any) -> tuple[TrackedRun, Run]:
     run = Run(**summary)
-    return Session(run), run  # type: ignore[arg-type]
+    return TrackedRun(run), run  # type: ignore[arg-type]
 
 
 def test_a_score_is_told_in_summary_and_history() -> None:
     """The summary has what was measured, without what was not; the history has a row for charts and early stops."""
-    session, run = _session()
-    session.scored(MEASURED, score(MEASURED, Goal(max_drop=0.02)), {"train": 1.23456})
+    tracked, run = _tracked()
+    tracked.scored(MEASURED, score(MEASURED, Goal(max_drop=0.02)), {"train": 1.23456})
     assert run.summary["outcome"] == "scored" and run.summary["latency_ratio_hi"] == 0.6
     assert run.summary["seconds_train"] == 1.235 and run.summary["score_terms"]["drop"] == 0.01
     assert not {"test_top1", "energy_mj", "throughput_fps", "failure_kind"} & set(run.summary)
@@ -72,15 +72,15 @@ def test_a_score_is_told_in_summary_and_history() -> None:
 
 def test_a_second_attempt_clears_the_first_ones_failure() -> None:
     """A run that failed on one host and was scored on another shows no failure."""
-    session, run = _session(failure_kind="disk_full", failure_stage="export", failure_message="x")
-    session.scored(MEASURED, score(MEASURED, Goal()), {})
+    tracked, run = _tracked(failure_kind="disk_full", failure_stage="export", failure_message="x")
+    tracked.scored(MEASURED, score(MEASURED, Goal()), {})
     assert run.summary["failure_kind"] is None and run.summary["outcome"] == "scored"
 
 
 def test_a_skipped_trial_has_a_latency_and_no_score() -> None:
     """It says how fast it is and what it could not beat; nothing that an earlier attempt of the run came to stays."""
-    session, run = _session(failure_kind="disk_full", score=0.3, metric_drop=0.1)
-    session.skipped(Skipped(Candidate({}), {"a": 8}, (LATENCY,), 0.5, 0.7, 1, 2), {"measure": 3.0})
+    tracked, run = _tracked(failure_kind="disk_full", score=0.3, metric_drop=0.1)
+    tracked.skipped(Skipped(Candidate({}), {"a": 8}, (LATENCY,), 0.5, 0.7, 1, 2), {"measure": 3.0})
     told = run.summary
     assert (told["outcome"], told["latency_ratio"], told["baseline_p50_ms"]) == ("skipped", 0.5, 2.1)
     assert (told["score_bound"], told["incumbent"], told["seconds_measure"]) == (0.5, 0.7, 3.0)
@@ -92,8 +92,8 @@ def test_a_skipped_trial_has_a_latency_and_no_score() -> None:
 
 def test_a_rungs_score_is_no_score_of_a_failed_trial() -> None:
     """What training logged on its way does not stand in the summary of a trial that came to nothing."""
-    session, run = _session(score=0.3)
-    session.failed(Failure(FailureKind.DIVERGED, "train", "nan"), {})
+    tracked, run = _tracked(score=0.3)
+    tracked.failed(Failure(FailureKind.DIVERGED, "train", "nan"), {})
     assert run.summary["score"] is None
 
 
@@ -101,7 +101,7 @@ def test_artifacts_outlast_a_server_that_is_away(tmp_path: Path, monkeypatch: py
     """Logging one asks the server, which the client gives up on within seconds: neither that nor waiting is lost."""
     monkeypatch.setattr(retry, "LOOK_S", 0.01)
     monkeypatch.setattr(retry, "is_away", lambda: True)
-    session, run = _session()
+    tracked, run = _tracked()
     failing = [AuthenticationError("busy")] * 3 + [CommError("busy")]
     logged = SimpleNamespace(version="v3")
 
@@ -117,10 +117,10 @@ def test_artifacts_outlast_a_server_that_is_away(tmp_path: Path, monkeypatch: py
 
     run.log_artifact = log_artifact  # type: ignore[attr-defined]
     (file := tmp_path / "file").write_text("x")
-    assert session.publish("name", "kind", [file], {}) == "v3"
+    assert tracked.publish("name", "kind", [file], {}) == "v3"
     assert not failing
     failing += [AuthenticationError("busy")] * 4
-    session.offer("name", "kind", {"a": {"file": file}})
+    tracked.offer("name", "kind", {"a": {"file": file}})
     assert not failing
 
 
@@ -130,7 +130,7 @@ def test_a_server_is_not_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch, tro
     monkeypatch.setattr(retry, "LOOK_S", 0.01)
     monkeypatch.setattr(retry, "is_away", lambda: trouble not in ("refused", "client is dead"))
     error = ConnectionResetError("Connection lost") if trouble == "client is dead" else AuthenticationError("no")
-    stop, asked = Stop(), []
+    stop, asked = StopSignal(), []
     if trouble == "too long":
         monkeypatch.setattr(tracked_run, "AWAY_S", 0.05)
 
@@ -140,9 +140,9 @@ def test_a_server_is_not_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch, tro
             stop.signal_name = "SIGTERM"
         raise error
 
-    session = Session(Run(), stop)  # type: ignore[arg-type]
+    tracked = TrackedRun(Run(), stop)  # type: ignore[arg-type]
     with pytest.raises(TrialFailed if trouble == "stopped" else type(error)) as told:
-        session.outlasting(ask)
+        tracked.outlasting(ask)
     if trouble == "stopped":
         assert "is away, and stopped by SIGTERM" in str(told.value) and len(asked) == 3
     else:
@@ -152,7 +152,7 @@ def test_a_server_is_not_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch, tro
 @pytest.mark.parametrize("trouble", ["hangs", "fails", "has none", "no sweep"])
 def test_without_word_of_the_incumbent_a_trial_goes_on(monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
     """A server that hangs or fails, a sweep without a scored run, a run without a sweep: none, and soon."""
-    session, run = _session()
+    tracked, run = _tracked()
     over = threading.Event()
 
     def api(**_: object) -> Any:
@@ -166,7 +166,7 @@ def test_without_word_of_the_incumbent_a_trial_goes_on(monkeypatch: pytest.Monke
     monkeypatch.setattr(tracked_run.wandb, "Api", api)
     if trouble == "no sweep":
         run.sweep_id = None  # type: ignore[assignment]
-    assert session.incumbent() is None
+    assert tracked.incumbent() is None
     over.set()
 
 
@@ -176,23 +176,23 @@ def test_without_word_of_the_incumbent_a_trial_goes_on(monkeypatch: pytest.Monke
 )
 def test_only_a_candidates_failure_is_an_outcome(kind: FailureKind, outcome: str | None) -> None:
     """A host's failure says what happened and leaves the outcome to the next attempt."""
-    session, run = _session()
-    session.failed(Failure(kind, "train", "why"), {"train": 1.0})
+    tracked, run = _tracked()
+    tracked.failed(Failure(kind, "train", "why"), {"train": 1.0})
     assert run.summary.get("outcome") == outcome
     assert (run.summary["failure_kind"], run.summary["failure_stage"]) == (kind.value, "train")
 
 
 def test_bad_input_is_told_without_an_outcome() -> None:
     """A sweep that asks for the impossible is a failure of its own kind."""
-    session, run = _session()
-    session.refused(BadInput("ratio.x", 2, "give less"), "groups")
+    tracked, run = _tracked()
+    tracked.refused(BadInput("ratio.x", 2, "give less"), "groups")
     assert run.summary["failure_kind"] == "bad_input" and run.summary["failure_message"].startswith("ratio.x: got 2")
 
 
 def test_a_run_that_is_handed_back_is_marked_first() -> None:
     """The mark goes out before the run ends, else the server would take it for failed."""
-    session, run = _session()
-    session.finish(1, again=True)
+    tracked, run = _tracked()
+    tracked.finish(1, again=True)
     assert run.ended == ["preempting", 1]
 
 
@@ -212,7 +212,7 @@ def test_a_run_that_cannot_be_opened_is_the_hosts_failure(
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setattr(tracked_run.wandb, "init", lambda **_: (_ for _ in ()).throw(error))
     with pytest.raises(TrialFailed) as told:
-        tracked_run.start(Stop())
+        tracked_run.start(StopSignal())
     assert told.value.failure.kind is kind
 
 
@@ -226,8 +226,8 @@ def test_the_client_keeps_back_what_may_not_leave(
     if word:
         (tmp_path / "params.yaml").write_text(f"wandb_version: 1\nupload: {{desc: null, value: {word}}}\n")
         monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(tmp_path / "params.yaml"))
-    tracked_run.start(Stop())
-    tracked_run.start(Stop(), upload=word)
+    tracked_run.start(StopSignal())
+    tracked_run.start(StopSignal(), upload=word)
     for settings in given:
         assert settings.save_code is False
         assert (settings.console == "off", bool(settings.x_disable_meta), bool(settings.disable_git)) == (quiet,) * 3
@@ -240,7 +240,7 @@ def test_a_refused_key_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = tracked_run.AuthenticationError("permission denied")
     monkeypatch.setattr(tracked_run.wandb, "init", lambda **_: (_ for _ in ()).throw(refused))
     with pytest.raises(BadInput, match="WANDB_API_KEY: got '…kkkk'"):
-        tracked_run.start(Stop())
+        tracked_run.start(StopSignal())
 
 
 @pytest.mark.parametrize("command", [["plan", "sweep.yaml"], ["baseline", "sweep.yaml"], ["answer", "me/p/s"]])

@@ -9,14 +9,13 @@ import yaml
 from tiny_task import TinyTask
 
 from prunefleet.agent.measure.energy.sources import METERS
-from prunefleet.agent.measure.runners.registry import runner_for
+from prunefleet.agent.measure.runners.registry import MAKERS, runner_for
 from prunefleet.agent.tasks.registry import load_task
 from prunefleet.agent.tasks.task import task_hash
 from prunefleet.agent.trial.places import measured_on
 from prunefleet.agent.trial.request import from_config, from_sweep
 from prunefleet.objective.errors import BadInput
-from prunefleet.objective.profiles.space import nest
-from prunefleet.objective.sweepfile import RUNNERS
+from prunefleet.objective.runners import RUNNERS
 
 CONFIG: dict[str, Any] = {
     "task": "fashion_mnist",
@@ -56,7 +55,8 @@ def test_every_runner_of_the_vocabulary_can_be_made_or_says_what_is_missing(monk
             assert "\n" not in str(missing)
         else:
             assert runner.settings()["runner"] == name
-    assert {source for sources in RUNNERS.values() for source in sources} == set(METERS)
+    assert {source for kind in RUNNERS.values() for source in kind.energy} == set(METERS)
+    assert MAKERS.keys() == RUNNERS.keys()
     with pytest.raises(BadInput, match=r"measure\.runner: got 'tflite'"):
         runner_for("tflite")
     monkeypatch.setitem(sys.modules, "prunefleet.agent.measure.runners.onnx", None)
@@ -122,7 +122,7 @@ def test_a_sweep_file_asks_for_the_same() -> None:
     )
     request = from_sweep({"parameters": parameters})
     assert request.candidate.epochs == 2 and request.candidate.ratios == {}
-    assert from_config(nest({"task": "fashion_mnist", "recipe.epochs": 2})) == request
+    assert from_config({"task": "fashion_mnist", "recipe": {"epochs": 2}}) == request
 
 
 def test_of_several_precisions_the_dense_candidate_takes_f32() -> None:
@@ -148,8 +148,8 @@ class Sized(TinyTask):
 
 def test_options_are_part_of_the_tasks_hash() -> None:
     """Hosts whose tasks have the same code and other options do not take each other's dense network."""
-    hashes = {task_hash(load_task("test_agent_request:Sized", options)) for options in ({"width": 1}, {"width": 2})}
-    assert len(hashes) == 2 and task_hash(load_task("test_agent_request:Sized", {"width": 1})) in hashes
+    hashes = {task_hash(load_task(f"{__name__}:Sized", options)) for options in ({"width": 1}, {"width": 2})}
+    assert len(hashes) == 2 and task_hash(load_task(f"{__name__}:Sized", {"width": 1})) in hashes
     assert task_hash(load_task("tiny_task:TinyTask")) == task_hash(TinyTask())
 
 
@@ -157,13 +157,13 @@ def test_options_are_part_of_the_tasks_hash() -> None:
     ("options", "words"),
     [
         ({}, "options.width: got None; give this option"),
-        ({"width": 1, "hight": 2}, "options.hight: got 2; test_agent_request:Sized takes width, depth"),
+        ({"width": 1, "hight": 2}, f"options.hight: got 2; {__name__}:Sized takes width, depth"),
     ],
 )
 def test_a_wrong_option_is_one_line(options: dict[str, Any], words: str) -> None:
     """An option that is missing, or that the task does not take, is named with those that it takes."""
     with pytest.raises(BadInput) as told:
-        load_task("test_agent_request:Sized", options)
+        load_task(f"{__name__}:Sized", options)
     assert words in str(told.value)
 
 
@@ -185,9 +185,9 @@ class Rooted(TinyTask):
 def test_full_paths_are_mapped_on_a_host(monkeypatch: pytest.MonkeyPatch, root: str, here: str) -> None:
     """By whole folders, the longest that fits; the task's hash is that of what the sweep file says."""
     options = {"root": root, "size": 2, "other": "x"}
-    before = task_hash(load_task("test_agent_request:Rooted", options))
+    before = task_hash(load_task(f"{__name__}:Rooted", options))
     monkeypatch.setenv("PRUNEFLEET_DATA_MAP", "/data/lab=/mnt/nas, /data/lab/big=/big")
-    task: Any = load_task("test_agent_request:Rooted", options)
+    task: Any = load_task(f"{__name__}:Rooted", options)
     assert (task.root, task.size, task.other) == (here, 2, "x") and task_hash(task) == before
 
 
@@ -196,7 +196,7 @@ def test_a_map_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch, given: 
     """The variable, what was got, and its form."""
     monkeypatch.setenv("PRUNEFLEET_DATA_MAP", f"/a=/b,{given}")
     with pytest.raises(BadInput) as told:
-        load_task("test_agent_request:Rooted", {"root": "/data"})
+        load_task(f"{__name__}:Rooted", {"root": "/data"})
     assert str(told.value).startswith(f"PRUNEFLEET_DATA_MAP: got '{given}'; write FROM=TO")
 
 

@@ -13,17 +13,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunefleet.agent.compress import cut
+from prunefleet.agent.host import failures
 from prunefleet.agent.host.cache_files import limit_bytes
-from prunefleet.agent.host.progress import Watch
+from prunefleet.agent.host.progress import StageWatch
+from prunefleet.agent.measure.runners import base
 from prunefleet.agent.trial import stage_cache as module
-from prunefleet.agent.trial.context import Bench
+from prunefleet.agent.trial.context import TrialContext
 from prunefleet.agent.trial.run import Trial, run_trial
 from prunefleet.agent.trial.stage_cache import Stages, bytes_of
 from prunefleet.agent.trial.stages import remembered
+from prunefleet.objective import sweepfile
 from prunefleet.objective.errors import BadInput
+from prunefleet.objective.goals import score
 from prunefleet.objective.trial import Candidate, Failure, FailureKind
 
-from support.bench_context import tiny_bench
+from support.trial_context import tiny_context
 
 ARRAYS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2], dtype=torch.uint8)}
 
@@ -54,6 +59,14 @@ def test_other_content_is_not_recalled(tmp_path: Path, monkeypatch: pytest.Monke
     assert _stages(tmp_path).recall("train", 2) is None and _stages(tmp_path).recall("measure", 1) is None
     monkeypatch.setattr(module, "code_hash", lambda: "newer")
     assert _stages(tmp_path).recall("train", 1) is None
+
+
+def test_the_hash_of_the_code_is_of_all_rooms_that_a_trial_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change to any file of agent or objective, however deep, is another version of the code."""
+    found: set[str] = set()
+    monkeypatch.setattr(Path, "read_bytes", lambda path: found.add(str(path)) or b"")
+    module.code_hash.__wrapped__()
+    assert {each.__file__ for each in (module, cut, base, failures, score, sweepfile)} <= found
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other"])
@@ -152,8 +165,8 @@ def test_agents_share_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with tiny_bench(tmp_path_factory.mktemp("cache")) as made:
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialContext]:
+    with tiny_context(tmp_path_factory.mktemp("cache")) as made:
         yield made
 
 
@@ -161,18 +174,18 @@ CANDIDATE = Candidate({"conv2": 0.5}, epochs=0.5)
 
 
 def _run(
-    bench: Bench, folder: Path, candidate: Candidate = CANDIDATE, watch: Watch | None = None
-) -> tuple[object, Watch]:
-    watch = watch or Watch()
+    context: TrialContext, folder: Path, candidate: Candidate = CANDIDATE, watch: StageWatch | None = None
+) -> tuple[object, StageWatch]:
+    watch = watch or StageWatch()
     folder.mkdir(exist_ok=True)
-    stages = remembered(bench, candidate)
-    return run_trial(candidate, bench, folder, watch, stages), watch
+    stages = remembered(context, candidate)
+    return run_trial(candidate, context, folder, watch, stages), watch
 
 
-def test_a_repeated_candidate_is_only_pruned(bench: Bench, tmp_path: Path) -> None:
+def test_a_repeated_candidate_is_only_pruned(context: TrialContext, tmp_path: Path) -> None:
     """It comes to the same measurement, weights and files, without export, measurement or training."""
-    first, _ = _run(bench, tmp_path / "first")
-    again, watch = _run(bench, tmp_path / "again")
+    first, _ = _run(context, tmp_path / "first")
+    again, watch = _run(context, tmp_path / "again")
     assert isinstance(first, Trial) and isinstance(again, Trial)
     assert list(watch.seconds) == ["prune"]
     assert (again.measurement, again.score, again.parity) == (first.measurement, first.score, first.parity)
@@ -183,20 +196,22 @@ def test_a_repeated_candidate_is_only_pruned(bench: Bench, tmp_path: Path) -> No
     assert bytes_of({"x": again.exported.xml})["x"].numel() > 0
 
 
-def test_an_interrupted_trial_goes_on_after_its_last_finished_stage(bench: Bench, tmp_path: Path) -> None:
+def test_an_interrupted_trial_goes_on_after_its_last_finished_stage(context: TrialContext, tmp_path: Path) -> None:
     """A stop in training keeps the latency; one after it keeps the trained network too."""
     candidate = replace(CANDIDATE, seed=1)
     rows: list[object] = []
-    result, _ = _run(bench, tmp_path / "a", candidate, Watch(log=rows.append, stop=lambda: "stop" if rows else None))
+    result, _ = _run(
+        context, tmp_path / "a", candidate, StageWatch(log=rows.append, stop=lambda: "stop" if rows else None)
+    )
     assert isinstance(result, Failure) and result.stage == "train"
-    stopped, watch = _run(bench, tmp_path / "b", candidate, _stop_at("export_final"))
+    stopped, watch = _run(context, tmp_path / "b", candidate, _stop_at("export_final"))
     assert isinstance(stopped, Failure) and "measure" not in watch.seconds and "train" in watch.seconds
-    result, watch = _run(bench, tmp_path / "c", candidate)
+    result, watch = _run(context, tmp_path / "c", candidate)
     assert isinstance(result, Trial) and list(watch.seconds) == ["prune", "export_final", "parity", "evaluate"]
 
 
-def _stop_at(stage: str) -> Watch:
-    watch = Watch()
+def _stop_at(stage: str) -> StageWatch:
+    watch = StageWatch()
     watch.stop = lambda: "stop" if watch.stage == stage else None
     return watch
 
@@ -204,39 +219,39 @@ def _stop_at(stage: str) -> Watch:
 @pytest.mark.parametrize(
     "change", [{"epochs": 0.6}, {"seed": 7}, {"ratios": {"conv2": 0.25}}, {"importance": "l1"}, {"ranking": "filter"}]
 )
-def test_another_candidate_is_trained_itself(bench: Bench, change: dict[str, object]) -> None:
+def test_another_candidate_is_trained_itself(context: TrialContext, change: dict[str, object]) -> None:
     """Channels and how they were chosen, epochs and seed are all part of what is remembered."""
     mine = replace(CANDIDATE, seed=4)  # no other test's, for what is kept here is no network
-    remembered(bench, mine).keep("train", *_about(bench, mine), value={})
-    assert remembered(bench, mine).recall("train", *_about(bench, mine)) is not None
+    remembered(context, mine).keep("train", *_about(context, mine), value={})
+    assert remembered(context, mine).recall("train", *_about(context, mine)) is not None
     other = replace(mine, **change)  # type: ignore[arg-type]
-    assert remembered(bench, other).recall("train", *_about(bench, other)) is None
+    assert remembered(context, other).recall("train", *_about(context, other)) is None
 
 
-def _about(bench: Bench, candidate: Candidate) -> tuple[object, ...]:
+def _about(context: TrialContext, candidate: Candidate) -> tuple[object, ...]:
     from prunefleet.agent.trial.stages import _training
 
-    return _training(bench, candidate)
+    return _training(context, candidate)
 
 
-def test_another_recipe_is_trained_itself(bench: Bench) -> None:
+def test_another_recipe_is_trained_itself(context: TrialContext) -> None:
     """So are learning rate and distillation."""
-    here = _about(bench, CANDIDATE)
-    assert here != _about(replace(bench, lr=0.01), CANDIDATE) != _about(replace(bench, distill=True), CANDIDATE)
+    here = _about(context, CANDIDATE)
+    assert here != _about(replace(context, lr=0.01), CANDIDATE) != _about(replace(context, distill=True), CANDIDATE)
 
 
-def test_a_damaged_cache_is_done_over(bench: Bench, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_done_over(context: TrialContext, tmp_path: Path) -> None:
     """Every file of the cache cut off: the trial comes to its score all the same."""
     candidate = replace(CANDIDATE, seed=2)
-    _run(bench, tmp_path / "a", candidate)
+    _run(context, tmp_path / "a", candidate)
     for path in (Path(os.environ["PRUNEFLEET_CACHE"]) / "trials").iterdir():
         path.write_bytes(path.read_bytes()[:-3])
-    result, watch = _run(bench, tmp_path / "b", candidate)
+    result, watch = _run(context, tmp_path / "b", candidate)
     assert isinstance(result, Trial) and {"measure", "train", "evaluate"} <= set(watch.seconds)
 
 
-def test_a_timed_out_trial_is_the_hosts_failure(bench: Bench, tmp_path: Path) -> None:
+def test_a_timed_out_trial_is_the_hosts_failure(context: TrialContext, tmp_path: Path) -> None:
     """Its time over it ends at the next report or stage, and may be tried again on a faster host."""
-    result, watch = _run(bench, tmp_path / "a", replace(CANDIDATE, seed=3), Watch(deadline=0.0))
+    result, watch = _run(context, tmp_path / "a", replace(CANDIDATE, seed=3), StageWatch(deadline=0.0))
     assert isinstance(result, Failure) and result.kind is FailureKind.TIMEOUT and result.kind.blames_host
     assert result.message == "not done within recipe.timeout_minutes" and not watch.rung({})

@@ -5,9 +5,9 @@ import pytest
 import torch
 from tiny_task import TinyTask
 
-from prunefleet.agent.answer.controls import Judged, Point, against_uniform, judge, line
+from prunefleet.agent.answer.controls import Evaluated, Point, against_uniform, evaluate, line
+from prunefleet.agent.answer.uniform import evenly, wanted
 from prunefleet.agent.answer.winner import choose, gain, published
-from prunefleet.agent.commands.answer import evenly, wanted
 from prunefleet.agent.tasks.task import Budget
 from prunefleet.agent.tracking.tracked_run import RunRecord
 from prunefleet.objective.goals.goal import Goal
@@ -126,16 +126,16 @@ def test_a_network_on_the_line_gains_nothing() -> None:
 def test_test_quality_comes_with_intervals_where_examples_are_known() -> None:
     """A task that tells each example gives Wilson and paired intervals; another one gives the metric alone."""
     task = TinyTask()
-    judged = judge(task, task.network(), {"a": 1}, "top1")
+    judged = evaluate(task, task.network(), {"a": 1}, "top1")
     assert judged.metric == pytest.approx(task.evaluate(judged.network, "test")["top1"])
     assert judged.quality()["test_lo"] < judged.metric < judged.quality()["test_hi"]
     assert judged.drop_from(judged) == {"test_drop": 0.0, "test_drop_lo": 0.0, "test_drop_hi": 0.0}
-    bare = Judged({}, judged.network, 0.5)
+    bare = Evaluated({}, judged.network, 0.5)
     assert bare.quality() == {"test": 0.5} and list(bare.drop_from(judged)) == ["test_drop"]
 
 
 class _Halves(TinyTask):
-    """The tiny task judged by a quality that is no mean over examples."""
+    """The tiny task evaluated by a quality that is no mean over examples."""
 
     metrics = ("f1",)
 
@@ -145,7 +145,7 @@ def test_a_metric_that_is_no_mean_has_intervals_too() -> None:
     task = _Halves()
     network = task.network()
     task.fit(network, Budget(0.5, 0.1), lambda row: True)
-    dense = judge(task, network, {}, "f1")
+    dense = evaluate(task, network, {}, "f1")
     assert dense.examples is not None and dense.examples.shape == (500, 3)
     assert dense.metric == pytest.approx(task.evaluate(dense.network, "test")["f1"])
     told = dense.quality()
@@ -159,7 +159,7 @@ def test_a_metric_that_is_no_mean_has_intervals_too() -> None:
 def test_a_share_of_all_is_not_certain() -> None:
     """Where every defect of few was found, the interval of the recall is Wilson's of those few, not a point."""
     examples = np.array([[1.0, 1.0]] * 20 + [[0.0, 0.0]] * 80)
-    told = Judged({}, torch.nn.Identity(), 1.0, examples, lambda means: means[..., 0] / means[..., 1]).quality()
+    told = Evaluated({}, torch.nn.Identity(), 1.0, examples, lambda means: means[..., 0] / means[..., 1]).quality()
     assert (told["test_lo"], told["test_hi"]) == pytest.approx((0.8389, 1.0), abs=1e-4)
 
 
@@ -177,6 +177,6 @@ class _Simple:
 
 def test_a_task_may_tell_shares_alone() -> None:
     """`correct` gives the first metric its Wilson interval; another metric of that task has none."""
-    told = judge(_Simple(), torch.nn.Identity(), {}, "share").quality()  # type: ignore[arg-type]
+    told = evaluate(_Simple(), torch.nn.Identity(), {}, "share").quality()  # type: ignore[arg-type]
     assert (told["test"], told["test_lo"], told["test_hi"]) == pytest.approx((0.75, 0.3006, 0.9544), abs=1e-4)
-    assert judge(_Simple(), torch.nn.Identity(), {}, "other").quality() == {"test": 0.5}  # type: ignore[arg-type]
+    assert evaluate(_Simple(), torch.nn.Identity(), {}, "other").quality() == {"test": 0.5}  # type: ignore[arg-type]

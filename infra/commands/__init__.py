@@ -1,0 +1,1 @@
+"""One file for each word after `prunefleet`: its help, its options, and what runs it."""

@@ -1,0 +1,1 @@
+"""`prunefleet hub`, and one file for each word after it."""
