@@ -8,7 +8,8 @@ AGENTS ?= 2
 PYTEST := $(BIN)/python -m pytest
 # Two at a time, a file as a whole: many tests wait for processes, and what a file shares is made once.
 WORKERS ?= 2
-SUITE := $(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Benches are left where they lie: to load them costs each process seconds.
+SUITE := $(PYTEST) --ignore tests/bench --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Tests and trials run side by side: one thread each, or they fight over the cores.
 export OMP_NUM_THREADS := 1
 

@@ -47,7 +47,7 @@ def main():
     print("done", number)
     return int(number) if word == "exit" else 0
 
-if "agent" in sys.orig_argv and "-m" in sys.orig_argv:
+if "prunefleet.agent" in sys.orig_argv and "-m" in sys.orig_argv:
     import types
     import prunefleet.agent.fork.fork_server
     prunefleet.agent.fork.fork_server.preload = lambda: None

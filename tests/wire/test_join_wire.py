@@ -205,6 +205,8 @@ def test_without_systemd_agents_run_in_the_terminal(hub: HubProcess, host: NewHo
     assert not re.findall(rb"prunefleet-agent", b"".join(each.name.encode() for each in host.home.rglob("*")))
 
 
+# `make test` has the same with a token, above.
+@pytest.mark.slow
 def test_a_key_of_one_s_own_joins_and_stays(hub: HubProcess, host: NewHost) -> None:
     """As on a server that makes no tokens: with WANDB_API_KEY and the sweep; leaving removes the file, not the key."""
     asked, path = host.systemctl(True), sweep(hub)
@@ -216,11 +218,13 @@ def test_a_key_of_one_s_own_joins_and_stays(hub: HubProcess, host: NewHost) -> N
     assert accepted(hub, hub.api_key) and not host.key_file("mine").exists() and asked.exists()
 
 
-def test_what_is_wrong_stops_in_one_line_and_keeps_nothing(hub: HubProcess, host: NewHost) -> None:
-    """Words that are no token, no address or no sweep; a service that does not start leaves no unit behind."""
+# Each line is a process of seconds: three of them in `make test`.
+@pytest.mark.parametrize("some", [slice(3), pytest.param(slice(3, None), marks=pytest.mark.slow)], ids=["some", "rest"])
+def test_what_is_wrong_stops_in_one_line_and_keeps_nothing(hub: HubProcess, host: NewHost, some: slice) -> None:
+    """Words that are no token, no address or no sweep leave no key behind."""
     host.systemctl(True)
     path = sweep(hub)
-    for words, more, line in (
+    wrong: list[tuple[tuple[str, ...], dict[str, str], str]] = [
         (("join", "nowhere"), {}, "URL: got 'nowhere'; give the server's address"),
         (("join", "http://127.0.0.1:9"), {"PRUNEFLEET_JOIN_TOKEN": "join-x"}, "URL: got 'http://127.0.0.1:9'; start"),
         (("join", hub.url), {"PRUNEFLEET_JOIN_TOKEN": "join-" + "0" * 40}, "does not know it; ask for another"),
@@ -229,10 +233,17 @@ def test_what_is_wrong_stops_in_one_line_and_keeps_nothing(hub: HubProcess, host
         (("agent", "me"), {}, "NAME: got 'me'; nothing was joined here"),
         (("invite", "local/lab/none"), {"WANDB_BASE_URL": hub.url, "WANDB_API_KEY": hub.api_key}, "sweep: got"),
         (("invite", path), {"WANDB_BASE_URL": hub.url, "WANDB_API_KEY": "x" * 40}, "WANDB_API_KEY: got '…xxxx'"),
-    ):
+    ]
+    for words, more, line in wrong[some]:
         said = host.run(*words, code=2, **more)
         assert line in said.splitlines()[-1] and "Traceback" not in said, said
     assert not list(host.home.rglob("*.env"))
+
+
+def test_a_service_that_does_not_start_leaves_no_unit(hub: HubProcess, host: NewHost) -> None:
+    """The line has what systemctl said; the key stays for another try."""
+    host.systemctl(True)
+    path = sweep(hub)
     (host.home / "bin" / "broken").touch()
     said = host.run("join", hub.url, code=2, PRUNEFLEET_JOIN_TOKEN=token(hub, path))
     assert "systemctl --user: got 'prunefleet-agent@" in said and "Failed to enable unit" in said
@@ -249,6 +260,8 @@ def test_the_invited_line_is_printed(hub: HubProcess, host: NewHost) -> None:
     assert note.startswith(f"# {hub.url} is reached from this machine alone")
 
 
+# `make test` has a hub that is killed under real agents in tests/acceptance/test_hub_kill.py and test_up_tiny.py.
+@pytest.mark.slow
 def test_agents_outlive_the_hub_s_absence_and_drain(tmp_path: Path) -> None:
     """The hub is killed and comes back: agents go on with the sweep; SIGTERM hands the trial back and ends with 0."""
     text = SWEEP.replace("[1, 2]", "[1, 2, 3]")

@@ -93,7 +93,9 @@ class Scheduled:
         return [(state, tuple(Space(GROUPS).kept(ratio).values()), summary) for state, ratio, summary in told]
 
 
-@pytest.fixture(scope="module", params=["hub", "account"])
+# `make test` has `wandb sweep-scheduler` at the hub in test_wire_search.py, and our search in it, without processes, in
+# tests/unit/infra/test_scheduler.py.
+@pytest.fixture(scope="module", params=[pytest.param("hub", marks=pytest.mark.slow), "account"])
 def sweep(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduled]:
     """On the hub, and on an account where one is meant to be used."""
     if request.param == "account" and not os.environ.get(LIVE):

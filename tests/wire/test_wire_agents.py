@@ -1,6 +1,6 @@
 """Agents paused, drained, stopped and lost: what the unmodified `wandb agent` does with it.
 
-With the older client in `make test-all` alone: its agents are in the sample of test_wire_sweep.py.
+With the older client one agent is in `make test`, with a run that it left behind; the others in `make test-all`.
 """
 
 import json
@@ -188,6 +188,7 @@ def test_a_drained_agent_exits_after_its_run(driven: Fleet) -> None:
     assert driven.noted["function"] == (0, "finished", 1)
 
 
+@pytest.mark.both
 def test_a_host_says_which_run_it_left_behind(tmp_path: Path, wandb_client: Client) -> None:
     """A run whose agent and process were killed together is lost seconds after its host has said so."""
     with HubProcess(tmp_path, client=wandb_client) as hub:

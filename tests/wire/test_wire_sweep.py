@@ -1,4 +1,7 @@
-"""Sweeps driven by the unmodified wandb client: its CLI, its agents, and what becomes of each kind of run."""
+"""Sweeps driven by the unmodified wandb client: its CLI, its agents, and what becomes of each kind of run.
+
+With the older client in `make test-all` alone: one of its agents is in the sample, in test_wire_agents.py.
+"""
 
 import json
 import subprocess
@@ -198,7 +201,6 @@ def test_a_sweep_that_cannot_be_searched_is_refused(lab: Lab) -> None:
     assert lab.hub.query('{project(name: "refused") {totalSweeps}}')["project"] is None
 
 
-@pytest.mark.both
 def test_two_agents_work_through_a_grid(driven: Lab) -> None:
     """Each point is tried once as a run; retries keep the run's id; the sweep ends and sends its agents home."""
     sweep, runs = driven.sweep("kinds"), driven.runs("kinds")
@@ -213,21 +215,18 @@ def test_two_agents_work_through_a_grid(driven: Lab) -> None:
     assert [agent["state"] for agent in agents] == ["FINISHED"] * 2
 
 
-@pytest.mark.both
 def test_a_preempted_run_continues_its_history(driven: Lab) -> None:
     """The second attempt writes after the first one's rows."""
     assert driven.runs("kinds")["preempted"]["historyLineCount"] == 2
     assert driven.runs("kinds")["unstarted"]["historyLineCount"] == 1
 
 
-@pytest.mark.both
 def test_cancelling_ends_the_run_and_its_agent(driven: Lab) -> None:
     """A cancelled sweep's run is told to stop, and its agent leaves."""
     assert driven.sweep("endless")["state"] == "CANCELED"
     assert driven.runs("endless")["endless"]["state"] == "killed"
 
 
-@pytest.mark.both
 def test_two_function_agents_share_a_sweep(driven: Lab) -> None:
     """`wandb.agent(function=…)` in two processes tries each point once; a stop ends one point, not its agent."""
     sweep, nodes = driven.sweep("function"), driven.nodes("function")
@@ -237,7 +236,6 @@ def test_two_function_agents_share_a_sweep(driven: Lab) -> None:
     assert len(sweep["agents"]["edges"]) == 2
 
 
-@pytest.mark.both
 def test_a_busy_agent_of_a_deleted_sweep_lets_its_run_finish(driven: Lab) -> None:
     """When its sweep is deleted, an agent's run goes on to its end and keeps what it logs; then the agent ends."""
     run = driven.waiting()
@@ -245,7 +243,6 @@ def test_a_busy_agent_of_a_deleted_sweep_lets_its_run_finish(driven: Lab) -> Non
     assert (run["state"], run["historyLineCount"], run["sweepName"]) == ("finished", 2, None)
 
 
-@pytest.mark.both
 def test_sweeps_read_back_through_the_api(driven: Lab) -> None:
     """wandb.Api gives a sweep's name, state, runs, best run and agents."""
     code = f"""
