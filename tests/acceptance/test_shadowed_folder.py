@@ -41,7 +41,7 @@ class Folder:
     """A user's folder, with a home and a cache of its own, and the command of a fresh environment."""
 
     def __init__(self, place: Path, environment: Path, *, task: bool) -> None:
-        self.here, self.home, self._bin = place / "here", place / "home", environment / "bin"
+        self.here, self.home, self.bin = place / "here", place / "home", environment / "bin"
         self.mark = place / "shadowed"
         self.home.mkdir(parents=True)
         for name in SHADOWS:
@@ -56,10 +56,10 @@ class Folder:
 
     def start(self, log: str, *words: str, **more: str) -> "subprocess.Popen[bytes]":
         """`prunefleet WORDS` in the folder, with nothing on its path but the environment's own packages."""
-        own = {"HOME": str(self.home), "PATH": f"{self._bin}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+        own = {"HOME": str(self.home), "PATH": f"{self.bin}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
         own |= {"PRUNEFLEET_CACHE": str(self.home / "cache"), "WANDB_ERROR_REPORTING": "false"}
         with (self.home / log).open("wb") as out:
-            argv = [str(self._bin / "prunefleet"), *words]
+            argv = [str(self.bin / "prunefleet"), *words]
             return subprocess.Popen(
                 argv, cwd=self.here, env={**own, **more}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 start_new_session=True,
@@ -90,6 +90,8 @@ def folders(tmp_path: Path) -> Iterator[tuple[Folder, Folder]]:
 def test_files_named_like_ours_are_never_run(folders: tuple[Folder, Folder]) -> None:
     """`check`, `up` with its hub, and a host that joined run a sweep of a task in the user's own `agent/mine.py`."""
     mine, other = folders
+    site = next((mine.bin.parent / "lib").glob("python*/site-packages"))
+    assert {path.name for path in site.glob("[!p_]*")} & {"agent", "objective", "infra", "door"} == set()
     checked = mine.start("check.log", "check", "sweep.yaml")
     assert checked.wait(300) == 0, mine.said("check.log")
     up = mine.start("up.log", "up", "sweep.yaml", "--agents", "1", "--port", "0", "--until-done")
