@@ -70,9 +70,8 @@ class Rounds:
 
         What is noisy then gets more time, `PATIENCE` times the limit in all.
         """
-        schedule = (
-            BY_PROGRAM if any(isinstance(each[0], SampledNetwork) for each in self.networks.values()) else IN_PROCESS
-        )
+        by_program = any(isinstance(each[0], SampledNetwork) for each in self.networks.values())
+        schedule = BY_PROGRAM if by_program else IN_PROCESS
         settled = min_rounds or schedule.ends_from(len(self.networks), self.loads)
         began = time.perf_counter()
         with _no_garbage_collection():

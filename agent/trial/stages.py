@@ -55,9 +55,9 @@ def trained(
 
     def rung(row: Row) -> bool:
         metric = row.get(f"val_{name}")
-        return (
-            watch.rung(row) if metric is None else latency.hopeful() and watch.rung({**row, **latency.scored(metric)})
-        )
+        if metric is None:
+            return watch.rung(row)
+        return latency.hopeful() and watch.rung({**row, **latency.scored(metric)})
 
     with watch.during("train"):
         task.fit(network, context.budget(candidate), rung)

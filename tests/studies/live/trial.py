@@ -14,7 +14,7 @@ from prunefleet.agent.compress.prune import prune
 from prunefleet.agent.host.cache_files import cache_folder, only_one
 from prunefleet.agent.host.journal import Journal
 from prunefleet.agent.host.progress import StageWatch
-from prunefleet.agent.measure.pace import SITTINGS
+from prunefleet.agent.measure.pace import SESSIONS
 from prunefleet.agent.profile.points import points
 from prunefleet.agent.tasks.task import digest, statistics
 from prunefleet.agent.trial.context import TrialContext
@@ -148,7 +148,7 @@ def _sittings(network: str, kept: Mapping[str, Kept], seed: int) -> dict[str, An
     One wrong latency in a curve would mislead a whole search, and no later trial of that group alone puts it right.
     """
     held: list[dict[str, Any]] = []
-    while len(held) < SITTINGS and (not held or any(each["noisy"] for each in held[-1].values())):
+    while len(held) < SESSIONS and (not held or any(each["noisy"] for each in held[-1].values())):
         held.append(sit_together(network, kept, seed + AGAIN * len(held)))
     return {
         name: min((each[name] for each in held), key=lambda found: found["ratio_hi"] / found["ratio_lo"])
