@@ -81,7 +81,7 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A hub where sweeps of each kind are driven to their end, side by side because the client often waits."""
-    with HubProcess(tmp_path_factory.mktemp("search"), {"stop_grace": 240.0}) as hub:
+    with HubProcess(tmp_path_factory.mktemp("search"), {"stop_grace": 120.0}) as hub:
         (hub.folder / "train.py").write_text(TRAIN)
         (hub.folder / "quick.py").write_text(TRAIN_QUICK)
         lab = Lab(hub)
@@ -110,7 +110,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def test_a_bad_run_is_stopped_and_a_good_one_is_not(lab: Lab) -> None:
     """The client is told through file_stream, interrupts the script, and sends all it has logged; the sweep ends."""
-    wait_for(lambda: lab.ended("early"), 400)
+    wait_for(lambda: lab.ended("early"), 400, every=0.5)
     good, bad = lab.runs("early")[1], lab.runs("early")[2]
     assert (good["state"], good["exitcode"], good["historyLineCount"]) == ("finished", 0, 5)
     assert (bad["state"], bad["shouldStop"]) == ("killed", True)
@@ -120,7 +120,7 @@ def test_a_bad_run_is_stopped_and_a_good_one_is_not(lab: Lab) -> None:
 
 def test_a_function_is_stopped_by_its_agent(lab: Lab) -> None:
     """`wandb.agent(function=…)` does not mind file_stream: the agent's `stop` ends the call, and the rows are kept."""
-    wait_for(lambda: lab.ended("function"), 240)
+    wait_for(lambda: lab.ended("function"), 240, every=0.5)
     good, bad = lab.runs("function")[1], lab.runs("function")[2]
     assert (good["state"], good["historyLineCount"]) == ("finished", 5)
     assert (bad["state"], bad["shouldStop"]) == ("killed", True)
