@@ -123,8 +123,12 @@ def test_within_bounds(spec: SweepSpec, trials: list[StoredTrial]) -> None:
     for trial in trials:
         for leaf in spec.space.free:
             value = trial.params[leaf.name]
-            levels = leaf.law.levels
-            assert value in levels if levels else leaf.law.quantile(0.0) <= value <= leaf.law.quantile(1.0)
+            levels = leaf.distribution.levels
+            assert (
+                value in levels
+                if levels
+                else leaf.distribution.quantile(0.0) <= value <= leaf.distribution.quantile(1.0)
+            )
 
 
 def test_constants_kept(spec: SweepSpec, trials: list[StoredTrial]) -> None:
@@ -134,7 +138,7 @@ def test_constants_kept(spec: SweepSpec, trials: list[StoredTrial]) -> None:
         place: Any = config
         for part in leaf.path:
             place = place[part]
-        assert not leaf.constant or place == leaf.law.quantile(0.5)
+        assert not leaf.constant or place == leaf.distribution.quantile(0.5)
 
 
 def test_pending_is_not_repeated(spec: SweepSpec, trials: list[StoredTrial]) -> None:

@@ -65,23 +65,23 @@ def test_value_and_predictions_are_those_of_gpytorch(spec: KernelSpec) -> None:
     points, seen = data(1)
     ask = likelihood_of(spec, 1)
     vector = ask.start + 0.1
-    kernel = ask.kernel(vector)
+    fitted = ask.kernel(vector)
     parts = []
-    for columns, lengths, scale in zip(spec.smooth, kernel.lengths, kernel.scales, strict=True):
+    for columns, lengths, scale in zip(spec.smooth, fitted.lengths, fitted.scales, strict=True):
         kernel = gpytorch.kernels.RBFKernel(ard_num_dims=len(columns), active_dims=columns)
         kernel.lengthscale = torch.tensor(np.broadcast_to(lengths, len(columns)).copy())
         parts.append(gpytorch.kernels.ScaleKernel(kernel))
         parts[-1].outputscale = scale
     if spec.linear:
         parts.append(gpytorch.kernels.LinearKernel(active_dims=spec.linear))
-        parts[-1].variance = kernel.weights[0]
+        parts[-1].variance = fitted.weights[0]
     if spec.additive:
         first = gpytorch.kernels.LinearKernel(active_dims=spec.additive)
-        first.variance = kernel.weights[-2]
+        first.variance = fitted.weights[-2]
         square = gpytorch.kernels.PolynomialKernel(2, active_dims=spec.additive).double()
         square.offset = 1e-9
         parts += [first, gpytorch.kernels.ScaleKernel(square)]
-        parts[-1].outputscale = kernel.weights[-1]
+        parts[-1].outputscale = fitted.weights[-1]
     total = parts[0]
     for part in parts[1:]:
         total = total + part
@@ -91,11 +91,11 @@ def test_value_and_predictions_are_those_of_gpytorch(spec: KernelSpec) -> None:
 
         def forward(self, at):  # type: ignore[no-untyped-def]
             return gpytorch.distributions.MultivariateNormal(
-                torch.as_tensor(kernel.mean(at.numpy())), self.covar_module(at)
+                torch.as_tensor(fitted.mean(at.numpy())), self.covar_module(at)
             )
 
     likelihood = gpytorch.likelihoods.GaussianLikelihood(noise_constraint=gpytorch.constraints.GreaterThan(1e-8))
-    likelihood.noise = kernel.noise
+    likelihood.noise = fitted.noise
     at, told = torch.as_tensor(points), torch.as_tensor(seen)
     process = Process(at, told, likelihood).double()
     density = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, process)(process(at), told).item()
@@ -105,7 +105,7 @@ def test_value_and_predictions_are_those_of_gpytorch(spec: KernelSpec) -> None:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = process(torch.as_tensor(new))
-    mean, std = Surrogate(kernel, points, seen, 0.0, 1.0).predict(new)
+    mean, std = Surrogate(fitted, points, seen, 0.0, 1.0).predict(new)
     assert mean == pytest.approx(wanted.mean.numpy(), abs=1e-5)
     assert std == pytest.approx(wanted.stddev.numpy(), abs=1e-4)
 
