@@ -115,7 +115,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
         patch.setenv("PRUNEFLEET_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(device, "usable_cores", lambda: 1)
         patch.setenv("TRIALS_BENCH_PROCESSES", "1")
-        patch.setitem(SETTINGS, "tiny", replace(SETTINGS["tiny"], candidates=5, repeated=1))
+        patch.setitem(SETTINGS, "tiny", replace(SETTINGS["tiny"], candidates=6, repeated=1))
         _forget()
         passes.train("tiny", most=3)
         yield table_of("tiny")
@@ -144,14 +144,14 @@ def test_latencies_are_all_of_one_machine(tiny: Table) -> None:
     tiny.append({"row": passes.LATENCY, "name": "c000", "kept": {}, "ratio": 0.1, "device": "elsewhere"})
     passes.measure("tiny")
     found = tiny.rows(passes.LATENCY)
-    assert len(found) == len({row["name"] for row in found}) == 5 + 3 * 2
+    assert len(found) == len({row["name"] for row in found}) == 6 + 3 * 2
     assert len({row["device"] for row in found}) == 1
     assert sum(passes.AGAIN in row for row in found) == 1
     passes.measure("tiny")
     assert tiny.rows(passes.LATENCY) == found
     whole = page("tiny")
-    assert "of 6 trials" in whole
-    assert "Latencies** of 11 networks" in whole
+    assert "of 7 trials" in whole
+    assert "Latencies** of 12 networks" in whole
     assert all(row[passes.LATENCY]["ratio"] > 0 for row in passes.joined(tiny))
 
 
