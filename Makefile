@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 SWEEP ?= sweep.yaml
 AGENTS ?= 2
 PYTEST := $(BIN)/python -m pytest
-# Two at a time, a file as a whole: many tests wait for processes, and what a file shares is made once.
-WORKERS ?= 2
+# Three at a time on two cores, a file as a whole: many tests wait, and what a file shares is made once.
+WORKERS ?= 3
 # Benches are left where they lie: to load them costs each process seconds.
 SUITE := $(PYTEST) --ignore tests/bench --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Tests and trials run side by side: one thread each, or they fight over the cores.

@@ -62,6 +62,7 @@ SETTINGS = (
     Setting("no_remote_code", False, "run no code that a sweep brings, only this host's own where it is equal"),
     Setting("name", None, "what the sweep is called on this host; its id if not given"),
     Setting("answer", "demo.json", "file for the answer as JSON"),
+    Setting("mixed", 60, "how many candidates pruned in several groups are timed before the first trial"),
     Setting(
         "admin_token_file",
         None,

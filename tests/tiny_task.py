@@ -11,6 +11,7 @@ from prunefleet.agent.tasks.task import Budget, Report
 
 SIZES = {"train": 768, "validation": 500, "holdout": 500, "test": 500}
 SECONDS = float(os.environ.get("TINY_SECONDS", "0"))  # each fit lasts at least so long
+WIDTH = int(os.environ.get("TINY_WIDTH", "64"))  # fewer channels make fewer candidates to time
 SIDE = int(os.environ.get("TINY_SIDE", "8"))  # larger where channels must tell in the latency on any processor
 
 
@@ -21,12 +22,12 @@ class TinyTask(Classification):
     def network(self) -> nn.Module:
         torch.manual_seed(0)
         net = nn.Sequential()
-        for index, before in enumerate((1, 64, 64), start=1):
-            net.add_module(f"conv{index}", nn.Conv2d(before, 64, 3, 2, 1, bias=False))
-            net.add_module(f"rest{index}", nn.Sequential(nn.BatchNorm2d(64), nn.ReLU()))
+        for index, before in enumerate((1, WIDTH, WIDTH), start=1):
+            net.add_module(f"conv{index}", nn.Conv2d(before, WIDTH, 3, 2, 1, bias=False))
+            net.add_module(f"rest{index}", nn.Sequential(nn.BatchNorm2d(WIDTH), nn.ReLU()))
         if SIDE > 8:
             net.add_module("pool", nn.AvgPool2d(SIDE // 8))
-        net.add_module("head", nn.Sequential(nn.Flatten(), nn.Linear(64, 4)))
+        net.add_module("head", nn.Sequential(nn.Flatten(), nn.Linear(WIDTH, 4)))
         return net
 
     def splits(self) -> dict[str, Images]:

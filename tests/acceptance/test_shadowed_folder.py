@@ -20,7 +20,7 @@ program: prunefleet
 command: ["${env}", prunefleet, trial]
 method: random
 metric: {name: score, goal: maximize}
-run_cap: 4
+run_cap: 3
 parameters:
   task: {value: "agent.mine:Mine"}
   upload: {value: all}
@@ -57,7 +57,7 @@ class Folder:
     def start(self, log: str, *words: str, **more: str) -> "subprocess.Popen[bytes]":
         """`prunefleet WORDS` in the folder, with nothing on its path but the environment's own packages."""
         own = {"HOME": str(self.home), "PATH": f"{self.bin}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-        own |= {"PRUNEFLEET_CACHE": str(self.home / "cache"), "WANDB_ERROR_REPORTING": "false"}
+        own |= {"PRUNEFLEET_CACHE": str(self.home / "cache"), "WANDB_ERROR_REPORTING": "false", "TINY_WIDTH": "32"}
         with (self.home / log).open("wb") as out:
             argv = [str(self.bin / "prunefleet"), *words]
             return subprocess.Popen(
@@ -94,7 +94,7 @@ def test_files_named_like_ours_are_never_run(folders: tuple[Folder, Folder]) -> 
     assert {path.name for path in site.glob("[!p_]*")} & {"agent", "objective", "infra", "door"} == set()
     checked = mine.start("check.log", "check", "sweep.yaml")
     assert checked.wait(300) == 0, mine.said("check.log")
-    up = mine.start("up.log", "up", "sweep.yaml", "--agents", "1", "--port", "0", "--until-done")
+    up = mine.start("up.log", "up", "sweep.yaml", "--agents", "1", "--port", "0", "--until-done", "--mixed", "4")
     state = mine.here / ".prunefleet" / "up.json"
     told = wait_for(lambda: (state.exists() and json.loads(state.read_text())) or up.poll() is not None, 400)
     ready = wait_for(lambda: up.poll() is not None or json.loads(state.read_text()).get("sweep"), 400)
@@ -103,7 +103,7 @@ def test_files_named_like_ours_are_never_run(folders: tuple[Folder, Folder]) -> 
     joined = other.start("join.log", "join", told["url"], told["sweep"], WANDB_API_KEY=told["api_key"])
     assert up.wait(500) == 0, mine.said("up.log")[-3000:]
     answer = json.loads((mine.here / "demo.json").read_text())
-    assert sum(answer["outcomes"].values()) == 4 and answer["outcomes"].get("scored"), answer["outcomes"]
+    assert sum(answer["outcomes"].values()) == 3 and answer["outcomes"].get("scored"), answer["outcomes"]
     wait_for(lambda: "Keeping 1 agent" in other.said("join.log"), 60)
     assert joined.poll() is None, other.said("join.log")
     os.kill(joined.pid, signal.SIGTERM)

@@ -44,8 +44,9 @@ class Up:
 
     def start(self) -> "subprocess.Popen[bytes]":
         env = {**os.environ, "PYTHONPATH": str(TESTS), "PRUNEFLEET_CACHE": str(self.folder / "cache")}
-        env |= {"HOME": str(self.folder), "WANDB_ERROR_REPORTING": "false"}
-        argv = [str(BIN / "prunefleet"), "up", "sweep.yaml", "--port", "0", "--until-done", *self.options]
+        env |= {"HOME": str(self.folder), "WANDB_ERROR_REPORTING": "false", "TINY_WIDTH": "32"}
+        words = ("--port", "0", "--until-done", "--mixed", "4")
+        argv = [str(BIN / "prunefleet"), "up", "sweep.yaml", *words, *self.options]
         with self.log.open("ab") as out:
             return subprocess.Popen(argv, cwd=self.folder, env=env, stdout=out, stderr=out, start_new_session=True)
 

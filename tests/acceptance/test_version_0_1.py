@@ -1,6 +1,6 @@
 """What version 0.1 left goes on: a hub's folder, a half-finished planned sweep with the user's own code, a joined host.
 
-data/version-0.1.tar.gz was made by version 0.1: `hub/` with two of four trials done, the `sweep/` that was planned, and
+data/version-0.1.tar.gz was made by version 0.1: `hub/` with one of four trials done, the `sweep/` that was planned, and
 `board.env`, which `prunefleet join` left on a host.
 """
 
@@ -30,7 +30,7 @@ def _runs(hub: HubProcess, key: str) -> list[Any]:
 
 
 def test_a_half_finished_sweep_of_version_0_1_goes_on(tmp_path: Path) -> None:
-    """Its host, with an empty cache, fetches the sweep's code and dense network and ends the two trials left."""
+    """Its host, with an empty cache, fetches the sweep's code and dense network and ends the three trials left."""
     with tarfile.open(LEFT) as archive:
         archive.extractall(tmp_path, filter="data")
     kept = tmp_path / "home" / ".config" / "prunefleet" / "board.env"
@@ -61,6 +61,6 @@ def test_a_half_finished_sweep_of_version_0_1_goes_on(tmp_path: Path) -> None:
     assert len(found) == RUNS and {outcome for _, outcome in found} <= {"scored", "skipped"}
     assert {config["code"] for config, _ in found} == {planned["code"]["value"]}
     assert {config["baseline_hash"] for config, _ in found} == {planned["baseline"]["value"]}
-    assert sorted(config["versions"]["prunefleet"] for config, _ in found) == ["0.1.0", "0.1.0", "0.2.0", "0.2.0"]
+    assert sorted(config["versions"]["prunefleet"] for config, _ in found) == ["0.1.0", "0.2.0", "0.2.0", "0.2.0"]
     said = "".join(path.read_text(errors="replace") for path in (tmp_path / "home").rglob("agent-1.log"))
     assert "`agent` is a module name of version 0.1; it still works here" in said

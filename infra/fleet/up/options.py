@@ -26,6 +26,7 @@ class Options:
     port: int
     project: str
     answer: Path
+    mixed: int
 
     def __post_init__(self) -> None:
         if self.agents < 1:

@@ -33,7 +33,6 @@ from prunefleet.objective.sweepfile import UPLOADS, read_sweep_file, upload_of
 
 LOOK_EVERY = 3.0  # seconds between two looks at the sweep
 TICK = 0.5
-MIXED = "60"  # of the plan: somebody waits for the first trial
 
 
 class Stopped(Exception):
@@ -148,7 +147,7 @@ def _sweep(fleet: Fleet) -> str:
         resolved = fleet.options.data.resolve() / "sweep.yaml"
         fleet.state.save(seconds={"hub": fleet.state.get("seconds", {}).get("hub", 0.0)})
         sweep_file = str(fleet.options.sweep_file.resolve())
-        fleet.step("plan", sweep_file, "--out", str(resolved), "--mixed", MIXED)
+        fleet.step("plan", sweep_file, "--out", str(resolved), "--mixed", str(fleet.options.mixed))
         config = yaml.safe_load(resolved.read_text())
         sweep = create_sweep(config, str(fleet.state["entity"]), fleet.options.project)
         fleet.state.save(sweep_file=digest, sweep=sweep)

@@ -45,8 +45,8 @@ except urllib.error.HTTPError as error:
 CLONE = "clone"
 TRIALS = 2
 SMALLER = {
-    "enumerate((1, 64, 64), start=1)": "enumerate((1,), start=1)",
-    "nn.Linear(64, 4)": "nn.Linear(16 * 64, 4)",
+    "enumerate((1, WIDTH, WIDTH), start=1)": "enumerate((1,), start=1)",
+    "nn.Linear(WIDTH, 4)": "nn.Linear(16 * WIDTH, 4)",
 }
 
 
