@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 def outlasting(ask: Callable[[], T], seconds: float, check: Callable[[], None] = lambda: None) -> T:
-    """What the server answers; one that is away is asked again for so many seconds, then its failure is raised.
+    """Return what the server answers; ask one that is away again for `seconds`, then raise its failure.
 
-    `check` is called while it is waited for and may raise. What the server says that it lacks is not waited for, and
-    what fails three times while the server answers is believed: the client takes silence for a refused key, and one
-    whose own process was killed fails for ever.
+    `check` is called between two attempts and may raise. A not-found answer is raised at once. What fails three times
+    while the server answers is raised too: the client reports a silent server as a refused key, and a client whose own
+    process was killed fails for ever.
     """
     until, answered = time.monotonic() + seconds, 0
     while True:

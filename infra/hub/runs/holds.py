@@ -1,8 +1,8 @@
 """What people ask of agents: to take no run for a while, or to leave the sweep; it stands until they ask to resume.
 
-A hold of an agent holds for it and for the one that takes its place: the next that joins its sweep from its host after
-it has gone. A hold of a host holds for all its agents of the sweep, and for any that joins from there later. So what
-starts agents again when they end (`prunefleet up`, systemd) starts one that waits.
+A hold of an agent also applies to the agent that replaces it on the same host. A hold of a host applies to all its
+agents of the sweep, and to any that joins from there later. So what starts agents again when they end (`prunefleet up`,
+systemd) starts one that waits.
 """
 
 from __future__ import annotations
