@@ -46,6 +46,9 @@ except ModuleNotFoundError as error:
     print(error)
 """
 
+TOP = ("agent", "objective", "infra")
+ASK = f"print(u.find_spec('agent'), [name for name in sys.modules if name.split('.')[0] in {TOP}])"
+
 
 def run(code: str, folder: Path, *words: str) -> tuple[str, str]:
     """Standard output and error of a program that is started in `folder`, with nothing of it on its path."""
@@ -77,8 +80,8 @@ def test_a_user_s_own_package_wins(tmp_path: Path) -> None:
 
 def test_nothing_is_found_by_an_old_name_elsewhere(tmp_path: Path) -> None:
     """A process that is not ours, even one that imports this package, does not know the old names."""
-    code = "import prunefleet, prunefleet.objective.errors, importlib.util as u; print(u.find_spec('agent'))"
-    assert run(code, tmp_path)[0] == "None\n"
+    code = f"import sys, importlib.util as u, prunefleet.agent.__main__, prunefleet.infra.cli; {ASK}"
+    assert run(code, tmp_path)[0] == "None []\n"
 
 
 @pytest.mark.parametrize("old", [*NEW_NAMES, *PACKAGES])
