@@ -8,9 +8,10 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 
 HOME = "prunefleet"
@@ -64,7 +65,9 @@ def _table() -> Iterator[tuple[str, str]]:
 
 
 NEW_NAMES = dict(_table())
-_MODULE = re.compile(rf"(?<![\w./-])-m(\s+)((?:{'|'.join(TOP)})(?:\.\w+)*)(?![\w./-])")
+COMMANDS = ("agent", "agent.measure.trtexec", "infra.cli", "infra.controller", "infra.server")
+"""What version 0.1 started by `python -m`."""
+_COMMAND = re.compile(rf"(python[\d.]*\s+(?:-\w+\s+)*?-m\s+)({'|'.join(map(re.escape, COMMANDS))})(?=\s|$)")
 
 
 def new_name(old: str) -> str:
@@ -73,14 +76,18 @@ def new_name(old: str) -> str:
 
 
 def translated(command: str) -> str:
-    """Return `command` with every `-m` of an old module name, such as `-m agent.measure.trtexec`, made a new one."""
-    return _MODULE.sub(lambda found: f"-m{found[1]}{new_name(found[2])}", command)
+    """Return a shell's `command` with an old module after `python -m`, such as agent.measure.trtexec, made today's."""
+    return _COMMAND.sub(lambda found: found[1] + new_name(found[2]), command)
 
 
 def translated_words(words: Sequence[str]) -> list[str]:
-    """Return a command's words with an old module name after `-m` made a new one."""
-    old = {place for place, word in enumerate(words) if word.partition(".")[0] in TOP and words[place - 1] == "-m"}
-    return [new_name(word) if place in old else word for place, word in enumerate(words)]
+    """Return the words of a command with an old module after `python -m` made today's."""
+    found = list(words)
+    for place, word in enumerate(words[1:], start=1):
+        python = any(each.rpartition("/")[2].startswith(("python", "${interpreter}")) for each in words[:place])
+        if python and word in COMMANDS and words[place - 1] == "-m":
+            found[place] = new_name(word)
+    return found
 
 
 class _OldPackage(ModuleType):
@@ -96,6 +103,7 @@ class _Loader(Loader):
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return the package's stand-in, or the module itself under its new name."""
+        _warn(spec.name)
         if spec.name in PACKAGES:
             return _OldPackage(spec.name, f"Old name of `{self._name}`.")
         module = importlib.import_module(self._name)
@@ -109,9 +117,13 @@ class _Loader(Loader):
 
 
 class _Finder(MetaPathFinder):
-    """Finds modules by their old names, once nothing else has."""
+    """Finds modules by their old names, once nothing else has; `folders` are those of today's rooms.
 
-    warned = False
+    Python holds one lock for all imports while it asks: nothing is imported here, only files are looked for.
+    """
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._folders = folders
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -120,17 +132,26 @@ class _Finder(MetaPathFinder):
         top = fullname.partition(".")[0]
         if top not in TOP or (fullname != top and not _is_ours(sys.modules.get(top))):
             return None
-        name = new_name(fullname)
-        if not _exists(name):
+        name, package = new_name(fullname), fullname in PACKAGES
+        if not self._exists(name, package):
             return None
-        self._warn(fullname)
-        return ModuleSpec(fullname, _Loader(name), is_package=fullname in PACKAGES)
+        return ModuleSpec(fullname, _Loader(name), is_package=package)
 
-    def _warn(self, name: str) -> None:
-        if not self.warned:
-            self.warned = True
-            told = f"prunefleet: `{name}` is a module name of version 0.1; it still works here"
-            print(f"{told}: write `from prunefleet import …` in its place (docs/python.md)", file=sys.stderr)
+    def _exists(self, name: str, package: bool) -> bool:
+        _, room, *inside = name.split(".")
+        place = self._folders[room].joinpath(*inside)
+        return (place / "__init__.py").is_file() if package else place.with_name(f"{place.name}.py").is_file()
+
+
+_told: list[str] = []
+
+
+def _warn(name: str) -> None:
+    """Tell the first old name that is imported, once for a process."""
+    if not _told:
+        _told.append(name)
+        told = f"prunefleet: `{name}` is a module name of version 0.1; it still works here"
+        print(f"{told}: write `from prunefleet import …` in its place (docs/python.md)", file=sys.stderr)
 
 
 def _is_ours(module: ModuleType | None) -> bool:
@@ -138,14 +159,10 @@ def _is_ours(module: ModuleType | None) -> bool:
     return isinstance(module, _OldPackage) or getattr(module, "__file__", "") is None
 
 
-def _exists(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
-
-
 def install() -> None:
     """Let this process import modules by their names of version 0.1; called twice, it does nothing more."""
-    if not any(isinstance(each, _Finder) for each in sys.meta_path):
-        sys.meta_path.append(_Finder())
+    if any(isinstance(each, _Finder) for each in sys.meta_path):
+        return
+    specs = {room: importlib.util.find_spec(f"{HOME}.{room}") for room in TOP}
+    folders = {room: Path(str(spec.origin)).parent for room, spec in specs.items() if spec is not None}
+    sys.meta_path.append(_Finder(folders))

@@ -22,6 +22,7 @@ from prunefleet.objective.trial import IMPORTANCES, RANKINGS
 NEEDS_GRADIENTS = "taylor"
 WITHOUT_DATA = tuple(name for name in IMPORTANCES if name != NEEDS_GRADIENTS)
 LISTED = 5  # names of groups in a message
+SEEDS = 2**63  # torch takes no larger ones
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def prune(
         raise BadInput("importance", importance, remedy)
     checks.one_of("importance", importance, WITHOUT_DATA)
     checks.one_of("ranking", ranking, RANKINGS)
-    checks.whole("seed", seed)
+    if checks.whole("seed", seed) >= SEEDS:
+        raise BadInput("seed", seed, "give a whole number below 2^63")
     one = _one_input(network, example_input)
     found = survey(network, one).groups
     _check_names(counts, found)
@@ -114,6 +116,8 @@ def load_bundle(folder: str | Path, dense: nn.Module, example_input: torch.Tenso
     Raises:
         BadInput: a file is missing or damaged, or `dense` is not the network that was pruned.
     """
+    if not isinstance(folder, str | Path):
+        raise BadInput("folder", folder, "give the path of a bundle's folder")
     return bundle.read(Path(folder), dense, _one_input(dense, example_input))
 
 
@@ -136,6 +140,8 @@ def _check_names(kept: Mapping[str, int], found: tuple[Group, ...]) -> None:
 
 def _one_input(network: nn.Module, example_input: torch.Tensor) -> torch.Tensor:
     """Return the first input of a batch, [1, ...]. Raises `BadInput` for what is no batch."""
+    if not isinstance(network, nn.Module):
+        raise BadInput("network", type(network).__name__, "give a torch.nn.Module")
     if not isinstance(example_input, torch.Tensor):
         raise BadInput("example_input", type(example_input).__name__, "give a tensor [1, ...]")
     if example_input.ndim < 2 or not _has_batch(network, example_input):

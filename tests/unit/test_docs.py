@@ -83,6 +83,15 @@ def test_lines_to_paste_are_understood(page: Path) -> None:
                 pytest.fail(f"{page.name}: prunefleet {' '.join(words)}")
 
 
+TESTS_NAMED = sorted({(page, name) for page in PAGES for name in re.findall(r"\btest_\w+\.py\b", page.read_text())})
+
+
+@pytest.mark.parametrize(("page", "name"), TESTS_NAMED, ids=[f"{page.name}-{name}" for page, name in TESTS_NAMED])
+def test_a_test_that_a_page_names_exists(page: Path, name: str) -> None:
+    """A file of tests that a page points to is there."""
+    assert list((ROOT / "tests").rglob(name)), f"{page.name} names {name}"
+
+
 def test_the_fleet_page_has_a_machine_for_every_block() -> None:
     """docs/fleet.md says where each of its lines is pasted, and is two pages at most."""
     text = _docs("fleet.md")

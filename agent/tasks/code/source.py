@@ -161,7 +161,7 @@ class _ImportWalk:
     def follow(self, module: str) -> None:
         """Take the module's file and those of the packages it is in."""
         parts = module.split(".")
-        if parts[0] in sys.stdlib_module_names or not _file(self.root, module) or _root(parts[0]) != self.root:
+        if parts[0] in sys.stdlib_module_names or not _file(self.root, module) or _root(module) != self.root:
             return  # what Python finds elsewhere, such as an installed package, is not the file beside the task
         for count in range(1, len(parts) + 1):
             if path := _file(self.root, ".".join(parts[:count])):

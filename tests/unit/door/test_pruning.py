@@ -170,6 +170,7 @@ def test_counts_of_numpy_are_counts() -> None:
         ({"importance": "l3"}, "importance: got 'l3'; choose one of l2, l1, fpgm, bn_scale, random"),
         ({"ranking": "layer"}, "ranking: got 'layer'; choose one of group, filter, channel"),
         ({"seed": -1}, "seed: got -1; give a whole number of at least 0"),
+        ({"seed": 2**63}, f"seed: got {2**63}; give a whole number below 2^63"),
     ],
 )
 def test_bad_arguments_are_told_in_a_line(given: dict[str, Any], line: str) -> None:
@@ -177,6 +178,14 @@ def test_bad_arguments_are_told_in_a_line(given: dict[str, Any], line: str) -> N
     with pytest.raises(BadInput) as caught:
         prune(residual(), IMAGE, **({"kept": {}} | given))
     assert str(caught.value) == line
+
+
+def test_what_is_no_network_and_no_folder_is_told() -> None:
+    """A network by its name and a folder by its number are refused like any other bad input."""
+    with pytest.raises(BadInput, match=r"^network: got 'str'; give a torch\.nn\.Module$"):
+        groups("resnet18", IMAGE)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match=r"^folder: got 3; give the path of a bundle's folder$"):
+        load_bundle(3, residual(), IMAGE)  # type: ignore[arg-type]
 
 
 def test_a_count_off_the_step_is_told() -> None:

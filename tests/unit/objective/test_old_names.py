@@ -97,7 +97,11 @@ def test_every_old_name_leads_somewhere(old: str) -> None:
             "python -m agent.measure.trtexec --onnx {onnx}",
             "python -m prunefleet.agent.measure.runners.trtexec --onnx {onnx}",
         ),
-        ("ssh board python3  -m  agent measure", "ssh board python3  -m  prunefleet.agent measure"),
+        ("ssh board python3  -u  -m  agent measure", "ssh board python3  -u  -m  prunefleet.agent measure"),
+        ("sim -m agent --n 3", "sim -m agent --n 3"),
+        ("python -m agent.mine --onnx {onnx}", "python -m agent.mine --onnx {onnx}"),
+        ("python -m infra,agent -m", "python -m infra,agent -m"),
+        ("agent python -m", "agent python -m"),
         ("python -m prunefleet.agent trial", "python -m prunefleet.agent trial"),
         ("python -m agents.agent -m my.agent agent.py", "python -m agents.agent -m my.agent agent.py"),
     ],
@@ -106,6 +110,38 @@ def test_commands_are_translated(old: str, new: str) -> None:
     """`-m` with an old name gets the new one; whatever else looks like it stays."""
     assert translated(old) == new
     assert translated_words(old.split()) == new.split()
+
+
+THREADS = """
+import importlib, sys, threading
+from prunefleet.objective.old_names import install
+install()
+names = ["objective.space", "prunefleet.objective.profiles.space", "objective.goal", "prunefleet.objective.goals.goal"]
+start = threading.Barrier(len(names))
+def load(name):
+    start.wait()
+    importlib.import_module(name)
+threads = [threading.Thread(target=load, args=(name,), daemon=True) for name in names]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join(30)
+print([each.is_alive() for each in threads])
+"""
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_old_and_new_names_can_be_imported_at_once(tmp_path: Path, turn: int) -> None:
+    """Threads that import a module by its old and its new name at the same moment all come to an end."""
+    assert run(THREADS, tmp_path)[0] == "[False, False, False, False]\n"
+
+
+@pytest.mark.parametrize("name", ["agent.answer", "infra.hub.runs", "agent.no_such_module"])
+def test_a_room_that_is_new_has_no_old_name(tmp_path: Path, name: str) -> None:
+    """A package of today that stands where version 0.1 had a module is not handed out as that module."""
+    code = f"from prunefleet.objective.old_names import install; install(); import {name}"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert f"No module named '{name}'" in done.stderr
 
 
 def test_a_host_s_measuring_command_is_translated(monkeypatch: pytest.MonkeyPatch) -> None:

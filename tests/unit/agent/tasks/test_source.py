@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,15 @@ def test_a_file_named_like_an_installed_package_stays(here: Path) -> None:
     (here / "torch.py").write_text("raise SystemExit\n")
     (here / "my_later.py").write_text("import torch\n")
     assert sorted(collected().files) == CARRIED
+
+
+def test_a_namespace_in_two_folders_is_the_task_s_own_part(here: Path, tmp_path: Path) -> None:
+    """Of a package without `__init__.py` that lies in two folders, what is beside the task's module goes along."""
+    for place, name in ((tmp_path / "other", "x"), (here, "mine")):
+        (place / "my_space").mkdir(parents=True)
+        (place / "my_space" / f"{name}.py").write_text("")
+    sys.path.append(str(tmp_path / "other"))
+    assert sorted(collected("my_space.mine").files) == ["my_space/mine.py"]
 
 
 def test_the_user_s_own_agent_folder_goes_along(here: Path) -> None:
