@@ -27,7 +27,7 @@ Report = Callable[[int, str], None]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a sweep came to: the `document` of plain values, and what is noted of it on the server.
+    """The answer of a sweep: the `document` of plain values, and what is noted of it on the server.
 
     `winner` is the id of the winning run and `test` its test metric; None and 0 where no run has a score. `rounds` are
     those of the measurement session.

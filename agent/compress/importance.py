@@ -44,7 +44,7 @@ def fpgm(weights: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Criterion:
-    """How a channel's importance is found.
+    """A rule by which a channel's importance is found.
 
     `of_rows`: weights [n, m] → importance of each row [n]; None: channels are drawn at random, by the seed.
     `filters` and `norms`: whether it looks at convolutions and linear layers, and at norms. `ranked`: whether the

@@ -59,7 +59,7 @@ class MeasurementSession:
 
 @dataclass(frozen=True)
 class MeasurementSetup:
-    """How networks are measured together on one device; times are seconds.
+    """Settings for measuring networks together on one device; times are seconds.
 
     `runner` runs the dense model, and each candidate for which `runners` has none, such as one at the device's default
     precision. Rounds go on until every ratio's interval is within ±`target` of it (looked at from `min_rounds` on, 400

@@ -52,7 +52,7 @@ IN_PROCESS, BY_PROGRAM = RoundSchedule(16, 40, 400, 50, 40), RoundSchedule(4, 8,
 
 
 class Rounds:
-    """What was measured of networks that take turns; `networks[name]` are loads of the same network.
+    """Measurements of networks that take turns; `networks[name]` are loads of the same network.
 
     `slots[name]`: the fastest call of each of its slots in milliseconds, one a round; `calls[name]`: the calls of each.
     """

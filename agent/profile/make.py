@@ -97,7 +97,7 @@ def network_hash(network: nn.Module) -> str:
 def _profile(
     task: Task, baseline: Dense, precision: str, goal: Goal, space: Space, measurements: Measurements
 ) -> Profile:
-    """What the journal holds, as a profile without warm points."""
+    """Return what the journal holds, as a profile without warm points."""
     done = [(group, kept) for group, kept in points(space, measurements.effort) if measurements.timed(kept)]
     devices = [place.device for place in measurements.places]
     several = [

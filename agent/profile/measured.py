@@ -28,7 +28,7 @@ Report = Callable[[int, int, str], None]
 
 @dataclass
 class Measurements:
-    """What is measured of one profile's points, and what the journal has of them."""
+    """The measuring of one profile's points, and what the journal has of them."""
 
     task: Task
     network: nn.Module
@@ -102,11 +102,11 @@ class Measurements:
         return {name: model for name, model in models.items() if self._label(place, name) not in self.journal}
 
     def _label(self, place: MeasuringPlace, name: str) -> str:
-        """What the journal calls a latency ratio."""
+        """Return the journal's name for a latency ratio."""
         return f"latency {name}" if len(self.places) == 1 else f"latency {place.device.name} {name}"
 
     def timed(self, kept: Kept) -> bool:
-        """Whether a network was timed at all places."""
+        """Return whether a network was timed at all places."""
         return all(self._label(place, name_of(kept)) in self.journal for place in self.places)
 
     def ratio(self, place: MeasuringPlace, kept: Kept) -> float:

@@ -14,7 +14,7 @@ TIMED, LEAST_MIXED = 400, 250
 
 @dataclass(frozen=True)
 class Effort:
-    """How much `make_profile` measures.
+    """The amount that `make_profile` measures.
 
     `examples` of validation per point; at most `levels` per group; `mixed` extra candidates (None: see `mixed_beside`),
     for which no new session begins after `seconds`; `together` networks are measured at once, for `session_s` seconds
@@ -32,12 +32,12 @@ class Effort:
     seed: int = 0
 
     def mixed_beside(self, alone: int) -> int:
-        """How many mixed candidates are timed beside so many networks of which one group is pruned."""
+        """Return how many mixed candidates are timed beside so many networks of which one group is pruned."""
         return max(TIMED - alone, LEAST_MIXED) if self.mixed is None else self.mixed
 
 
 def points(space: Space, effort: Effort) -> list[tuple[str, Kept]]:
-    """What is measured: (group, kept) of each group pruned alone, then ("", kept) of mixed candidates, all distinct."""
+    """Return all points: (group, kept) of each group pruned alone, then ("", kept) of mixed ones, all distinct."""
     alone = [
         (spec.name, {**space.widths, spec.name: level})
         for spec in space.groups

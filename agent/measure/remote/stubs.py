@@ -37,7 +37,7 @@ class RemoteRunner:
 
 
 def evaluation_runner(runner: Runner) -> Runner | None:
-    """What runs a deployed network here to evaluate its quality: `runner`, or for one elsewhere this host's processor.
+    """Return what evaluates a deployed network here: `runner`, or for one elsewhere this host's processor.
 
     None where that would not say what the device computes: for a program of the user's, or a precision missing here.
     """
