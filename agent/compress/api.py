@@ -1,6 +1,5 @@
 """Pruning from Python, without a sweep: list a network's groups, prune them, read a bundle back."""
 
-import copy
 import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -13,6 +12,7 @@ from torch import nn
 
 from prunefleet.agent.compress import bundle
 from prunefleet.agent.compress import prune as pruning
+from prunefleet.agent.compress.fold import copied
 from prunefleet.agent.compress.groups import Group, survey
 from prunefleet.agent.compress.prune import Pruned
 from prunefleet.objective import checks
@@ -154,15 +154,15 @@ def _one_input(network: nn.Module, example_input: torch.Tensor) -> torch.Tensor:
 
 def _has_batch(network: nn.Module, example_input: torch.Tensor) -> bool:
     """Return False where the first convolution sees no batch dimension: torch would run without one."""
-    copied, seen = copy.deepcopy(network).eval(), list[bool]()
+    tried, seen = copied(network).eval(), list[bool]()
 
     def look(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         assert isinstance(layer, nn.modules.conv._ConvNd)
         seen.append(inputs[0].ndim == len(layer.kernel_size) + 2)
 
-    for layer in copied.modules():
+    for layer in tried.modules():
         if isinstance(layer, nn.modules.conv._ConvNd):
             layer.register_forward_pre_hook(look)
     with torch.no_grad(), suppress(Exception):  # a network that does not run is refused later, by the layer's name
-        copied(example_input)
+        tried(example_input)
     return all(seen[:1])

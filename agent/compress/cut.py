@@ -9,6 +9,10 @@ from torch import nn
 Convolution = nn.modules.conv._ConvNd
 BatchNorm = nn.modules.batchnorm._NormBase
 """Batch and instance norms."""
+OWNERS = (Convolution, nn.Linear, BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
+"""Layers whose parameters are cut together."""
+READ_ONLY = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+"""Layers whose inputs alone can be cut, if at all."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +55,25 @@ def parts(layer: object, out: bool) -> tuple[int, int]:
 
 def can_cut(layer: object, out: bool) -> bool:
     """Whether `cut` knows the layer on that side."""
-    if isinstance(layer, Convolution):
-        # With one input or one output per group, but not both, the groups themselves would have to go.
-        return depthwise(layer) or layer.groups == 1 or layer.groups not in (layer.in_channels, layer.out_channels)
-    return isinstance(layer, nn.Linear | BatchNorm | nn.GroupNorm | nn.LayerNorm | nn.PReLU | nn.Parameter)
+    if isinstance(layer, nn.RNNBase):
+        return not out
+    return isinstance(layer, (torch.Tensor, *OWNERS))
 
 
-def width(layer: nn.Module | nn.Parameter, out: bool, dim: int = 0) -> int:
+def by_groups(layer: object) -> bool:
+    """Whether a convolution's groups have one input or one output each, so that channels go with their groups."""
+    if not isinstance(layer, Convolution) or depthwise(layer):
+        return False
+    return 1 < layer.groups in (layer.in_channels, layer.out_channels)
+
+
+def width(layer: nn.Module | torch.Tensor, out: bool, dim: int = 0) -> int:
     """Channels of that side of the layer."""
     match layer:
-        case nn.Parameter():
+        case torch.Tensor():
             return layer.shape[dim]
+        case nn.RNNBase():
+            return layer.input_size
         case nn.Linear():
             return layer.out_features if out else layer.in_features
         case Convolution():
@@ -69,32 +81,38 @@ def width(layer: nn.Module | nn.Parameter, out: bool, dim: int = 0) -> int:
         case nn.GroupNorm():
             return layer.num_channels
         case nn.LayerNorm():
-            return layer.normalized_shape[-1]
+            return layer.normalized_shape[dim]
         case nn.PReLU():
             return layer.num_parameters
         case _:
             return int(layer.num_features)  # type: ignore[arg-type]
 
 
-def cut(network: nn.Module, slot: Slot, keep: Sequence[int]) -> None:
-    """Leave the layer of `slot` only the channels `keep`, ascending, on the slot's side."""
+def cut(network: nn.Module, slot: Slot, keep: Sequence[int], whole_groups: bool = False) -> None:
+    """Leave the layer of `slot` only the channels `keep`, in this order, on the slot's side.
+
+    `whole_groups`: whether a convolution loses groups, as `by_groups` says of it before any of it is cut.
+    """
     layer = find(network, slot.layer)
     index = torch.tensor(keep, dtype=torch.long)
     match layer:
-        case nn.Parameter():
-            owner, _, name = slot.layer.rpartition(".")
-            setattr(network.get_submodule(owner), name, _chosen(layer, slot.dim, index))
+        case torch.Tensor():
+            _cut_bare(network, slot, layer, index)
+        case nn.RNNBase():
+            _cut_recurrent(layer, index)
         case nn.Linear():
             _cut_weight(layer, 0 if slot.out else 1, index, bias=slot.out)
             setattr(layer, "out_features" if slot.out else "in_features", len(index))
         case Convolution():
-            _cut_convolution(layer, slot.out, index)
+            _cut_convolution(layer, slot.out, index, whole_groups)
         case nn.GroupNorm():
             _cut_weight(layer, 0, index)
+            if layer.num_groups == layer.num_channels:
+                layer.num_groups = len(index)
             layer.num_channels = len(index)
         case nn.LayerNorm():
-            _cut_weight(layer, len(layer.normalized_shape) - 1, index)
-            layer.normalized_shape = (*layer.normalized_shape[:-1], len(index))
+            _cut_weight(layer, slot.dim, index)
+            layer.normalized_shape = _with(layer.normalized_shape, slot.dim, len(index))
         case nn.PReLU():
             _cut_weight(layer, 0, index)
             layer.num_parameters = len(index)
@@ -102,17 +120,53 @@ def cut(network: nn.Module, slot: Slot, keep: Sequence[int]) -> None:
             _cut_norm(layer, index)
 
 
-def find(network: nn.Module, name: str) -> nn.Module | nn.Parameter:
-    """The module or parameter of that name."""
+def _with(shape: tuple[int, ...], dim: int, size: int) -> tuple[int, ...]:
+    return (*shape[:dim], size, *shape[dim + 1 :])
+
+
+def _cut_bare(network: nn.Module, slot: Slot, tensor: torch.Tensor, index: torch.Tensor) -> None:
+    """A parameter or buffer that belongs to no layer known here; its owner may know the width as a shape."""
+    path, _, name = slot.layer.rpartition(".")
+    owner, before = network.get_submodule(path), tensor.shape[slot.dim]
+    chosen = tensor.detach().index_select(slot.dim, index.to(tensor.device))
+    if permutes(tensor):  # of what is left, by number
+        chosen = chosen.argsort().argsort()
+    is_parameter = isinstance(tensor, nn.Parameter)
+    setattr(owner, name, nn.Parameter(chosen, tensor.requires_grad) if is_parameter else chosen)
+    shape = getattr(owner, "normalized_shape", None)
+    if isinstance(shape, tuple) and len(shape) > slot.dim and shape[slot.dim] == before:
+        owner.normalized_shape = _with(shape, slot.dim, len(index))  # type: ignore[assignment]
+
+
+def permutes(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds the numbers from 0 on, each once: the order in which channels are taken."""
+    whole = tensor.ndim == 1 and not tensor.is_floating_point() and not tensor.is_complex()
+    return whole and tensor.dtype != torch.bool and tensor.sort().values.tolist() == list(range(len(tensor)))
+
+
+def _cut_recurrent(layer: nn.RNNBase, index: torch.Tensor) -> None:
+    """Leave a recurrent layer the inputs `index`; its hidden state stays whole."""
+    for end in ("", "_reverse") if layer.bidirectional else ("",):
+        name = f"weight_ih_l0{end}"
+        setattr(layer, name, _chosen(layer.get_parameter(name), 1, index))
+    layer.input_size = len(index)
+    layer.flatten_parameters()
+
+
+def find(network: nn.Module, name: str) -> nn.Module | torch.Tensor:
+    """The module, parameter or buffer of that name."""
     owner, _, last = name.rpartition(".")
-    found: nn.Module | nn.Parameter = getattr(network.get_submodule(owner), last) if name else network
+    found: nn.Module | torch.Tensor = getattr(network.get_submodule(owner), last) if name else network
     return found
 
 
-def _cut_convolution(layer: Convolution, out: bool, index: torch.Tensor) -> None:
+def _cut_convolution(layer: Convolution, out: bool, index: torch.Tensor, whole_groups: bool) -> None:
     if depthwise(layer):
         _cut_weight(layer, 0, index)
         layer.in_channels = layer.out_channels = layer.groups = len(index)
+        return
+    if whole_groups:
+        _cut_groups(layer, out, index)
         return
     local = index[: len(index) // layer.groups]  # equal parts lose the same channels
     if layer.transposed:  # [in, out / groups, ...]
@@ -122,6 +176,18 @@ def _cut_convolution(layer: Convolution, out: bool, index: torch.Tensor) -> None
     if out and layer.bias is not None:
         layer.bias = _chosen(layer.bias, 0, index)
     setattr(layer, "out_channels" if out else "in_channels", len(index))
+
+
+def _cut_groups(layer: Convolution, out: bool, index: torch.Tensor) -> None:
+    """One side of a convolution that loses whole groups; the other side loses what belongs to them."""
+    inputs_alone = layer.weight.shape[1] > 1  # of a group; transposed, its outputs
+    if out != layer.transposed:
+        _cut_weight(layer, 0, index, bias=False)
+    if out and layer.bias is not None:
+        layer.bias = _chosen(layer.bias, 0, index)
+    setattr(layer, "out_channels" if out else "in_channels", len(index))
+    if out == (inputs_alone != layer.transposed):
+        layer.groups = len(index)
 
 
 def _cut_norm(layer: nn.Module, index: torch.Tensor) -> None:

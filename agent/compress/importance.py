@@ -4,7 +4,6 @@ A removed channel takes a filter of each layer that writes it (its producers) wi
 reads it (its consumers). `filter` ranks by the first, `channel` by the second, `group` by both and the norms between.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,8 @@ import torch
 from torch import nn
 
 from prunefleet.agent.compress.cut import Slot, find, rows
-from prunefleet.agent.compress.groups import Group
+from prunefleet.agent.compress.fold import copied
+from prunefleet.agent.compress.group import Group
 from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import IMPORTANCES, RANKINGS
@@ -146,17 +146,17 @@ def saliency_of(network: nn.Module, importance: str, backward: Backward | None) 
         return None
     if backward is None:
         raise BadInput("importance", importance, "give prune the argument backward: it needs gradients")
-    copied = copy.deepcopy(network).requires_grad_(True)
-    total = {name: torch.zeros_like(parameter) for name, parameter in copied.named_parameters()}
+    trained = copied(network).requires_grad_(True)
+    total = {name: torch.zeros_like(parameter) for name, parameter in trained.named_parameters()}
     seen: list[str] = []
 
     def note(name: str, parameter: torch.Tensor, gradient: torch.Tensor) -> None:
         total[name] += (parameter.detach() * gradient).abs()
         seen.append(name)
 
-    for name, parameter in copied.named_parameters():
+    for name, parameter in trained.named_parameters():
         parameter.register_hook(partial(note, name, parameter))  # type: ignore[no-untyped-call]
-    backward(copied)
+    backward(trained)
     if not seen:
         raise BadInput("importance", importance, "choose another: the task's training gave no gradients")
     return total

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from prunefleet.agent.compress.groups import Group
+from prunefleet.agent.compress.group import Group
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.profiles.space import GroupSpec, Space
 

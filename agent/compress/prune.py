@@ -1,6 +1,5 @@
 """Kept channels → a smaller network: structured pruning of coupled groups with exact widths."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from prunefleet.agent.compress.arrange import pruned_copy_of
 from prunefleet.agent.compress.cut import find, width
-from prunefleet.agent.compress.groups import Group, as_traced, output_shapes, remove
+from prunefleet.agent.compress.fold import copied, folded
+from prunefleet.agent.compress.groups import Group, as_traced, output_shapes
 from prunefleet.agent.compress.importance import Backward, check_method, saliency_of, scores
 from prunefleet.objective.errors import BadInput
 
@@ -52,9 +53,10 @@ def prune(
     """
     wanted = _checked(groups, kept)
     check_method(importance, ranking)
-    smaller = copy.deepcopy(network)
+    network = folded(copied(network))
+    smaller = copied(network)
     gone = _gone(network, groups, wanted, importance, seed, ranking, backward)
-    remove(smaller, groups, gone)
+    pruned_copy_of(network, smaller, groups, gone, example_input)
     _verify_widths(network, smaller, groups, gone)
     _verify_outputs(network, smaller, example_input)
     return Pruned(smaller, wanted, count_params(smaller), count_macs(smaller, example_input))
@@ -74,10 +76,10 @@ def count_params(network: nn.Module) -> int:
 
 def count_macs(network: nn.Module, example_input: torch.Tensor) -> int:
     """Multiply-accumulates of one forward pass, counted as it runs, so that layers of a user's own count too."""
-    copied = copy.deepcopy(network).eval()
+    plain = copied(network).eval()
     counted = _Operations()
     with torch.no_grad(), counted:
-        copied(example_input)
+        plain(example_input)
     return counted.flops // 2
 
 
@@ -161,7 +163,7 @@ def _verify_widths(
 def _verify_outputs(network: nn.Module, smaller: nn.Module, example_input: torch.Tensor) -> None:
     """Raise `BadInput` unless the smaller network runs, and returns what the network does; on copies of both."""
     before, after = (
-        output_shapes(as_traced(copy.deepcopy(each), example_input), example_input) for each in (network, smaller)
+        output_shapes(as_traced(copied(each), example_input), example_input) for each in (network, smaller)
     )
     if after != before:
         remedy = f"pruning may not change {before}: list the output layers as ignored"

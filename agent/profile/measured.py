@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from prunefleet.agent.compress.groups import Group
+from prunefleet.agent.compress.group import Group
 from prunefleet.agent.compress.merge import MergedSpace
 from prunefleet.agent.compress.prune import prune
 from prunefleet.agent.host.journal import Journal

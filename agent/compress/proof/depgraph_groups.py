@@ -1,16 +1,13 @@
-"""A network as a graph of layers, and which channels of which layers live and die together.
+"""What Torch-Pruning's graph says of layers whose channels our own trace cannot follow.
 
-DepGraph (Fang et al., CVPR 2023) traces the network; the walk along its edges is ours, channel by channel, so that ties
-inside one layer (grouped convolutions, equal parts of a split) are seen and nothing depends on the order of pruning.
+DepGraph (Fang et al., CVPR 2023) follows gradients, so it passes through operations that have no rule here. It knows
+nothing of the order of channels: what it says holds only where silence proves it.
 """
 
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -18,15 +15,15 @@ from torch import nn
 
 from prunefleet.agent.compress.cut import Slot, can_cut, parts, width
 from prunefleet.agent.compress.depgraph import OPTYPE, tp
-from prunefleet.objective.errors import BadInput
+from prunefleet.agent.compress.trace.channel_sets import PRUNABLE
+from prunefleet.agent.compress.walk import tensors
 
-PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
 Index = tp._helpers._HybridIndex
 
 
 @dataclass(frozen=True)
-class Reach:
-    """What a pruned channel takes with it.
+class DepGraphReach:
+    """What a pruned channel takes with it, by DepGraph.
 
     `slots` are the layers' channels; the i-th root channel goes with all those of the same number in `tied`;
     `hindrance` says why they cannot be pruned at all.
@@ -37,11 +34,10 @@ class Reach:
     hindrance: str | None
 
 
-class Graph:
-    """A traced network. Keeps the network it was made of; `order` gives each module's place in the forward pass."""
+class DepGraphGroups:
+    """A network as DepGraph traces it. Raises whatever DepGraph does of a network that it cannot trace."""
 
     def __init__(self, network: nn.Module, example_input: torch.Tensor) -> None:
-        self.order, _ = run_once(network, example_input)
         self.layers = {name: module for name, module in network.named_modules() if isinstance(module, PRUNABLE)}
         self._names: dict[Any, str] = {module: name for name, module in network.named_modules()}
         self._names |= {parameter: name for name, parameter in network.named_parameters()}
@@ -61,13 +57,14 @@ class Graph:
             outputs.extend(tensors(network(image)))
             return outputs
 
-        with named_failures(self._names), torch.enable_grad():
+        with warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")  # what it guesses about bare parameters is proven afterwards
             graph = tp.DependencyGraph().build_dependency(
                 network, self._input, forward_fn=run, unwrapped_parameters=known, verbose=False
             )
         return graph, outputs
 
-    def reach(self, name: str, channels: Sequence[int]) -> Reach:
+    def reach(self, name: str, channels: Sequence[int]) -> DepGraphReach:
         """What removing these output channels of the layer `name` would take with it."""
         root, ties = self._graph.module2node[self.layers[name]], _Ties(len(channels))
         reached: dict[tuple[Any, Any], dict[int, int]] = defaultdict(dict)
@@ -87,7 +84,7 @@ class Graph:
                 if edge.is_triggered_by(side) and (there := _mapped(edge, new)):
                     stack.append((edge.target, edge.handler, there))
         slots = [self._slot(node, side, reached[node, side]) for node, side in reached if self._is_layer(node)]
-        return Reach(tuple(slots), ties.classes(), self._hindrance(reached))
+        return DepGraphReach(tuple(slots), ties.classes(), self._hindrance(reached))
 
     def traced(self, name: str) -> bool:
         """Whether the forward pass uses the layer in a way that reaches the output."""
@@ -182,102 +179,3 @@ def _mapped(edge: Any, indices: list[Any]) -> list[tuple[int, int]]:
         if mapping is not None:
             indices = mapping(indices)
     return [(index.idx, index.root_idx) for index in indices]
-
-
-def tensors(value: object) -> list[torch.Tensor]:
-    """All tensors in what a network returns, in order."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    return [tensor for each in inner for tensor in tensors(each)]
-
-
-def run_once(network: nn.Module, example_input: torch.Tensor) -> tuple[dict[str, int], list[torch.Tensor]]:
-    """One forward pass: the position of each module's first call, and all tensors that come out.
-
-    Raises `BadInput` naming the layer that failed.
-    """
-    calls = _Calls()
-    hooks = [
-        hook
-        for name, module in network.named_modules()
-        for hook in (
-            module.register_forward_pre_hook(partial(calls.enter, name)),
-            module.register_forward_hook(calls.leave),
-        )
-    ]
-    try:
-        with torch.no_grad():
-            return calls.order, tensors(network(example_input))
-    except Exception as error:
-        shape = tuple(example_input.shape)
-        raise BadInput(
-            "network", calls.innermost, f"make it run on an input of shape {shape}: {_brief(error)}"
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-class _Calls:
-    """What runs while a network runs."""
-
-    def __init__(self) -> None:
-        self.order: dict[str, int] = {}
-        self._entered: list[str] = []
-
-    def enter(self, name: str, *_: object) -> None:
-        self.order.setdefault(name, len(self.order))
-        self._entered.append(name)
-
-    def leave(self, *_: object) -> None:
-        self._entered.pop()
-
-    @property
-    def innermost(self) -> str:
-        """The innermost named module that was entered and not left."""
-        return next((name for name in reversed(self._entered) if name), "forward")
-
-
-def _brief(error: BaseException) -> str:
-    """The error in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
-
-
-@contextmanager
-def named_failures(names: Mapping[Any, str]) -> Iterator[None]:
-    """Turn a failure inside DepGraph into `BadInput` that names the layer at which it happened."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it guesses about bare parameters is checked by running the result
-            yield
-    except BadInput:
-        raise
-    except Exception as error:
-        layer = _failing_layer(error.__traceback__, names)
-        remedy = f"DepGraph cannot trace it ({_brief(error)}): rewrite that operation or choose another network"
-        raise BadInput("network", layer, remedy) from error
-
-
-def _failing_layer(trace: TracebackType | None, names: Mapping[Any, str]) -> str:
-    """The layer nearest to the graph node that DepGraph worked on when it failed."""
-    node = None
-    while trace is not None:
-        here = trace.tb_frame.f_locals
-        node = here.get("node", node)
-        trace = trace.tb_next
-    if node is None:
-        return "forward"
-    name = next((names[each.module] for each in _upstream(node) if each.module in names), "input")
-    return name if node.module in names else f"{name} (the operation after it)"
-
-
-def _upstream(node: Any) -> Iterator[Any]:
-    """The node and all before it, the nearest first."""
-    seen, queue = {id(node)}, [node]
-    for each in queue:
-        yield each
-        new = [before for before in each.inputs if id(before) not in seen]
-        seen.update(map(id, new))
-        queue.extend(new)
