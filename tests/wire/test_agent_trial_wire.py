@@ -20,7 +20,7 @@ command: ["${env}", "%s", "-m", "prunefleet.agent", trial]
 method: grid
 metric: {name: score, goal: maximize}
 parameters:
-  task: {value: "tiny_task:TinyTask"}
+  task: {value: "brief_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.05}}}
   recipe: {parameters: {epochs: {value: 0.5}, lr: {values: [%s]}}}
   ratio: {parameters: {conv1: {value: 0.5}}}
@@ -32,7 +32,7 @@ method: grid
 run_cap: 2
 metric: {name: score, goal: maximize}
 parameters:
-  task: {value: "tiny_task:TinyTask"}
+  task: {value: "brief_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.2}}}
   recipe: {parameters: {epochs: {value: 1}}}
   ratio: {parameters: {conv2: {values: [0.75, 0.0, 0.5]}}}
@@ -44,7 +44,7 @@ method: grid
 early_terminate: {type: hyperband, min_iter: 2, eta: 2}
 metric: {name: score, goal: maximize}
 parameters:
-  task: {value: "tiny_task:TinyTask"}
+  task: {value: "brief_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.2}}}
   recipe: {parameters: {epochs: {value: 1}, seed: {value: 5}, skip: {value: false}}}
   ratio: {parameters: {conv2: {values: [0.75, 0.0]}}}
@@ -62,7 +62,9 @@ class Lab:
             "OMP_NUM_THREADS": "1",
             "WANDB_PROJECT": "lab",
             "TINY_SIDE": "32",
+            "TMPDIR": str(hub.folder / "t"),
         }
+        (hub.folder / "t").mkdir()
 
     def sweep(self, *rates: float) -> str:
         """A new sweep with one trial per learning rate; its path."""
