@@ -12,6 +12,7 @@ from support.paths import TESTS
 
 # The same examples every time: a failure is found again by running again, on any machine.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
+settings.register_profile("sample", settings.get_profile("fixed"), max_examples=40)
 settings.load_profile("fixed")
 
 # Hubs wait for the disk at each write, in memory they do not. What is killed loses as little there as on a disk.
@@ -20,6 +21,9 @@ if MEMORY.is_dir() and os.access(MEMORY, os.W_OK):
     disk = os.statvfs(MEMORY)
     if disk.f_bavail * disk.f_frsize > LEAST_BYTES and not disk.f_flag & os.ST_NOEXEC:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+# Threads of torch that wait must not keep the cores from the other tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # A shell starts what is to run in the background with these ignored, and processes that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -30,6 +34,11 @@ for number in (signal.SIGQUIT, signal.SIGHUP):
 
 # Files of few, long tests go first, or one process would still be at them when the other has nothing left to do.
 LONGEST = ("acceptance", "wire")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where the long tests are left out, so are more than the first examples of each property."""
+    settings.load_profile("sample" if "not slow" in config.option.markexpr else "fixed")
 
 
 @pytest.hookimpl(trylast=True)

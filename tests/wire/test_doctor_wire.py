@@ -59,7 +59,7 @@ def test_a_hub_and_its_sweeps_are_looked_at(hub: HubProcess) -> None:
 
 
 def test_a_host_without_torch_is_looked_at(hub: HubProcess) -> None:
-    """What only measures has no torch: all of the host, the server and a device's queue are told there all the same, and a wrong sweep."""
+    """What only measures has no torch: host, server, a device's queue and a wrong sweep are told there all the same."""
     device = hub.run(
         sys.executable, "-m", "prunefleet.infra.cli", "device", "add", "board1", PYTHONPATH=path(TESTS.parent)
     )

@@ -98,6 +98,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRUNEFLEET_CACHE", str(folder))
+        quickly(patch, tmp_path_factory.mktemp("host") / "locks")
         obtain(TinyTask())
     return folder
 
