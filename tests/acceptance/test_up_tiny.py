@@ -78,7 +78,7 @@ def up_in(tmp_path: Path) -> Iterator:
     yield make
     for process in started:
         process.kill()
-        process.wait(20)
+        process.wait(60)
     for pid in find(tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

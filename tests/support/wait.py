@@ -11,7 +11,7 @@ SHARE = 1 / 20
 """Of the time waited so far, until the next look."""
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 20.0, every: float | None = None) -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 60.0, every: float | None = None) -> T:
     """What `condition` returns once it is true; an AssertionError naming it after `seconds`.
 
     It is asked `every` so many seconds, or less and less often: many conditions are requests to a server or a look at
