@@ -60,7 +60,7 @@ def ruinous(params: Mapping[str, Any], drop: float, ratio: float) -> tuple[float
     return (drop + 0.03, ratio * 0.97) if params["measure.precision"] == "int8" else (drop, ratio)
 
 
-@pytest.mark.parametrize(("effect", "better"), [(faster, "int8"), (ruinous, "f32")])
+@pytest.mark.parametrize(("effect", "better"), [(faster, "int8"), pytest.param(ruinous, "f32", marks=pytest.mark.slow)])
 def test_the_better_precision_is_found(effect: Effect, better: str) -> None:
     """Warm points are of the profile's precision; soon the other one is tried, and the better one is gone on with."""
     spec = _spec()

@@ -163,6 +163,8 @@ def test_other_weights_are_measured_anew(tmp_path: Path) -> None:
     assert task.evaluated == 3
 
 
+# `make test` has points that are not measured again, above, and a journal whose last line is torn, below.
+@pytest.mark.slow
 def test_a_killed_plan_goes_on_where_it_was(tmp_path: Path, own_host: Path) -> None:
     """Killed with -9 after its first points, started again: what was finished stays, what is missing is measured."""
     argv, env = [sys.executable, "-c", CHILD, str(tmp_path)], {**os.environ, "TMPDIR": str(own_host)}
@@ -201,6 +203,8 @@ def test_mixed_candidates_are_left_out_when_time_is_over(tmp_path: Path) -> None
     assert seen[-1] == (2, 2, "time is over: 1 mixed candidates left out")
 
 
+# `make test` has a network of more groups, merged, above.
+@pytest.mark.slow
 def test_another_network_works_as_well(tmp_path: Path) -> None:
     """Blocks, branches and a concatenation, on the grid, without a change to the task's code."""
     task = SyntheticTask(lambda: Residual(48, (24,), (20, 32), classes=4))
