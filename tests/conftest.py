@@ -1,7 +1,10 @@
 """What all tests share: fixed examples, and markers that skip with a reason, or fail where CI has promised more."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,19 @@ if MEMORY.is_dir() and os.access(MEMORY, os.W_OK):
     disk = os.statvfs(MEMORY)
     if disk.f_bavail * disk.f_frsize > LEAST_BYTES and not disk.f_flag & os.ST_NOEXEC:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+# Each process of tests is a host of its own: trials that measure and train wait for those of the same process alone.
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+HOST, OWNER = tempfile.mkdtemp(prefix="pf-"), os.getpid()
+os.environ["TMPDIR"] = tempfile.tempdir = HOST
+
+
+@atexit.register
+def _leave() -> None:
+    """Remove the folder, but not where a process that a test has forked ends."""
+    if os.getpid() == OWNER:
+        shutil.rmtree(HOST, ignore_errors=True)
+
 
 # Threads of torch that wait must not keep the cores from the other tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
