@@ -60,7 +60,7 @@ def task(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     elif request.param == "ImageFolder":
         yield folder(tmp_path)
     elif request.param == "FashionMNIST":
-        yield FashionMNIST(limit=150)
+        yield FashionMNIST(limit=300)
     else:
         yield TinyTask() if request.param == "TinyTask" else documented(request.param)
 
@@ -113,7 +113,7 @@ def test_training_learns_and_reports(task: Task) -> None:
     rows: list[dict[str, float]] = []
     networks = [task.network(), task.network()]
     whole = dense_budget(task)
-    budget = replace(whole, epochs=min(whole.epochs, 2.0))
+    budget = replace(whole, epochs=min(whole.epochs, 3.0))
     for network in networks:
         task.fit(network, budget, lambda row: bool(rows.append(dict(row)) or True))
     losses = [row["train_loss"] for row in rows[: len(rows) // 2] if "train_loss" in row]
