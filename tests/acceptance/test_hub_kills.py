@@ -50,14 +50,14 @@ def assert_complete(hub: HubProcess, fleet: Fleet, sweep: str, trials: int) -> N
     assert_kept(hub.folder / "hub", ledger)
 
 
-def test_nothing_acknowledged_is_lost_in_6_kills(tmp_path: Path) -> None:
+def test_nothing_acknowledged_is_lost_in_3_kills(tmp_path: Path) -> None:
     """After each kill all that was acknowledged is there, agents carry on, and the sweep ends with its exact trials."""
-    kill_often(tmp_path, 6, seed=3)
+    kill_often(tmp_path, 3, seed=3)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_nothing_acknowledged_is_lost_in_300_kills(tmp_path: Path) -> None:
     """The same, at many more moments."""
-    # `make test` has six kills of another seed, above.
+    # `make test` has three kills of another seed, above.
     kill_often(tmp_path, 300, seed=4)

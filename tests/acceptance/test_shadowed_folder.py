@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -87,6 +88,19 @@ def folders(tmp_path: Path) -> Iterator[tuple[Folder, Folder]]:
         folder.end()
 
 
+def test_check_runs_none_of_them(tmp_path: Path) -> None:
+    """The installed command's miniature trial of a task in the user's own `agent/mine.py` loads nothing else there."""
+    folder = Folder(tmp_path / "one", Path(sys.prefix), task=True)
+    try:
+        checked = folder.start("check.log", "check", "sweep.yaml")
+        assert checked.wait(300) == 0, folder.said("check.log")
+        assert not folder.mark.exists(), folder.mark.read_text()
+    finally:
+        folder.end()
+
+
+# `make test` has the test above; a wheel that pip installs, with its names, is in tests/unit/hub/test_wheel.py.
+@pytest.mark.slow
 def test_files_named_like_ours_are_never_run(folders: tuple[Folder, Folder]) -> None:
     """`check`, `up` with its hub, and a host that joined run a sweep of a task in the user's own `agent/mine.py`."""
     mine, other = folders

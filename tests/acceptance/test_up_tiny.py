@@ -26,7 +26,7 @@ method: bayes
 metric: {name: score, goal: maximize}
 run_cap: CAP
 parameters:
-  task: {value: "tiny_task:TinyTask"}
+  task: {value: "brief_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, metric: {value: top1}, max_drop: {value: 0.05}}}
   measure: {parameters: {device: {value: local}, precision: {value: f32}}}
   recipe: {parameters: {epochs: {value: 1}}}
@@ -78,7 +78,7 @@ def up_in(tmp_path: Path) -> Iterator:
     yield make
     for process in started:
         process.kill()
-        process.wait(20)
+        process.wait(60)
     for pid in find(tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -105,9 +105,10 @@ def find(folder: Path, *words: str) -> list[int]:
     return found
 
 
-def test_killed_parts_and_ctrl_c_lose_nothing(up_in, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("agents", "cap"), [(1, 3), pytest.param(2, 6, marks=pytest.mark.slow)])
+def test_killed_parts_and_ctrl_c_lose_nothing(up_in, monkeypatch: pytest.MonkeyPatch, agents: int, cap: int) -> None:
     """Trial, agent and hub killed with -9, then Ctrl-C: the same command ends the same sweep with exact counts."""
-    up = up_in(6, "--agents", "2")
+    up = up_in(cap, "--agents", str(agents))
     process = up.start()
     wait_for(lambda: find(up.folder, "-m", "prunefleet.agent", "trial") or process.poll() is not None, 400)
     assert process.poll() is None, up.text()
@@ -127,8 +128,8 @@ def test_killed_parts_and_ctrl_c_lose_nothing(up_in, monkeypatch: pytest.MonkeyP
     assert done(again, up) == 0, up.text()[-3000:]
     answer = json.loads((up.folder / "demo.json").read_text())
     assert answer["sweep"] == sweep
-    assert answer["agents"] == 2
-    _assert_answered(answer, 6)
+    assert answer["agents"] == agents
+    _assert_answered(answer, cap)
     assert {"winner", "controls", "hypervolume_gain", "seconds"} <= set(answer)
     assert all(score is None or score for score in before.values())
     for told in ("Going on with sweep", "Look again", "Add a machine"):
@@ -152,8 +153,9 @@ def test_a_second_machine_joins_with_the_printed_lines(up_in, tmp_path: Path, mo
         assert process.poll() is None, up.text()
         own = lines.replace(str(BIN.parent), str(environment))
         (tmp_path / "home" / "tiny").mkdir()
-        task = TESTS / "tiny_task.py"
-        (tmp_path / "home" / "tiny" / task.name).write_text(task.read_text())
+        for task in ("tiny_task.py", "brief_task.py", "support/brief.py"):
+            (tmp_path / "home" / "tiny" / task).parent.mkdir(exist_ok=True)
+            (tmp_path / "home" / "tiny" / task).write_text((TESTS / task).read_text())
         other = host.start(f"export PYTHONPATH={tmp_path}/home/tiny; {own}", tmp_path / "other.log")
         assert done(process, up) == 0, up.text()[-3000:]
         other.wait(60)

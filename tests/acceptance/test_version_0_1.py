@@ -4,6 +4,7 @@ data/version-0.1.tar.gz was made by version 0.1: `hub/` with one of four trials 
 `board.env`, which `prunefleet join` left on a host.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 import wandb
 import yaml
 
@@ -29,6 +31,27 @@ def _runs(hub: HubProcess, key: str) -> list[Any]:
     return list(api.sweep(SWEEP).runs)
 
 
+def test_a_hub_s_folder_of_version_0_1_opens_as_it_was_left(tmp_path: Path) -> None:
+    """The key that a host joined with is good, and the sweep stands there, its finished run whole."""
+    with tarfile.open(LEFT) as archive:
+        archive.extractall(tmp_path, filter="data")
+    planned = yaml.safe_load((tmp_path / "sweep" / "planned.yaml").read_text())["parameters"]
+    lines = dict(line.split("=", 1) for line in (tmp_path / "board.env").read_text().splitlines() if "=" in line)
+    text = """query { project(name: "lab", entityName: "local") { sweep(sweepName: "4uqo4qha") {
+        state runs { edges { node { state config summaryMetrics } } } } } }"""
+    with HubProcess(tmp_path) as hub:
+        status, answer = hub.post("/graphql", {"query": text}, lines["WANDB_API_KEY"])
+    assert status == 200, answer
+    sweep = answer["data"]["project"]["sweep"]
+    (run,) = (edge["node"] for edge in sweep["runs"]["edges"] if edge["node"]["state"] == "finished")
+    config = {name: each["value"] for name, each in json.loads(run["config"]).items()}
+    assert config["baseline_hash"] == planned["baseline"]["value"] and config["code"] == planned["code"]["value"]
+    assert json.loads(run["summaryMetrics"])["outcome"] in ("scored", "skipped")
+    assert sweep["state"] == "RUNNING" and config["versions"]["prunefleet"] == "0.1.0"
+
+
+# `make test` has the test above, and module names of version 0.1 in tests/unit/objective/test_old_names.py.
+@pytest.mark.slow
 def test_a_half_finished_sweep_of_version_0_1_goes_on(tmp_path: Path) -> None:
     """Its host, with an empty cache, fetches the sweep's code and dense network and ends the three trials left."""
     with tarfile.open(LEFT) as archive:

@@ -16,6 +16,8 @@ from support.paths import ROOT
 
 SHAPE = (1, 1, 8, 8)
 BLOCKED = ("torch", "torchvision", "torch_pruning", "nncf")
+BRIEF = {"time_limit_s": 0.5, "throughput_s": 0.05, "loads": 1}
+"""How long devices measure where a test does not say: what is timed differs by a factor of ten."""
 HOST, CLOCK = "TEST_HOST", "TEST_CLOCK_HOURS"
 """Variables by which an edge host's processes take another name for their host's, and another time for now."""
 NO_TORCH = f"""
@@ -91,7 +93,7 @@ class Devices:
     def asking(self, device: str, minutes: float = 2, **more: Any) -> "subprocess.Popen[str]":
         """A process that has two networks measured there."""
         (self.hub.folder / "ask.py").write_text(ASK)
-        argv = [sys.executable, "ask.py", str(self.hub.folder), device, json.dumps(more)]
+        argv = [sys.executable, "ask.py", str(self.hub.folder), device, json.dumps(BRIEF | more)]
         return self.hub.popen(*argv, **self.env, PRUNEFLEET_DEVICE_MINUTES=str(minutes))
 
     def ask(self, device: str, minutes: float = 2, **more: Any) -> dict[str, Any]:

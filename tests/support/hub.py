@@ -90,7 +90,7 @@ class HubProcess:
         argv += ["--ready-file", str(ready), "--timing", json.dumps(self._timing), *self._options]
         with (self.folder / "hub.log").open("ab") as log:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
-        wait_for(lambda: ready.exists() or self._ended(), 60)
+        wait_for(lambda: ready.exists() or self._ended(), 120)
         if not ready.exists():
             raise AssertionError(f"the hub did not start: {(self.folder / 'hub.log').read_text()[-2000:]}")
         told = json.loads(ready.read_text())
@@ -123,7 +123,7 @@ class HubProcess:
         assert self._process is not None
         if self._process.poll() is None:
             os.killpg(self._process.pid, number)
-        return self._process.wait(30)
+        return self._process.wait(60)
 
     def env(self, **more: str) -> dict[str, str]:
         """An environment in which wandb knows this hub alone and leaves nothing outside the folder."""
@@ -159,7 +159,7 @@ class HubProcess:
     def run(self, *argv: str, check: bool = True, **env: str) -> str:
         """The output of a command in the hub's environment."""
         child = self.popen(*argv, **env)
-        output, _ = child.communicate(timeout=120)
+        output, _ = child.communicate(timeout=240)
         assert child.returncode == 0 or not check, f"{argv} ended with {child.returncode}:\n{output}"
         return output
 

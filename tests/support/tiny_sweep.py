@@ -8,7 +8,7 @@ command: ["${env}", %r, "-m", "prunefleet.agent", trial]
 method: grid
 metric: {name: score, goal: maximize}
 parameters:
-  task: {value: "tiny_task:TinyTask"}
+  task: {value: "brief_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.5}}}
   recipe: {parameters: {epochs: {value: 0.5}}}
   ratio: {parameters: {conv1: {values: %s}}}

@@ -7,11 +7,15 @@ from support.needs import insist
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that uses `wandb_client`, itself or by a fixture, is one per client; `@pytest.mark.both` is the sample."""
+    """A test that uses `wandb_client`, itself or by a fixture, is one per client.
+
+    The sample: `@pytest.mark.both` with the older one too, `@pytest.mark.older_alone` with that one in its place.
+    """
     if "wandb_client" in metafunc.fixturenames:
-        sampled = metafunc.definition.get_closest_marker("both") is not None
-        marks = [pytest.mark.older_client, *([] if sampled else [pytest.mark.slow])]
-        clients = [pytest.param(CURRENT, id="current"), pytest.param(OLDER, id="older", marks=marks)]
+        both, alone = (metafunc.definition.get_closest_marker(name) for name in ("both", "older_alone"))
+        new = [pytest.mark.slow] if alone else []
+        old = [pytest.mark.older_client, *([] if both or alone else [pytest.mark.slow])]
+        clients = [pytest.param(CURRENT, id="current", marks=new), pytest.param(OLDER, id="older", marks=old)]
         metafunc.parametrize("wandb_client", clients, indirect=True, scope="module")
 
 

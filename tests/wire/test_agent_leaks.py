@@ -17,7 +17,7 @@ from support.paths import TESTS
 from support.wait import wait_for
 
 CONFIG = """
-task: {value: "tiny_task:TinyTask"}
+task: {value: "brief_task:TinyTask"}
 objective: {value: {kind: fastest, max_drop: 0.05}}
 recipe: {value: {epochs: 0.2, seed: SEED}}
 ratio: {value: {conv1: 0.5}}
@@ -35,7 +35,7 @@ def host(tmp_path: Path) -> Iterator[tuple[FakeAgent, HubProcess]]:
             yield agent, hub
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("count", [2, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_trials_leave_nothing_behind(host: tuple[FakeAgent, HubProcess], tmp_path: Path, count: int) -> None:
     """No process, descriptor, temporary folder, part of a file or lock is left; the cache keeps within its limit."""
     agent, hub = host
@@ -44,7 +44,7 @@ def test_trials_leave_nothing_behind(host: tuple[FakeAgent, HubProcess], tmp_pat
     (server,) = set(agent.members()) - {agent.pid}
     before = descriptors(server)
     for number in range(count):
-        _run(agent, f"run{number}", seed=number, kill=number % 4 == 3)
+        _run(agent, f"run{number}", seed=number, kill=number % 4 == 1)
     wait_for(lambda: set(agent.members()) == {agent.pid, server})
     assert (descriptors(server), agent.sockets()) == (before, [socket])
     _run(agent, "last")
@@ -60,7 +60,7 @@ def test_trials_leave_nothing_behind(host: tuple[FakeAgent, HubProcess], tmp_pat
     kept = sum(path.stat().st_size for path in cache if path.parent.name == "trials")
     assert 0 < kept <= LIMIT_MB * 2**20
     states = [run["state"] for run in _runs(hub)]
-    assert states.count("finished") == count - count // 4 + 2
+    assert states.count("finished") == count - len(range(1, count, 4)) + 2
     agent.kill()
     wait_for(lambda: not agent.members() and not agent.sockets())
 
@@ -87,7 +87,7 @@ command: ["${env}", "%s", "-m", "prunefleet.agent", trial]
 method: grid
 metric: {name: score, goal: maximize}
 parameters:
-  task: {value: "tiny_task:TinyTask"}
+  task: {value: "brief_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.05}}}
   recipe: {parameters: {epochs: {value: 0.2}, seed: {values: [1, 2, 3]}}}
   ratio: {parameters: {conv1: {value: 0.5}}}

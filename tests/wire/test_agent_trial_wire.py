@@ -20,7 +20,7 @@ command: ["${env}", "%s", "-m", "prunefleet.agent", trial]
 method: grid
 metric: {name: score, goal: maximize}
 parameters:
-  task: {value: "tiny_task:TinyTask"}
+  task: {value: "brief_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.05}}}
   recipe: {parameters: {epochs: {value: 0.5}, lr: {values: [%s]}}}
   ratio: {parameters: {conv1: {value: 0.5}}}
@@ -32,7 +32,7 @@ method: grid
 run_cap: 2
 metric: {name: score, goal: maximize}
 parameters:
-  task: {value: "tiny_task:TinyTask"}
+  task: {value: "brief_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.2}}}
   recipe: {parameters: {epochs: {value: 1}}}
   ratio: {parameters: {conv2: {values: [0.75, 0.0, 0.5]}}}
@@ -44,7 +44,7 @@ method: grid
 early_terminate: {type: hyperband, min_iter: 2, eta: 2}
 metric: {name: score, goal: maximize}
 parameters:
-  task: {value: "tiny_task:TinyTask"}
+  task: {value: "brief_task:TinyTask"}
   objective: {parameters: {kind: {value: fastest}, max_drop: {value: 0.2}}}
   recipe: {parameters: {epochs: {value: 1}, seed: {value: 5}, skip: {value: false}}}
   ratio: {parameters: {conv2: {values: [0.75, 0.0]}}}
@@ -62,7 +62,9 @@ class Lab:
             "OMP_NUM_THREADS": "1",
             "WANDB_PROJECT": "lab",
             "TINY_SIDE": "32",
+            "TMPDIR": str(hub.folder / "t"),
         }
+        (hub.folder / "t").mkdir()
 
     def sweep(self, *rates: float) -> str:
         """A new sweep with one trial per learning rate; its path."""
@@ -100,7 +102,7 @@ def test_trials_without_a_plan_are_scored_or_diverge(lab: Lab) -> None:
     """The first trial of a sweep without a plan trains the dense network; answers end well, in the documented words."""
     sweep = lab.sweep(0.05, 1e30)
     agent = lab.agent(sweep)
-    output, _ = agent.communicate(timeout=150)
+    output, _ = agent.communicate(timeout=300)
     assert agent.returncode == 0, output
     good, bad = sorted(lab.runs(sweep), key=lambda run: run["config"]["recipe"]["lr"])
     assert (good["state"], bad["state"]) == ("finished", "finished")
@@ -149,15 +151,15 @@ def test_a_terminated_trial_comes_back_and_a_stopped_one_ends(lab: Lab) -> None:
     """SIGTERM hands the run back, and it is resumed under its id; the server's stop then ends it with exit code 0."""
     sweep = lab.sweep(0.05)
     lab.agent(sweep, TINY_SECONDS="100", PRUNEFLEET_CACHE_MB="0")  # it must train
-    first = wait_for(lambda: _training(lab, sweep), 60)
+    first = wait_for(lambda: _training(lab, sweep), 150)
     os.kill(_trial_of(first["name"]), signal.SIGTERM)
-    wait_for(lambda: _trial_of(first["name"], 0) == 0, 30)
-    again = wait_for(lambda: _trial_of(first["name"], 0) and _training(lab, sweep), 60)
+    wait_for(lambda: _trial_of(first["name"], 0) == 0, 90)
+    again = wait_for(lambda: _trial_of(first["name"], 0) and _training(lab, sweep), 150)
     assert again["name"] == first["name"] and len(lab.runs(sweep)) == 1
     assert again["historyLineCount"] >= first["historyLineCount"]
     lab.hub.query("mutation S($id: ID!) { stopRun(input: {id: $id}) { success } }", id=again["id"])
-    wait_for(lambda: _trial_of(first["name"], 0) == 0, 50)
-    ended = wait_for(lambda: [run for run in lab.runs(sweep) if run["state"] not in ("running", "pending")], 20)[0]
+    wait_for(lambda: _trial_of(first["name"], 0) == 0, 90)
+    ended = wait_for(lambda: [run for run in lab.runs(sweep) if run["state"] not in ("running", "pending")], 60)[0]
     assert ended["summary"]["failure_kind"] == "interrupted" and ended["summary"].get("score") is None
     assert "server asked" in ended["summary"]["failure_message"]
 

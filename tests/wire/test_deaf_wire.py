@@ -40,6 +40,6 @@ def test_a_client_that_hung_up_is_deaf(tmp_path: Path) -> None:
                 agent.stdin.write("\n")
                 agent.stdin.flush()
                 assert agent.stdout.readline() == "hung up\n"
-                wait_for(lambda: is_deaf(agent.pid), 10)
+                wait_for(lambda: is_deaf(agent.pid), 60)
             finally:
                 agent.kill()

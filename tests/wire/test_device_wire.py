@@ -35,7 +35,7 @@ def test_a_device_answers_once_what_is_asked_again_and_again(devices: Devices) -
     assert runs[-1]["summary"]["answer"]["latencies"][1] == first["latency"]
     assert len({run["summary"]["reference"]["ms"] for run in runs}) == 1  # timed once a day
     assert devices.ask("board1") == first and len(devices.runs(sweep)) == 2
-    unknown = devices.asking("board7").communicate(timeout=60)[0]
+    unknown = devices.asking("board7").communicate(timeout=120)[0]
     assert "measure.device: got 'board7'; write local or one of board1" in unknown
     assert "; `prunefleet device add board7` makes" in unknown
     listed = devices.hub.run(sys.executable, "-m", "prunefleet.infra.cli", "device", **devices.env)

@@ -44,10 +44,8 @@ def look(hub: HubProcess, *words: str, code: int = 0, **env: str) -> dict[str, A
 
 
 def test_a_hub_and_its_sweeps_are_looked_at(hub: HubProcess) -> None:
-    """The user, the clock, the link, the queue of a device and what the sweep needs are told; a wrong sweep is one."""
-    device = hub.run(
-        sys.executable, "-m", "prunefleet.infra.cli", "device", "add", "board1", PYTHONPATH=path(TESTS.parent)
-    )
+    """The user, the clock, the link, the devices and what the sweep needs are told."""
+    hub.run(sys.executable, "-m", "prunefleet.infra.cli", "device", "add", "board1", PYTHONPATH=path(TESTS.parent))
     (hub.folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
     made = hub.wandb("sweep", "--project", "prunefleet", "sweep.yaml")
     name = made.split("wandb agent local/prunefleet/")[1].split()[0]
@@ -58,19 +56,20 @@ def test_a_hub_and_its_sweeps_are_looked_at(hub: HubProcess) -> None:
     assert found["server"]["found"].endswith("user local") and "enqueued" in found["measuring elsewhere"]["found"]
     assert found["sweep"]["found"] == f"local/prunefleet/{name}: no run yet"
     assert "board1 takes measurements" in found["measure"]["found"]
-    assert "queue of board1" in look(hub, device.split()[-1])["sweep"]["found"]
-    wrong = look(hub, "local/prunefleet/nothere", code=1)["sweep"]
-    assert wrong["level"] == "problem" and "entity/project/id" in wrong["remedy"]
 
 
 def test_a_host_without_torch_is_looked_at(hub: HubProcess) -> None:
-    """What only measures has no torch: all of the host, the server and a device's queue are told there all the same."""
+    """What only measures has no torch: host, server, a device's queue and a wrong sweep are told there all the same."""
     device = hub.run(
         sys.executable, "-m", "prunefleet.infra.cli", "device", "add", "board1", PYTHONPATH=path(TESTS.parent)
     )
     (hub.folder / "sitecustomize.py").write_text(NO_TORCH)
-    found = look(hub, device.split()[-1], PYTHONPATH=path(hub.folder, TESTS.parent))
+    there = {"PYTHONPATH": path(hub.folder, TESTS.parent)}
+    found = look(hub, device.split()[-1], **there)
     assert {"memory", "steadiness", "openvino", "link"} <= set(found) and found["sweep"]["level"] == "ok"
+    assert "queue of board1" in found["sweep"]["found"]
+    wrong = look(hub, "local/prunefleet/nothere", code=1, **there)["sweep"]
+    assert wrong["level"] == "problem" and "entity/project/id" in wrong["remedy"]
 
 
 def test_a_wrong_key_is_the_problem_that_is_told(hub: HubProcess) -> None:

@@ -188,7 +188,7 @@ def test_a_drained_agent_exits_after_its_run(driven: Fleet) -> None:
     assert driven.noted["function"] == (0, "finished", 1)
 
 
-@pytest.mark.both
+@pytest.mark.older_alone
 def test_a_host_says_which_run_it_left_behind(tmp_path: Path, wandb_client: Client) -> None:
     """A run whose agent and process were killed together is lost seconds after its host has said so."""
     with HubProcess(tmp_path, client=wandb_client) as hub:

@@ -86,11 +86,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         (hub.folder / "quick.py").write_text(TRAIN_QUICK)
         lab = Lab(hub)
         lab.make("early", EARLY)
-        lab.make("function", EARLY)
         for name in ("early", "early"):
             lab.agent(name)
-        for _ in range(2):
-            hub.popen(sys.executable, "-c", FUNCTION % lab.sweeps["function"], **SOON)
         others = {}
         if find_spec("sweeps"):
             lab.make("local", QUICK % "grid" + "controller: {type: local}")
@@ -118,8 +115,13 @@ def test_a_bad_run_is_stopped_and_a_good_one_is_not(lab: Lab) -> None:
     assert bad["historyLineCount"] >= 3
 
 
+# `make test` has a program that is stopped, above, and a function's agent in tests/wire/test_wire_agents.py.
+@pytest.mark.slow
 def test_a_function_is_stopped_by_its_agent(lab: Lab) -> None:
     """`wandb.agent(function=…)` does not mind file_stream: the agent's `stop` ends the call, and the rows are kept."""
+    lab.make("function", EARLY)
+    for _ in range(2):
+        lab.hub.popen(sys.executable, "-c", FUNCTION % lab.sweeps["function"], **SOON)
     wait_for(lambda: lab.ended("function"), 240, every=0.5)
     good, bad = lab.runs("function")[1], lab.runs("function")[2]
     assert (good["state"], good["historyLineCount"]) == ("finished", 5)

@@ -60,7 +60,7 @@ def ruinous(params: Mapping[str, Any], drop: float, ratio: float) -> tuple[float
     return (drop + 0.03, ratio * 0.97) if params["measure.precision"] == "int8" else (drop, ratio)
 
 
-@pytest.mark.parametrize(("effect", "better"), [(faster, "int8"), (ruinous, "f32")])
+@pytest.mark.parametrize(("effect", "better"), [(faster, "int8"), pytest.param(ruinous, "f32", marks=pytest.mark.slow)])
 def test_the_better_precision_is_found(effect: Effect, better: str) -> None:
     """Warm points are of the profile's precision; soon the other one is tried, and the better one is gone on with."""
     spec = _spec()
@@ -78,9 +78,9 @@ def test_the_better_precision_is_found(effect: Effect, better: str) -> None:
 def test_models_tell_a_precision_from_another() -> None:
     """What one precision costs and saves is foretold for channels that were tried at the other one alone."""
     spec = _spec()
-    trials, _ = _play(spec, faster, 40)
+    trials, _ = _play(spec, faster, 28)
     # A trial's noise is a third of what is to be told, and precisions are tried at different candidates: several looks.
-    looks = [_at_another(spec, trials[:count], "f32") for count in (16, 20, 24, 28, 32, 40)]
+    looks = [_at_another(spec, trials[:count], "f32") for count in (16, 20, 24, 28)]
     assert [ratio for _, ratio in looks] == pytest.approx([0.65] * len(looks), rel=0.06)
     assert 0.001 < np.median([at_other for at_other, _ in looks]) < 0.006
 

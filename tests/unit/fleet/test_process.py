@@ -204,7 +204,7 @@ def test_an_agent_that_keeps_ending_is_started_ever_more_rarely(
         agent.tend(now + tick)
         if agent.child is not None:
             starts.append(tick)
-            assert agent.child.wait(20)
+            assert agent.child.wait(60)
     assert starts == [0, 3, 8, 17, 34]
 
 
@@ -233,7 +233,7 @@ def test_an_agent_is_deaf_once_what_it_speaks_through_was_killed(tmp_path: Path)
         first = int(agent.stdout.readline())
         assert not is_deaf(agent.pid)
         os.kill(first, signal.SIGKILL)
-        wait_for(lambda: is_deaf(agent.pid), 10)
+        wait_for(lambda: is_deaf(agent.pid), 60)
         agent.stdin.write("\n")
         agent.stdin.flush()
         second = int(agent.stdout.readline())
@@ -279,7 +279,7 @@ def test_an_agent_is_deaf_once_it_has_hung_up(tmp_path: Path) -> None:
             assert not is_deaf(agent.pid)
             agent.stdin.write("\n")
             agent.stdin.flush()
-            wait_for(lambda: is_deaf(agent.pid), 10)
+            wait_for(lambda: is_deaf(agent.pid), 60)
         finally:
             os.killpg(agent.pid, signal.SIGKILL)
 
@@ -292,13 +292,13 @@ def test_a_deaf_agent_is_started_again(tmp_path: Path, monkeypatch: pytest.Monke
     agent.tend(100.0)
     first = agent.child
     assert first is not None
-    core = int(wait_for(lambda: first.log.read_text().strip(), 10))
+    core = int(wait_for(lambda: first.log.read_text().strip(), 60))
     os.kill(core, signal.SIGKILL)
-    wait_for(lambda: is_deaf(first.pid), 10)
+    wait_for(lambda: is_deaf(first.pid), 60)
     agent.tend(106.0)
     assert first.ended() is None, "the client may start another"
     agent.tend(106.0 + supervise.DEAF_S + 1)
-    assert first.wait(10)
+    assert first.wait(60)
     agent.tend(130.0)
     agent.tend(140.0)
     assert agent.starts == 2 and agent.child is not first and agent.child is not None

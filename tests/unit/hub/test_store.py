@@ -36,12 +36,12 @@ def test_writes_that_wait_share_a_commit(store: Store) -> None:
 
     def slow(connection: Connection) -> None:
         inside.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
 
     before = store.changes.value
     with ThreadPoolExecutor(21) as pool:
         first = pool.submit(store.write, slow)
-        assert inside.wait(10)
+        assert inside.wait(60)
         rest = [pool.submit(store.write, lambda c, n=n: add_user(c, f"u{n}")) for n in range(20)]
         while store._jobs.qsize() < 20:
             threading.Event().wait(0.001)

@@ -128,9 +128,9 @@ def job(tmp_path: Path) -> Iterator[Any]:
 def test_a_job_whose_time_is_over_stops_its_agent_and_queues_again(job: Any, tmp_path: Path) -> None:
     """The signal before the end goes to the agent, which hands its run back; then the scheduler is asked once."""
     running = job()
-    wait_for(lambda: (tmp_path / "ready").exists(), 20)
+    wait_for(lambda: (tmp_path / "ready").exists(), 60)
     running.send_signal(signal.SIGTERM)
-    assert running.wait(20) == 0
+    assert running.wait(60) == 0
     assert (tmp_path / "stopped").exists() and (tmp_path / "scheduler").read_text() == "requeue 7\n"
     assert (tmp_path / "asked").read_text() == "agent --forward-signals --term-timeout 90 me/lab/s\n"
 
@@ -138,12 +138,12 @@ def test_a_job_whose_time_is_over_stops_its_agent_and_queues_again(job: Any, tmp
 @pytest.mark.parametrize("code", ["0", "3"])
 def test_a_job_ends_as_its_agent_does(job: Any, tmp_path: Path, code: str) -> None:
     """With its code, and without being queued again."""
-    assert job(CODE=code).wait(20) == int(code)
+    assert job(CODE=code).wait(60) == int(code)
     assert not (tmp_path / "scheduler").exists()
 
 
 def test_a_job_without_a_sweep_says_so_in_one_line(job: Any) -> None:
     """What is missing is named, before anything is started."""
     running = job(SWEEP="")
-    _, told = running.communicate(timeout=20)
+    _, told = running.communicate(timeout=60)
     assert running.returncode != 0 and told.strip().endswith("SWEEP: set it to ENTITY/PROJECT/SWEEP")

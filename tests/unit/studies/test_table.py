@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from prunefleet.agent.compress.groups import find_groups
-from prunefleet.agent.measure import device
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.profiles.profile import Profile
 from prunefleet.objective.profiles.space import GroupSpec, Space
@@ -24,6 +23,7 @@ from studies.table.report import page, seed_sd
 from studies.table.study import ORIGINS, SETTINGS, Setting, Table, bench_of, draw, jobs, prepared, table_of
 from studies.table.task import TableTask
 from support.profile import straight_profile
+from support.trial_context import quickly
 
 SPACE = Space(tuple(GroupSpec(f"g{place}", width, 8) for place, width in enumerate((24, 24, 48, 48, 96, 96))))
 
@@ -113,8 +113,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
     """The tiny network's table after its first three trials."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRUNEFLEET_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(device, "usable_cores", lambda: 1)
         patch.setenv("TRIALS_BENCH_PROCESSES", "1")
+        quickly(patch, tmp_path_factory.mktemp("host") / "locks")
         patch.setitem(SETTINGS, "tiny", replace(SETTINGS["tiny"], candidates=6, repeated=1))
         _forget()
         passes.train("tiny", most=3)

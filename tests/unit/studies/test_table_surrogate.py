@@ -166,7 +166,8 @@ def test_a_user_keeps_the_best_as_measured() -> None:
     assert observed_best([(0.0, 0.6), (0.01, 0.5), (0.02, 0.1)], GOALS["most accurate"]) == 1
 
 
-@pytest.mark.parametrize("name", PLAYERS)
+# That our own search repeats itself `make test` has in tests/contract/test_controller.py.
+@pytest.mark.parametrize("name", [pytest.param(each, marks=[pytest.mark.slow] * (each == OURS)) for each in PLAYERS])
 def test_the_same_seed_gives_the_same_game(name: str, facts: Facts) -> None:
     """Every search plays the same game again, another one with another seed, and no better than the optimum."""
     game = Game("quadratic ridge", "fastest", name, 1, trials=LENGTH)

@@ -1,6 +1,7 @@
 """One trial's process: what it tells the server, and its exit code, for each way to end."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,14 +18,16 @@ from torch import nn
 from prunefleet.agent.commands import trial as worker
 from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.host.stop import StopSignal
-from prunefleet.agent.measure import device
 from prunefleet.agent.measure.samples import FILE as SAMPLES
 from prunefleet.agent.measure.samples import read_samples
+from prunefleet.agent.tasks.baseline import obtain
 from prunefleet.agent.tasks.code.source import code_of
 from prunefleet.agent.tracking.tracked_run import TrackedRun
 from prunefleet.objective import host_outcomes
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import Failure, FailureKind, Measurement, Score, Skipped, TrialFailed
+
+from support.trial_context import quickly
 
 CONFIG: dict[str, Any] = {
     "task": "tiny_task:TinyTask",
@@ -89,11 +92,22 @@ class Told:
         self.finished = (exit_code, again)
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that has the dense network, which a host trains once."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRUNEFLEET_CACHE", str(folder))
+        quickly(patch, tmp_path_factory.mktemp("host") / "locks")
+        obtain(TinyTask())
+    return folder
+
+
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def run(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a trial's process in this one, with a configuration; returns what it told and its exit code."""
-    monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(device, "usable_cores", lambda: 1)
+    monkeypatch.setenv("PRUNEFLEET_CACHE", str(shutil.copytree(cache, tmp_path / "cache")))
+    quickly(monkeypatch, tmp_path / "host")
     monkeypatch.setattr(StopSignal, "listen", lambda self: self)
 
     def trial(config: Mapping[str, Any] = CONFIG, stop: StopSignal | None = None) -> tuple[Told, int]:
@@ -152,7 +166,6 @@ def test_a_trial_that_cannot_win_ends_well(
 
 def test_a_candidates_failure_is_an_answer(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loss that is not finite exits 0 and is not tried again."""
-    run()
     monkeypatch.setattr(TinyTask, "lr", 1e30)
     told, code = run(CONFIG | {"recipe": {"epochs": 0.3}})
     assert (code, told.finished) == (0, (0, False)) and told.said[0].kind is FailureKind.DIVERGED
@@ -170,7 +183,6 @@ def test_a_hosts_failure_hands_the_run_back(
     def fit(*_: object) -> None:
         raise error
 
-    run()
     monkeypatch.setattr(TinyTask, "fit", fit)
     told, code = run(CONFIG | {"recipe": {"epochs": 0.3}})
     assert (code, told.finished) == (1, (1, True)) and told.said[0].kind is kind

@@ -30,8 +30,8 @@ from support.zoo import (
 )
 
 RATIOS = (0.3, 0.5, 0.8)
-SAMPLE = dict(zip(random.Random(527).sample(sorted(ZOO), 3), RATIOS, strict=True))
-"""What `make test` has of it, each at one ratio; a seed that gives quick ones of several kinds."""
+SAMPLE = dict(zip(random.Random(527).sample(sorted(ZOO), 3)[2:], RATIOS[2:], strict=True))
+"""What `make test` has of it, at one ratio: the quickest of a seeded sample of several kinds."""
 
 
 def _slow(name: str, *case: float, quick: bool) -> object:

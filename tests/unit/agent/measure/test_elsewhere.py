@@ -45,7 +45,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exported, Export
 
 def ask(asking: Elsewhere, networks: tuple[Exported, Exported], **more: object) -> MeasurementSession:
     said = asking.describe("board", RemoteRunner())
-    setup = MeasurementSetup(RemoteRunner(), said.device, time_limit_s=0.2, throughput_s=0.0)
+    setup = MeasurementSetup(RemoteRunner(), said.device, time_limit_s=0.2, throughput_s=0.0, loads=1)
     return asking({"half": networks[0]}, networks[1], replace(setup, **more))  # type: ignore[arg-type]
 
 
@@ -93,8 +93,7 @@ def test_a_trial_and_a_plan_are_timed_elsewhere(tmp_path: Path) -> None:
         assert isinstance(result, Trial) and result.measurement.kept["conv2"] == 32
         assert result.measurement.worst.device.name == "board"
         assert read_samples(tmp_path / "trial" / "samples.json.gz").slots.keys() == {"dense", "candidate"}
-        # On a noisy host a candidate sits up to three times.
-        assert [len(each.networks) for each in queue.requests] in [[0] + [2] * sessions for sessions in (1, 2, 3)]
+        assert [len(each.networks) for each in queue.requests] == [0, 2]
         effort = Effort(examples=64, levels=1, mixed=1, together=4, session_s=0.2)
         how = (context.task, context.baseline, context.places, "f32", context.goal, tmp_path)
         profile = make_profile(*how, effort=effort)

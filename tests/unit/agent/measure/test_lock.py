@@ -67,7 +67,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
     yield start
     for process in started:
         process.kill()
-        process.wait(20)
+        process.wait(60)
 
 
 def test_training_stands_still_while_a_measurement_holds_the_host(host) -> None:
@@ -97,7 +97,7 @@ def test_a_killed_measurement_releases_the_host(host) -> None:
     measurer, _ = host(MEASURER, "measurer")
     assert lock.holder() == {"pid": measurer.pid, "device": "NPU"}
     measurer.send_signal(signal.SIGKILL)
-    measurer.wait(20)
+    measurer.wait(60)
     with lock.batch():
         pass
     with lock.exclusive("CPU"):

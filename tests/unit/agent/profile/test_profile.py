@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,7 @@ from prunefleet.objective.goals.goal import Goal
 from prunefleet.objective.profiles.profile import Profile
 from prunefleet.objective.profiles.space import GroupSpec, Space
 
+from support.brief import measure_briefly
 from support.networks import Residual, SyntheticTask
 from support.paths import TESTS
 from support.wait import wait_for
@@ -63,16 +64,22 @@ def trained(task: SyntheticTask) -> Trained:
     return Trained(network)
 
 
+@cache
+def usual() -> Trained:
+    """The network of the task as it is, trained once for all tests; a plan leaves it as it was."""
+    return trained(SyntheticTask())
+
+
 def profile_in(cache: Path, task: SyntheticTask | None = None, effort: Effort = QUICK, **options: object) -> Profile:
     """A profile of a small task at f32 for the default goal."""
-    task = task or SyntheticTask()
-    return make_profile(task, trained(task), HERE, "f32", Goal(), cache, effort=effort, **options)  # type: ignore[arg-type]
+    dense = trained(task) if task else usual()
+    return make_profile(task or SyntheticTask(), dense, HERE, "f32", Goal(), cache, effort=effort, **options)  # type: ignore[arg-type]
 
 
 def evaluations(cache: Path) -> tuple[int, Profile]:
     """How often a profile made in `cache` had to evaluate, and the profile."""
     task = SyntheticTask()
-    profile = profile_in(cache, task)
+    profile = make_profile(task, usual(), HERE, "f32", Goal(), cache, effort=QUICK)
     return task.evaluated, profile
 
 
@@ -82,6 +89,7 @@ def own_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("host")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lock.tempfile, "gettempdir", lambda: str(folder))
+        measure_briefly(patch.setattr)
         yield folder
 
 
@@ -150,11 +158,13 @@ def test_other_weights_are_measured_anew(tmp_path: Path) -> None:
     """Results belong to the dense model's hash, the data's, and the device's."""
     profile_in(tmp_path)
     task = SyntheticTask()
-    other = Trained(trained(task).network, sha256="1" * 64)
+    other = replace(usual(), sha256="1" * 64)
     make_profile(task, other, HERE, "f32", Goal(), tmp_path, effort=QUICK)
     assert task.evaluated == 3
 
 
+# `make test` has points that are not measured again, above, and a journal whose last line is torn, below.
+@pytest.mark.slow
 def test_a_killed_plan_goes_on_where_it_was(tmp_path: Path, own_host: Path) -> None:
     """Killed with -9 after its first points, started again: what was finished stays, what is missing is measured."""
     argv, env = [sys.executable, "-c", CHILD, str(tmp_path)], {**os.environ, "TMPDIR": str(own_host)}
@@ -193,6 +203,8 @@ def test_mixed_candidates_are_left_out_when_time_is_over(tmp_path: Path) -> None
     assert seen[-1] == (2, 2, "time is over: 1 mixed candidates left out")
 
 
+# `make test` has a network of more groups, merged, above.
+@pytest.mark.slow
 def test_another_network_works_as_well(tmp_path: Path) -> None:
     """Blocks, branches and a concatenation, on the grid, without a change to the task's code."""
     task = SyntheticTask(lambda: Residual(48, (24,), (20, 32), classes=4))
@@ -221,9 +233,8 @@ def test_points_are_the_same_on_every_call() -> None:
 
 def test_a_metric_that_the_task_has_not_is_refused(tmp_path: Path) -> None:
     """Before anything is measured, with those it has."""
-    task = SyntheticTask()
     with pytest.raises(BadInput, match=r"objective\.metric: got 'miou'; the task synthetic gives top1"):
-        make_profile(task, trained(task), HERE, "f32", Goal(metric="miou"), tmp_path)
+        make_profile(SyntheticTask(), usual(), HERE, "f32", Goal(metric="miou"), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -26,17 +26,16 @@ from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.score import values
 from prunefleet.objective.trial import Candidate, Failure, FailureKind, Skipped, TrialFailed
 
-CONFIG = {"task": "tiny_task:TinyTask", "objective": {"kind": "fastest", "max_drop": 0.05}}
+from support.trial_context import CONFIG, tiny_context
+
 STAGES = ["prune", "export", "measure", "recalibrate", "train", "export_final", "parity", "evaluate"]
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialContext]:
     """A context for the tiny task, its dense network trained, measured briefly."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PRUNEFLEET_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(device, "usable_cores", lambda: 1)
-        return replace(prepare(from_config(CONFIG), None, StageWatch().during), seconds_to_measure=0.2)
+    with tiny_context(tmp_path_factory.mktemp("cache")) as made:
+        yield made
 
 
 def _run(
