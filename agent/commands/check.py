@@ -25,6 +25,7 @@ from prunefleet.agent.tasks.registry import module_of
 from prunefleet.agent.tasks.task import SPLITS, Task, digest
 from prunefleet.agent.tracking.probe import base_url, require_server
 from prunefleet.agent.trial.context import TrialContext, export_dense, loaded, space_of, trial_threads
+from prunefleet.agent.trial.network import check_network, made
 from prunefleet.agent.trial.places import MeasuringPlace, measured_on
 from prunefleet.agent.trial.request import Request, from_sweep
 from prunefleet.agent.trial.run import Trial, run_trial
@@ -84,9 +85,8 @@ def check(sweep_file: Path) -> int:
     with checks.part("upload") as found:
         found += [UPLOADS[request.upload]]
     request = _here(checks, request)
-    task = _task(checks, request, _code(checks, request))
-    network = task.network()
-    device, runner = _device(checks, request, config)
+    task, network = _task(checks, request, _code(checks, request))
+    device, runner = _device(checks, request, config, task, network)
     groups, space = _groups(checks, task, network, config, device, request)
     _server(checks)
     with tempfile.TemporaryDirectory() as folder, _cache_in(Path(folder)):
@@ -144,26 +144,30 @@ def _code(checks: Checks, request: Request) -> Path | None:
     return folder
 
 
-def _task(checks: Checks, request: Request, folder: Path | None) -> Task:
+def _task(checks: Checks, request: Request, folder: Path | None) -> tuple[Task, torch.nn.Module]:
     with checks.part("task") as found:
         task = loaded(request, folder, at_fault=True)
         if request.goal.metric not in task.metrics:
             raise BadInput("objective.metric", request.goal.metric, f"{task.name} gives {', '.join(task.metrics)}")
+        network = made(task)
         found += [task.name, f"metrics {', '.join(task.metrics)}"]
     with checks.part("data") as found:
         shape = tuple(task.example_input().shape)
         batches = [len(batch) for batch in task.calibration()]
         found += [f"input {shape}", f"{sum(batches)} examples to calibrate with"]
-    return task
+    return task, network
 
 
-def _device(checks: Checks, request: Request, config: Mapping[str, Any]) -> tuple[Device, Runner]:
+def _device(
+    checks: Checks, request: Request, config: Mapping[str, Any], task: Task, network: torch.nn.Module
+) -> tuple[Device, Runner]:
     with checks.part("device") as found:
         device, runner = measured_on(request)
         found += [device.cpu, f"{device.cores} cores", f"{request.runner} measures at {runner.precision}"]
         found += _compared(block(config["parameters"], "measure"))
         if request.energy:
             found += [f"energy from {request.energy}" if find_meter(request.energy) else f"no {request.energy} here"]
+        found += [f"the network returns {check_network(task, network, runner, request.candidate.precision)}"]
     return device, runner
 
 

@@ -1,10 +1,12 @@
 """A network → OpenVINO IR (and ONNX on request), and the proof that both compute the same."""
 
 import copy
+import re
 import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from prunefleet.objective.trial import Failure, FailureKind, TrialFailed
 PARITY_LIMIT = 1e-4
 INPUT = "batch"
 """What `Flat` calls its input: no output has that name too."""
+NO_OPERATION = "it has no operation "
+UNKNOWN = re.compile(r"No conversion rule found for operations: ([^\n]+)")
 ROOM = 2**16  # bytes that a disk which is not full has left
 
 
@@ -70,10 +74,16 @@ def _convert(network: nn.Module, example_input: torch.Tensor) -> "openvino.Model
             _name_outputs(made, [name for name, _ in named(returned)])
             return made
     except Exception as error:
-        message = " ".join(str(error).split())[:200]
-        raise TrialFailed(
-            Failure(FailureKind.DEVICE, "export", f"OpenVINO cannot convert the network: {message}")
-        ) from error
+        message = f"OpenVINO cannot convert the network: {_said(str(error))}"
+        raise TrialFailed(Failure(FailureKind.DEVICE, "export", message)) from error
+
+
+def _said(error: str) -> str:
+    """What the converter says, without where it says so."""
+    if found := UNKNOWN.search(error):
+        return NO_OPERATION + found[1]
+    lines = [line.strip() for line in error.splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("Check '", "FrontEnd API")))[:200]
 
 
 def _flat(network: nn.Module, returned: object) -> nn.Module:
@@ -101,7 +111,7 @@ def write_onnx(network: nn.Module, example_input: torch.Tensor, path: Path) -> P
             with torch.no_grad():
                 returned = network(example_input)
             names = [name for name, _ in named(returned)]
-            options = {"dynamo": True, "verbose": False, "external_data": False}
+            options: dict[str, Any] = {"dynamo": True, "verbose": False, "external_data": False}
             if 1 < len(names) == len({*names, INPUT}) - 1:
                 options["output_names"] = names
             torch.onnx.export(_flat(network, returned), (example_input,), path, **options)

@@ -21,6 +21,9 @@ CONSTANTS = (type(None), bool, int, float, str, torch.dtype, torch.device)
 HALF = (torch.bfloat16, torch.float16)
 CLOSE = 1e-3
 """Of the largest value: how exactly a batch gives what its inputs give alone."""
+TIES = 0.01
+"""The share of integers and booleans that may differ where the export agrees: of two near values either is the larger.
+"""
 WRAP = (
     "wrap the network so that forward takes [n, c, h, w] and returns tensors whose first dimension is n, and select "
     "(nms, thresholds, top-k of varying length) in the task's evaluate: docs/task.md, What a network may return"
@@ -109,15 +112,16 @@ def arrays(returned: object) -> tuple[NDArray[Any], ...]:
 def difference(got: NDArray[Any], expected: torch.Tensor) -> float:
     """How far an array is from a tensor: the largest error over the largest value expected, of floats.
 
-    Of integers and booleans it is the share that differs. Not a number where either is not finite or shapes differ.
+    Of integers and booleans it is the share that differs beyond `TIES`. Not a number where either is not finite or
+    shapes differ.
     """
     wanted = expected.detach().cpu()
     if got.shape != tuple(wanted.shape):
         return float("nan")
-    if not wanted.is_floating_point():
-        return float((got != wanted.numpy()).mean()) if got.size else 0.0
     if not got.size:
         return 0.0
+    if not wanted.is_floating_point():
+        return max(float((got != wanted.numpy()).mean()) - TIES, 0.0)
     error = np.abs(got.astype(np.float64) - wanted.double().numpy()).max()
     return float(error / max(float(wanted.abs().max()), 1e-12)) if np.isfinite(error) else float("nan")
 
@@ -144,12 +148,15 @@ def recorded(network: nn.Module, example_input: torch.Tensor) -> Outputs:
     copied = copy.deepcopy(network).eval()
     other = noise_like(example_input)
     with torch.no_grad():
-        first, second = copied(example_input), copied(other)
-        try:
-            both = copied(torch.cat((example_input, other)))
-        except Exception:  # it takes one input at a time: shapes alone tell what the first dimension is
-            both = None
-    _check(first, second, both)
+        first = copied(example_input)
+        _check(first)
+        both = _of_two(copied, torch.cat((example_input, other)))
+        if both is not None and _names(both) != _names(first):
+            raise BadInput("network output", f"{_parts(first)} for one input, {_parts(both)} for two", WRAP)
+        second = copied(other)
+    _check_alike(first, second)
+    if both is not None:
+        _check_constants(first, both)
     pairs = zip(named(first), tensors(second), tensors(both) if both is not None else tensors(first), strict=True)
     found = [
         _output(name, one, two, batch if both is not None else None, len(example_input))
@@ -158,6 +165,15 @@ def recorded(network: nn.Module, example_input: torch.Tensor) -> Outputs:
     places = map(Place, range(len(found)))
     leaves = (next(places) if isinstance(leaf, torch.Tensor) else leaf for _, leaf in _leaves(first))
     return Outputs(_filled(first, leaves), tuple(found))
+
+
+def _of_two(network: nn.Module, batch: torch.Tensor) -> object:
+    """What it returns for a batch; None where it takes one input at a time: then shapes tell the first dimension."""
+    try:
+        found: object = network(batch)
+    except Exception:
+        return None
+    return found
 
 
 def noise_like(example_input: torch.Tensor) -> torch.Tensor:
@@ -191,7 +207,7 @@ def _close(joined: torch.Tensor, both: torch.Tensor) -> bool:
     return torch.allclose(joined, both, rtol=0, atol=CLOSE * largest, equal_nan=True)
 
 
-def _check(first: object, second: object, both: object) -> None:
+def _check(first: object) -> None:
     """Raise `BadInput` for an output that no device gives."""
     for name, leaf in _leaves(first):
         where = f"network output {name}" if name else "network output"
@@ -202,8 +218,10 @@ def _check(first: object, second: object, both: object) -> None:
             raise BadInput(where, type(leaf).__name__, f"return tensors in tuples, lists or dicts: {WRAP}")
     if not tensors(first):
         raise BadInput("network output", type(first).__name__, "return at least one tensor")
-    if both is not None and _names(both) != _names(first):
-        raise BadInput("network output", f"{_parts(first)} for one input, {_parts(both)} for two", WRAP)
+
+
+def _check_alike(first: object, second: object) -> None:
+    """Raise `BadInput` where another input gives other parts, other shapes or other constants."""
     if _names(second) != _names(first):
         raise BadInput("network output", f"{_parts(first)} for one input, {_parts(second)} for another", WRAP)
     for (name, one), two in zip(named(first), tensors(second), strict=True):
@@ -213,8 +231,6 @@ def _check(first: object, second: object, both: object) -> None:
         if not one.numel():
             raise BadInput(f"network output {name}", f"shape {shapes[0]}", f"return tensors with values: {WRAP}")
     _check_constants(first, second)
-    if both is not None:
-        _check_constants(first, both)
 
 
 def _check_constants(first: object, other: object) -> None:
