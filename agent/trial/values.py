@@ -1,6 +1,6 @@
 """Where a forward pass reads values of its input in Python: an exported network goes on as it went for one input."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,13 +12,17 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from prunefleet.agent.measure.outputs import noise_like
+from prunefleet.agent.measure.outputs import noise_like, tensors
 from prunefleet.objective.errors import BadInput
 
 REMEDY = (
     "its forward reads this value in Python (if, while, int(), item()) and goes by it, which an exported network "
     "cannot: use torch.where, or make the choice in the task's evaluate"
 )
+
+
+MOST = 16
+"""Values whose opposite is tried."""
 
 
 @dataclass(frozen=True)
@@ -30,36 +34,52 @@ class Read:
 
 
 def check_values(network: nn.Module, example_input: torch.Tensor) -> None:
-    """Raise `BadInput`, naming the layer, where other inputs give other values that the forward pass reads.
+    """Raise `BadInput`, naming the layer, where what the forward pass reads decides what comes out.
 
-    A value that is the same for all inputs tried, as in a check for NaN, is taken for one that decides nothing.
+    A number does where it is another one for other inputs; a yes or no does where the opposite would give another
+    output. A check that ends in an error, as one for NaN, decides nothing.
     """
-    first = reads(network, example_input)
-    for other in _others(example_input) if first else ():
+    first, outcome = reads(network, example_input)
+    numbers = any(not isinstance(each.value, bool) for each in first)
+    for other in _others(example_input) if numbers else ():
         second: list[Read] = []
         with suppress(Exception):  # not an input that it takes
-            second = reads(network, other)
-        for one, two in zip(first, second, strict=False):
-            if one != two and one.value == one.value:
-                got = f"{one.value} for one input, {two.value} for another"
-                raise BadInput(f"network.{one.layer}", got, REMEDY)
+            second = reads(network, other)[0]
+        _check_numbers(first, second)
+    for place, one in enumerate(first[:MOST]):
+        if isinstance(one.value, bool) and _decides(network, example_input, place, outcome):
+            raise BadInput(f"network.{one.layer}", f"a choice by values, {one.value} for example_input", REMEDY)
+
+
+def _check_numbers(first: Sequence[Read], second: Sequence[Read]) -> None:
+    for one, two in zip(first, second, strict=False):
+        if one != two and not isinstance(one.value, bool) and one.value == one.value:
+            raise BadInput(f"network.{one.layer}", f"{one.value} for one input, {two.value} for another", REMEDY)
+
+
+def _decides(network: nn.Module, batch: torch.Tensor, place: int, outcome: Sequence[torch.Tensor]) -> bool:
+    """Whether the opposite of the yes or no that is read at that place gives another output."""
+    try:
+        other = reads(network, batch, place)[1]
+    except Exception:  # what it checks is so for every sound input
+        return False
+    same = len(other) == len(outcome) and all(map(torch.equal, other, outcome))
+    return not same
 
 
 def _others(example_input: torch.Tensor) -> Iterator[torch.Tensor]:
     noise = noise_like(example_input)
-    yield from (noise, -example_input, torch.zeros_like(noise))
-    for scale in (-100, 100):  # what a bias decides for usual inputs
-        yield from (scale * noise, torch.full_like(noise, scale))
+    yield from (noise, -example_input, 100 * noise, torch.zeros_like(noise))
 
 
 @torch.no_grad()
-def reads(network: nn.Module, batch: torch.Tensor) -> list[Read]:
-    """The values that a forward pass of `network` reads, in order."""
+def reads(network: nn.Module, batch: torch.Tensor, turned: int | None = None) -> tuple[list[Read], list[torch.Tensor]]:
+    """The values that a forward pass of `network` reads, in order, and its outputs; one yes or no may be `turned`."""
     with inside(network) as innermost:
-        watch = _Reading(batch, innermost)
+        watch = _Reading(batch, innermost, turned)
         with watch:
-            network(batch)
-    return watch.found
+            returned = network(batch)
+    return watch.found, tensors(returned)
 
 
 @contextmanager
@@ -102,10 +122,10 @@ class _Made:
 class _Reading(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows what is made of a tensor, and notes what is made of it that is no tensor any more."""
 
-    def __init__(self, batch: torch.Tensor, innermost: Callable[[], str]) -> None:
+    def __init__(self, batch: torch.Tensor, innermost: Callable[[], str], turned: int | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[Read] = []
-        self._made, self._innermost = _Made(), innermost
+        self._made, self._innermost, self._turned = _Made(), innermost, turned
         self._made.add(batch)
 
     @classmethod
@@ -118,10 +138,13 @@ class _Reading(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run an operation; note its result."""
         found = func(*args, **(kwargs or {}))
-        if any(each in self._made for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)):
-            for each in tree_leaves(found):
-                if isinstance(each, torch.Tensor):
-                    self._made.add(each)
-                elif isinstance(each, bool | int | float):
-                    self.found.append(Read(self._innermost(), each))
+        if not any(each in self._made for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)):
+            return found
+        for each in tree_leaves(found):
+            if isinstance(each, torch.Tensor):
+                self._made.add(each)
+        if isinstance(found, bool | int | float):
+            self.found.append(Read(self._innermost(), found))
+            if isinstance(found, bool) and self._turned == len(self.found) - 1:
+                return not found
         return found

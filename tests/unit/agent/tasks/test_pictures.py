@@ -325,11 +325,11 @@ def test_a_size_that_the_network_does_not_take_is_refused(tmp_path: Path) -> Non
     pytest.importorskip("timm")
     root = support_pictures.folders(tmp_path / "parts", 20)
     tied = _folder(root, architecture="timm/vit_tiny_patch16_224", size=64)
-    with pytest.raises(BadInput, match="options.size: got 64; vit_tiny_patch16_224 takes 224 × 224$"):
+    with pytest.raises(BadInput, match=r"options\.size: got 64; vit_tiny_patch16_224 takes 224 × 224$"):
         tied.network()
     assert _folder(root, architecture="timm/vit_tiny_patch16_224", size=224).network()
     deep = _folder(root, architecture="squeezenet1_1", size=16)
     assert str(deep.wrong_size(deep.network())) == "options.size: got 16; squeezenet1_1 takes 32 × 32"
-    with pytest.raises(BadInput, match="options.size: got 16; squeezenet1_1 takes 32 × 32$"):
+    with pytest.raises(BadInput, match=r"options\.size: got 16; squeezenet1_1 takes 32 × 32$"):
         check_network(deep, deep.network(), OpenVINORunner(), "f32")
     assert _folder(root, architecture="squeezenet1_1", size=64).wrong_size(deep.network()) is None

@@ -93,7 +93,8 @@ def _as_often(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("what", [_if_positive, _by_its_largest, _as_often])
 def test_a_forward_that_goes_by_values_is_refused(what: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """The export would go on as it went for one input; the layer that reads the value is named."""
-    with pytest.raises(BadInput, match=r"network\.gate: got '.* for one input, .* for another'; its forward reads"):
+    words = "a choice by values, .*" if what is _if_positive else ".* for one input, .* for another"
+    with pytest.raises(BadInput, match=f"network.gate: got '{words}'; its forward reads this value in Python"):
         checked(Small(what))
 
 
@@ -106,7 +107,7 @@ def _sound(x: torch.Tensor) -> torch.Tensor:
 def test_a_check_that_no_input_fails_is_no_choice() -> None:
     """Values that decide nothing may be read, and so may those that are made of no input, and shapes."""
     assert checked(Small(_sound)) == "map [1, 8, 16, 16], logits [1, 3]"
-    found = reads(Small(_sound).eval(), IMAGE)
+    found, _ = reads(Small(_sound).eval(), IMAGE)
     assert [(each.layer, each.value) for each in found] == [("gate", False)]
 
 
