@@ -4,6 +4,7 @@ import os
 import re
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import torch
 
 from prunefleet.agent.compress.groups import Group, find_groups
 from prunefleet.agent.compress.merge import MergedSpace
+from prunefleet.agent.host.failures import explain
 from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.energy.sources import find_meter
 from prunefleet.agent.measure.remote.choice import queue_of
@@ -77,6 +79,19 @@ def check(sweep_file: Path) -> int:
     """Check a sweep file and what it needs on this host. Raises `BadInput` or `TrialFailed` at the first fault."""
     torch.set_num_threads(trial_threads())
     checks = Checks(StageWatch())
+    try:
+        _check(sweep_file, checks)
+    except (BadInput, TrialFailed, ModuleNotFoundError):
+        raise
+    except Exception as error:  # of the task's own code
+        failure, last = explain(error, checks.watch.stage), traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{failure.message} ({Path(last.filename).name}, line {last.lineno})"
+        raise TrialFailed(replace(failure, message=told)) from error
+    print(f"{sweep_file}: all is well", flush=True)
+    return 0
+
+
+def _check(sweep_file: Path, checks: Checks) -> None:
     with checks.part("file") as found:
         config = read_sweep_file(sweep_file)
         _check_scheduler(sweep_file.parent, config.get("scheduler"))
@@ -90,15 +105,14 @@ def check(sweep_file: Path) -> int:
     groups, space = _groups(checks, task, network, config, device, request)
     _server(checks)
     with tempfile.TemporaryDirectory() as folder, _cache_in(Path(folder)):
-        baseline = _untrained(task, network, Path(folder))
+        with checks.watch.during("evaluate"):
+            baseline = _untrained(task, network, Path(folder))
         brief: Any = Brief(task)
         dense, plain = (export_dense(baseline, task, each) for each in (request.candidate.precision, "f32"))
         places = (MeasuringPlace(device, runner, find_meter(request.energy)),)
         recipe = (request.lr, request.distill, False, MEASURED_S)
         context = TrialContext(brief, baseline, groups, space, request.goal, places, dense, plain, *recipe)
         _miniature(checks, request, context, Path(folder))
-    print(f"{sweep_file}: all is well", flush=True)
-    return 0
 
 
 def _check_scheduler(folder: Path, scheduler: object) -> None:

@@ -20,6 +20,14 @@ class Deployed(nn.Module):
         super().__init__()
         self._loaded, self._shape, self._outputs = loaded, input_shape, outputs
 
+    def __getattr__(self, name: str) -> Any:
+        """Only what a module has of itself."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            told = f"the deployed network has no {name!r}: evaluate has its outputs alone at this precision"
+            raise AttributeError(f"{told} (docs/task.md)") from None
+
     def forward(self, batch: torch.Tensor) -> Any:
         """[n, ...] → the output for each, joined; n a multiple of the input's own first dimension.
 

@@ -168,6 +168,20 @@ def test_a_network_that_cannot_ship_is_told_before_anything_is_trained(
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_fault_in_the_task_is_one_line(
+    sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the stage and the place in the task's code."""
+    (tmp_path / "faulty.py").write_text(
+        "from several_task import SeveralTask\n\n\nclass Mine(SeveralTask):\n"
+        "    def evaluate(self, network, split, limit=None):\n        return {'top1': [][0]}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert sweep(parameters={"task": {"value": "faulty:Mine"}}) == 1
+    told = capsys.readouterr().err
+    assert told == "prunefleet: evaluate: unknown: IndexError: list index out of range (faulty.py, line 6)\n"
+
+
 ADDED = "for which `prunefleet plan` and `up` add measure.against"
 
 

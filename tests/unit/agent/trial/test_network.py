@@ -1,5 +1,6 @@
 """What cannot ship is told before anything is trained, in one line: the layer or output, the reason, the remedy."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,18 +8,21 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from several_task import SeveralTask
+from several_task import Heads, SeveralTask
 from torch import nn
 
 from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.runners.base import OpenVINORunner, supported_precisions
+from prunefleet.agent.trial import context as context_module
 from prunefleet.agent.trial.network import check_finite, check_network, made
+from prunefleet.agent.trial.request import from_config
 from prunefleet.agent.trial.run import Trial, run_trial
 from prunefleet.agent.trial.values import reads
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import Candidate
 
-from support.trial_context import tiny_context
+from support.paths import ROOT
+from support.trial_context import CONFIG, tiny_context
 
 IMAGE = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -150,6 +154,7 @@ def test_a_network_that_does_not_run_names_its_layer() -> None:
         checked(Small(), torch.zeros(1, 3, 16, 16))
 
 
+@pytest.mark.slow
 def test_a_raw_detector_is_told_how_to_be_wrapped() -> None:
     """torchvision's return a dict for each picture; it takes seconds, not a training."""
     torchvision = pytest.importorskip("torchvision")
@@ -194,6 +199,17 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield there
 
 
+def test_a_task_evaluates_what_torch_returns(context: Any) -> None:
+    """The dense network at INT8, as exported and quantised: a dict with a tuple, for batches of any size."""
+    shipped = context.as_deployed(context.dense, context.baseline.network)
+    judged = context.task.evaluate(shipped, "validation", 200)
+    exact = context.task.evaluate(context.baseline.network, "validation", 200)
+    assert shipped is not context.baseline.network and abs(judged["top1"] - exact["top1"]) < 0.1
+    with pytest.raises(AttributeError, match="the deployed network has no 'head': evaluate has its outputs alone"):
+        shipped.head  # noqa: B018
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int8", *(each for each in supported_precisions() if each != "f32")])
 def test_a_trial_of_a_network_with_several_outputs(context: Any, tmp_path: Path, precision: str) -> None:
     """Trained, exported, quantised and evaluated at each precision: the task's `evaluate` sees what torch returns."""
@@ -202,3 +218,39 @@ def test_a_trial_of_a_network_with_several_outputs(context: Any, tmp_path: Path,
     assert isinstance(result, Trial) and result.parity < 1e-4
     judged = SeveralTask().evaluate(there.as_deployed(result.exported, result.network), "validation")
     assert result.measurement.accuracy.val == judged["top1"]
+
+
+@pytest.mark.slow
+def test_the_wrapped_detector_of_the_page_can_ship() -> None:
+    """docs/task.md shows how; its heads come out of it."""
+    torchvision = pytest.importorskip("torchvision")
+    code = re.search(r"```python\n(class Heads.*?)```", (ROOT / "docs" / "task.md").read_text(), re.DOTALL)
+    assert code
+    space: dict[str, Any] = {"torch": torch, "nn": nn}
+    exec(code[1], space)
+    network = torchvision.models.get_model("ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None)
+    found = checked(space["Heads"](network), torch.rand(1, 3, 320, 320))
+    assert found == "bbox_regression [1, 3234, 4], cls_logits [1, 3234, 91]"
+
+
+def test_nothing_is_trained_before_the_network_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a sweep is planned; its trials do not look again."""
+
+    def spoilt(self: SeveralTask) -> nn.Module:
+        network = Heads()
+        with torch.no_grad():
+            network.head.bias.fill_(torch.inf)
+        return network
+
+    def obtain(*_: object) -> None:
+        raise KeyError("trained")
+
+    monkeypatch.setattr(SeveralTask, "network", spoilt)
+    monkeypatch.setattr(context_module, "obtain", obtain)
+    monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path))
+    request = from_config(CONFIG | {"task": "several_task:SeveralTask"})
+    watch = StageWatch()
+    with pytest.raises(BadInput, match="network output logits: got 'inf'; the numbers stop being finite in head"):
+        context_module.prepare(request, None, watch.during, fresh=True)
+    with pytest.raises(KeyError, match="trained"):
+        context_module.prepare(request, None, watch.during)
