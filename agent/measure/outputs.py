@@ -22,6 +22,7 @@ HALF = (torch.bfloat16, torch.float16)
 CLOSE = 1e-3
 """Of the largest value: how exactly a batch gives what its inputs give alone."""
 SEED = 20_261  # one that nobody draws an example with
+SHOWN = 8  # outputs that a message names
 TIES = 0.01
 """The share of integers and booleans that may differ where the export agrees: of two near values either is the larger.
 """
@@ -92,7 +93,8 @@ class Outputs:
         return _filled(self.structure, leaves)
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self.tensors))
+        more = f" and {len(self.tensors) - SHOWN} more" if len(self.tensors) > SHOWN else ""
+        return ", ".join(map(str, self.tensors[:SHOWN])) + more
 
 
 def tensors(returned: object) -> list[torch.Tensor]:

@@ -20,6 +20,7 @@ from prunefleet.agent.measure.outputs import Flat, Outputs, named, recorded
 from prunefleet.agent.measure.remote.stubs import RemoteRunner
 from prunefleet.agent.measure.runners.base import Runner
 from prunefleet.agent.tasks.networks import misfit
+from prunefleet.agent.tasks.networks.zoo import input_size
 from prunefleet.agent.tasks.task import Task
 from prunefleet.agent.trial.values import check_values
 from prunefleet.objective.errors import BadInput
@@ -68,7 +69,15 @@ def _run(task: Task, network: nn.Module, example_input: torch.Tensor) -> None:
         run_once(network, example_input)
     except BadInput as error:
         own: Callable[[nn.Module], BadInput | None] | None = getattr(task, "wrong_size", None)
-        raise (own(network) if own else None) or error from error
+        raise (own(network) if own else _other_size(network, example_input)) or error from error
+
+
+def _other_size(network: nn.Module, example_input: torch.Tensor) -> BadInput | None:
+    """What to raise where a network was made for pictures of another size; None where it is not known for which."""
+    wanted, shape = input_size(network), tuple(example_input.shape)
+    if wanted is None or shape[2:] == wanted:
+        return None
+    return BadInput("example_input", shape, f"{type(network).__name__} takes {wanted[0]} × {wanted[1]}")
 
 
 @torch.no_grad()

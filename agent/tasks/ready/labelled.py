@@ -134,6 +134,18 @@ def by_name(name: str, classes: int, channels: int, weights: str | None) -> nn.M
         raise BadInput(field, name if error.field == "network" else error.got, error.remedy) from error
 
 
+def not_there(root: str) -> BadInput:
+    """What to raise for a folder of data that is not on this host: where it was looked for, and what would be right."""
+    below, path = os.environ.get("PRUNEFLEET_DATA"), Path(root).expanduser()
+    if path.is_absolute():
+        return BadInput("options.root", root, "there is no such folder on this host: give that of your pictures")
+    where = f"in {below}, where PRUNEFLEET_DATA leads" if below else "here, and PRUNEFLEET_DATA is not set"
+    remedy = (
+        f"no such folder {where}: set PRUNEFLEET_DATA to the folder that holds {path.parts[0]}, or give a full path"
+    )
+    return BadInput("options.root", root, remedy)
+
+
 def located(root: str) -> Path:
     """A folder of data: as given where that is absolute, else below PRUNEFLEET_DATA, or here where that is not set."""
     return Path(os.environ.get("PRUNEFLEET_DATA") or ".").expanduser() / Path(root).expanduser()

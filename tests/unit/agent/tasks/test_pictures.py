@@ -150,7 +150,7 @@ def _deep(root: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda root: None, "options.root: got.*name a folder"),
+        (lambda root: None, "options.root: got.*there is no such folder on this host: give that of your pictures"),
         (lambda root: support_pictures.folders(root, classes=("good",)), "two classes or more.*there are 1"),
         (lambda root: support_pictures.folders(root, 3), "3 pictures of class crack.*give at least 4"),
         (_missing_class, "test/good.*same classes: good is missing here"),
@@ -333,3 +333,14 @@ def test_a_size_that_the_network_does_not_take_is_refused(tmp_path: Path) -> Non
     with pytest.raises(BadInput, match=r"options\.size: got 16; squeezenet1_1 takes 32 × 32$"):
         check_network(deep, deep.network(), OpenVINORunner(), "f32")
     assert _folder(root, architecture="squeezenet1_1", size=64).wrong_size(deep.network()) is None
+
+
+def test_a_folder_that_is_not_there_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below PRUNEFLEET_DATA, or here where that is not set."""
+    with pytest.raises(BadInput, match=r"options\.root: got 'no/parts'; no such folder here, and PRUNEFLEET_DATA is"):
+        _ = _folder(Path("no/parts")).given
+    monkeypatch.setenv("PRUNEFLEET_DATA", str(tmp_path))
+    with pytest.raises(BadInput, match=f"no such folder in {tmp_path}, where .*the folder that holds no, or give a"):
+        _ = _folder(Path("no/parts")).classes
