@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
@@ -112,7 +111,7 @@ class TrialContext:
         """Return `model`, loaded on a device, as a torch network that returns what the dense one does."""
         return Deployed(loaded, model.input_shape, self.outputs)
 
-    @cached_property
+    @property
     def outputs(self) -> Outputs:
         """What the dense network returns, and so each pruned one. Raises `BadInput` for what no device gives."""
         return recorded(self.baseline.network, self.task.example_input())
