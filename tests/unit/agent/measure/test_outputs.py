@@ -1,10 +1,12 @@
 """Outputs are taken apart for runners and put together again: any containers, and batches of any kind."""
 
+import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from prunefleet.agent.measure.export import export, parity
-from prunefleet.agent.measure.outputs import arrays, named, recorded, tensors
+from prunefleet.agent.measure.outputs import arrays, difference, named, recorded, tensors
 from prunefleet.agent.measure.runners.base import OpenVINORunner
 from prunefleet.agent.measure.runners.deployed import Deployed
 from prunefleet.objective.errors import BadInput
@@ -141,6 +143,17 @@ def test_the_order_of_outputs_is_held_on_a_device(structure: Any, tmp_path_facto
     deployed = Deployed(OpenVINORunner().load(exported), exported.input_shape, recorded(network, BATCH[:1]))
     with torch.no_grad():
         assert_same(deployed(BATCH), network(BATCH))
+
+
+def test_how_far_two_outputs_are_apart() -> None:
+    """Floats by the largest error over the largest value, others by the share that differs beyond one in a hundred."""
+    wanted = torch.tensor([1.0, -4.0])
+    assert difference(np.array([1.0, -3.0], np.float32), wanted) == 0.25
+    assert math.isnan(difference(np.array([1.0, np.nan], np.float32), wanted))
+    assert math.isnan(difference(np.zeros(3, np.float32), wanted))
+    classes = torch.arange(200)
+    assert difference(np.where(np.arange(200) < 2, -1, np.arange(200)), classes) == 0
+    assert difference(np.where(np.arange(200) < 52, -1, np.arange(200)), classes) == pytest.approx(0.25)
 
 
 def test_tensors_have_names() -> None:
