@@ -27,7 +27,7 @@ from prunefleet.agent.tasks.registry import module_of
 from prunefleet.agent.tasks.task import SPLITS, Task, digest
 from prunefleet.agent.tracking.probe import base_url, require_server
 from prunefleet.agent.trial.context import TrialContext, export_dense, loaded, space_of, trial_threads
-from prunefleet.agent.trial.network import check_network, made
+from prunefleet.agent.trial.network import calibration_size, check_network, made
 from prunefleet.agent.trial.places import MeasuringPlace, measured_on
 from prunefleet.agent.trial.request import Request, from_sweep
 from prunefleet.agent.trial.run import Trial, run_trial
@@ -167,8 +167,7 @@ def _task(checks: Checks, request: Request, folder: Path | None) -> tuple[Task, 
         found += [task.name, f"metrics {', '.join(task.metrics)}"]
     with checks.part("data") as found:
         shape = tuple(task.example_input().shape)
-        batches = [len(batch) for batch in task.calibration()]
-        found += [f"input {shape}", f"{sum(batches)} examples to calibrate with"]
+        found += [f"input {shape}", f"{calibration_size(task)} examples to calibrate with"]
     return task, network
 
 

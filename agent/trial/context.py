@@ -27,7 +27,7 @@ from prunefleet.agent.tasks.baseline import ArtifactStore, Baseline, Progress, o
 from prunefleet.agent.tasks.code.carried import provide
 from prunefleet.agent.tasks.registry import load_task
 from prunefleet.agent.tasks.task import Budget, Task, named_data
-from prunefleet.agent.trial.network import check_finite, check_network, made
+from prunefleet.agent.trial.network import calibration_size, check_finite, check_network, made
 from prunefleet.agent.trial.places import MeasuringPlace, places_of
 from prunefleet.agent.trial.request import Request
 from prunefleet.objective.errors import BadInput
@@ -149,6 +149,8 @@ def prepare(
     with during("data"):
         example = task.example_input()
         check_data(task, request.data)
+        if network:
+            calibration_size(task)
     if network:
         with during("export"):
             check_network(task, network, places[0].runner, request.candidate.precision)

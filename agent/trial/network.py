@@ -45,6 +45,21 @@ def made(task: Task) -> nn.Module:
         raise BadInput("network", task.name, f"mend the task's network(), which fails: {brief}") from error
 
 
+def calibration_size(task: Task) -> int:
+    """How many inputs the task calibrates with. Raises `BadInput` for batches that are not such as `forward` takes."""
+    shape = tuple(task.example_input().shape[1:])
+    remedy = f"yield float tensors [n, {', '.join(map(str, shape))}] of inputs alone, as example_input, without targets"
+    count, fitting = 0, False
+    for batch in task.calibration():
+        if not isinstance(batch, torch.Tensor) or not batch.is_floating_point():
+            got = batch.dtype if isinstance(batch, torch.Tensor) else type(batch).__name__
+            raise BadInput("calibration", str(got).removeprefix("torch."), remedy)
+        count, fitting = count + len(batch), fitting or tuple(batch.shape[1:]) == shape
+    if not fitting:
+        raise BadInput("calibration", f"{count} inputs, none of this shape", remedy)
+    return count
+
+
 def check_network(task: Task, network: nn.Module, runner: Runner, precision: str) -> Outputs:
     """What `network`, trained or not, returns; raises `BadInput`, naming layer, output or operation, if it cannot ship.
 
@@ -71,7 +86,8 @@ def _run(task: Task, network: nn.Module, example_input: torch.Tensor) -> None:
         run_once(network, example_input)
     except BadInput as error:
         own: Callable[[nn.Module], BadInput | None] | None = getattr(task, "wrong_size", None)
-        raise (own(network) if own else _other_size(network, example_input)) or error from error
+        size = own(network) if own else _other_size(network, example_input)
+        raise size or BadInput(error.field, error.got, f"{error.remedy} (forward is given one tensor)") from error
 
 
 def _other_size(network: nn.Module, example_input: torch.Tensor) -> BadInput | None:

@@ -14,7 +14,7 @@ from torch import nn
 from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.runners.base import OpenVINORunner, supported_precisions
 from prunefleet.agent.trial import context as context_module
-from prunefleet.agent.trial.network import check_finite, check_network, made
+from prunefleet.agent.trial.network import calibration_size, check_finite, check_network, made
 from prunefleet.agent.trial.request import from_config
 from prunefleet.agent.trial.run import Trial, run_trial
 from prunefleet.agent.trial.values import reads
@@ -78,6 +78,28 @@ def test_a_network_that_can_ship_says_what_it_returns() -> None:
     task: Any = Task()
     assert str(check_network(task, network, OpenVINORunner(), "f32")) == "map [1, 8, 16, 16], logits [1, 3]"
     assert network.training
+
+
+@pytest.mark.parametrize(
+    ("batches", "words"),
+    [
+        (
+            [(IMAGE, torch.zeros(1))],
+            r"calibration: got 'tuple'; yield float tensors \[n, 1, 16, 16\] of inputs alone, .* without",
+        ),
+        ([IMAGE[..., :8]], "calibration: got '1 inputs, none of this shape'; yield float tensors"),
+        ([IMAGE.to(torch.uint8)], "calibration: got 'uint8'; yield float tensors"),
+        ([], "calibration: got '0 inputs, none"),
+    ],
+)
+def test_calibration_yields_inputs_as_forward_takes_them(batches: list[Any], words: str) -> None:
+    """Else it is told before anything is trained."""
+    task: Any = Task()
+    task.calibration = lambda: batches
+    with pytest.raises(BadInput, match=words):
+        calibration_size(task)
+    task.calibration = lambda: [IMAGE[..., :8], IMAGE.repeat(3, 1, 1, 1)]
+    assert calibration_size(task) == 4
 
 
 def _if_positive(x: torch.Tensor) -> torch.Tensor:
