@@ -99,7 +99,7 @@ class Networks:
         loaded = at_default(self.context.runner).load(model)
         if isinstance(loaded, SampledNetwork):
             return {}
-        found = self.evaluated(Deployed(loaded, model.input_shape), dense.kept)
+        found = self.evaluated(self.context.answering(loaded, model), dense.kept)
         return {**found.quality(), **found.drop_from(dense)}
 
     def measured(self, networks: Mapping[str, Evaluated], seconds: float) -> Sessions:

@@ -4,6 +4,7 @@ import os
 import re
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import torch
 
 from prunefleet.agent.compress.groups import Group, find_groups
 from prunefleet.agent.compress.merge import MergedSpace
+from prunefleet.agent.host.failures import explain
 from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.energy.sources import find_meter
 from prunefleet.agent.measure.remote.choice import queue_of
@@ -25,6 +27,7 @@ from prunefleet.agent.tasks.registry import module_of
 from prunefleet.agent.tasks.task import SPLITS, Task, digest
 from prunefleet.agent.tracking.probe import base_url, require_server
 from prunefleet.agent.trial.context import TrialContext, export_dense, loaded, space_of, trial_threads
+from prunefleet.agent.trial.network import calibration_size, check_network, made
 from prunefleet.agent.trial.places import MeasuringPlace, measured_on
 from prunefleet.agent.trial.request import Request, from_sweep
 from prunefleet.agent.trial.run import Trial, run_trial
@@ -76,6 +79,19 @@ def check(sweep_file: Path) -> int:
     """Check a sweep file and what it needs on this host. Raises `BadInput` or `TrialFailed` at the first fault."""
     torch.set_num_threads(trial_threads())
     checks = Checks(StageWatch())
+    try:
+        _check(sweep_file, checks)
+    except (BadInput, TrialFailed, ModuleNotFoundError):
+        raise
+    except Exception as error:  # of the task's own code
+        failure, last = explain(error, checks.watch.stage), traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{failure.message} ({Path(last.filename).name}, line {last.lineno})"
+        raise TrialFailed(replace(failure, message=told)) from error
+    print(f"{sweep_file}: all is well", flush=True)
+    return 0
+
+
+def _check(sweep_file: Path, checks: Checks) -> None:
     with checks.part("file") as found:
         config = read_sweep_file(sweep_file)
         _check_scheduler(sweep_file.parent, config.get("scheduler"))
@@ -84,21 +100,19 @@ def check(sweep_file: Path) -> int:
     with checks.part("upload") as found:
         found += [UPLOADS[request.upload]]
     request = _here(checks, request)
-    task = _task(checks, request, _code(checks, request))
-    network = task.network()
-    device, runner = _device(checks, request, config)
+    task, network = _task(checks, request, _code(checks, request))
+    device, runner = _device(checks, request, config, task, network)
     groups, space = _groups(checks, task, network, config, device, request)
     _server(checks)
     with tempfile.TemporaryDirectory() as folder, _cache_in(Path(folder)):
-        baseline = _untrained(task, network, Path(folder))
+        with checks.watch.during("evaluate"):
+            baseline = _untrained(task, network, Path(folder))
         brief: Any = Brief(task)
         dense, plain = (export_dense(baseline, task, each) for each in (request.candidate.precision, "f32"))
         places = (MeasuringPlace(device, runner, find_meter(request.energy)),)
         recipe = (request.lr, request.distill, False, MEASURED_S)
         context = TrialContext(brief, baseline, groups, space, request.goal, places, dense, plain, *recipe)
         _miniature(checks, request, context, Path(folder))
-    print(f"{sweep_file}: all is well", flush=True)
-    return 0
 
 
 def _check_scheduler(folder: Path, scheduler: object) -> None:
@@ -144,26 +158,29 @@ def _code(checks: Checks, request: Request) -> Path | None:
     return folder
 
 
-def _task(checks: Checks, request: Request, folder: Path | None) -> Task:
+def _task(checks: Checks, request: Request, folder: Path | None) -> tuple[Task, torch.nn.Module]:
     with checks.part("task") as found:
         task = loaded(request, folder, at_fault=True)
         if request.goal.metric not in task.metrics:
             raise BadInput("objective.metric", request.goal.metric, f"{task.name} gives {', '.join(task.metrics)}")
+        network = made(task)
         found += [task.name, f"metrics {', '.join(task.metrics)}"]
     with checks.part("data") as found:
         shape = tuple(task.example_input().shape)
-        batches = [len(batch) for batch in task.calibration()]
-        found += [f"input {shape}", f"{sum(batches)} examples to calibrate with"]
-    return task
+        found += [f"input {shape}", f"{calibration_size(task)} examples to calibrate with"]
+    return task, network
 
 
-def _device(checks: Checks, request: Request, config: Mapping[str, Any]) -> tuple[Device, Runner]:
+def _device(
+    checks: Checks, request: Request, config: Mapping[str, Any], task: Task, network: torch.nn.Module
+) -> tuple[Device, Runner]:
     with checks.part("device") as found:
         device, runner = measured_on(request)
         found += [device.cpu, f"{device.cores} cores", f"{request.runner} measures at {runner.precision}"]
         found += _compared(block(config["parameters"], "measure"))
         if request.energy:
             found += [f"energy from {request.energy}" if find_meter(request.energy) else f"no {request.energy} here"]
+        found += [f"the network returns {check_network(task, network, runner, request.candidate.precision)}"]
     return device, runner
 
 

@@ -18,7 +18,7 @@ from prunefleet.agent.measure.intervals import (
     ratio_interval,
     widened,
 )
-from prunefleet.agent.measure.runners.base import WARM_UP_CALLS, Array, LoadedNetwork, SampledNetwork, clocked
+from prunefleet.agent.measure.runners.base import WARM_UP_CALLS, Array, Arrays, LoadedNetwork, SampledNetwork, clocked
 from prunefleet.objective.trial import Device, Latency
 
 DENSE = "dense"
@@ -180,7 +180,7 @@ class CallableNetwork:
         """One call; its milliseconds."""
         return clocked(self._call)
 
-    def infer(self, batch: Array) -> Array:
+    def infer(self, batch: Array) -> Arrays:
         """A callable takes no batch."""
         raise NotImplementedError("a bare callable runs on its own input: export the network to infer on another")
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from prunefleet.agent.compress.weights import load_weights
 from prunefleet.agent.host.cache_files import cache_folder, only_one, replace_file, sha256_of
+from prunefleet.agent.tasks.networks import misfit
 from prunefleet.agent.tasks.task import HASH_VERSION, Budget, Task, data_hash, dense_budget, digest, task_hash
 from prunefleet.agent.tasks.training import threads
 from prunefleet.objective.errors import BadInput
@@ -201,7 +202,12 @@ def load(task: Task, path: Path, name: str) -> Baseline:
             remedy = f"bring this host to the {what[:4]} that the dense model was trained with, {note[what][:12]}"
             raise BadInput(f"{what[:4]} of {task.name}", own[:12], remedy)
     network = task.network()
-    load_weights(network, tensors)
+    try:
+        load_weights(network, tensors)
+    except RuntimeError as error:
+        fault = misfit.of_error(error) or " ".join(str(error).split())[:160]
+        remedy = f"delete this file, it is not of the network that {task.name} makes: {fault}"
+        raise BadInput("baseline", str(path), remedy) from error
     return Baseline(network.eval(), note["metrics"], path.stem, path, name, note["seconds"])
 
 

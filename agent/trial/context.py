@@ -18,14 +18,16 @@ from prunefleet.agent.measure.benchmark import TIME_LIMIT_S
 from prunefleet.agent.measure.device import common_step
 from prunefleet.agent.measure.export import check_parity, export
 from prunefleet.agent.measure.exported import Exported, sized
+from prunefleet.agent.measure.outputs import Outputs, recorded
 from prunefleet.agent.measure.remote.stubs import evaluation_runner
-from prunefleet.agent.measure.runners.base import Runner, SampledNetwork
+from prunefleet.agent.measure.runners.base import LoadedNetwork, Runner, SampledNetwork
 from prunefleet.agent.measure.runners.deployed import Deployed
 from prunefleet.agent.measure.samples import FILE as SAMPLES
 from prunefleet.agent.tasks.baseline import ArtifactStore, Baseline, Progress, obtain
 from prunefleet.agent.tasks.code.carried import provide
 from prunefleet.agent.tasks.registry import load_task
 from prunefleet.agent.tasks.task import Budget, Task, named_data
+from prunefleet.agent.trial.network import calibration_size, check_finite, check_network, made
 from prunefleet.agent.trial.places import MeasuringPlace, places_of
 from prunefleet.agent.trial.request import Request
 from prunefleet.objective.errors import BadInput
@@ -103,7 +105,16 @@ class TrialContext:
             return network
         runner = evaluation_runner(self.runner)
         loaded = runner.load(model) if runner else None
-        return network if loaded is None or isinstance(loaded, SampledNetwork) else Deployed(loaded, model.input_shape)
+        return network if loaded is None or isinstance(loaded, SampledNetwork) else self.answering(loaded, model)
+
+    def answering(self, loaded: LoadedNetwork, model: Exported) -> Deployed:
+        """Return `model`, loaded on a device, as a torch network that returns what the dense one does."""
+        return Deployed(loaded, model.input_shape, self.outputs)
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the dense network returns, and so each pruned one. Raises `BadInput` for what no device gives."""
+        return recorded(self.baseline.network, self.task.example_input())
 
     def budget(self, candidate: Candidate) -> Budget:
         """How a candidate is fine-tuned: by its own epochs and seed, the dense network teaching where that is asked."""
@@ -121,8 +132,9 @@ def prepare(
 ) -> TrialContext:
     """The context that `request` asks for; `during(stage)` is entered for each part.
 
-    `check` and `fresh` are those of `places_of`. Raises `BadInput` where the request cannot be met on any host, or in
-    the stages "code", "data" and "baseline" on this one, `TrialFailed` where it has not the device.
+    `check` and `fresh` are those of `places_of`; `fresh` also has the network looked at before and after its training.
+    Raises `BadInput` where the request cannot be met on any host, or in the stages "code", "data" and "baseline" on
+    this one, `TrialFailed` where it has not the device.
     """
     torch.set_num_threads(trial_threads())
     folder = None
@@ -131,13 +143,21 @@ def prepare(
             folder = provide(request.task, request.code, store)
     with during("task"):
         task = loaded(request, folder, at_fault=fresh)
+        network = made(task) if fresh else None
     with during("device"):
         places = places_of(request, store, check, fresh)
     with during("data"):
         example = task.example_input()
         check_data(task, request.data)
+        if network:
+            calibration_size(task)
+    if network:
+        with during("export"):
+            check_network(task, network, places[0].runner, request.candidate.precision)
     with during("baseline"):
         baseline = obtain(task, store if request.upload != "metrics" else None, request.baseline, progress)
+        if network:
+            check_finite(baseline.network, example)
     with during("groups"):
         groups = find_groups(baseline.network, example)
         plain = export_dense(baseline, task, "f32")

@@ -1,6 +1,5 @@
 """One suite that every runner passes, on each device and precision that this host has; the rest skip with a reason."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,17 +9,12 @@ import torch
 
 from prunefleet.agent.measure.export import export
 from prunefleet.agent.measure.exported import Exported
-from prunefleet.agent.measure.openvino_core import openvino
 from prunefleet.agent.measure.rounds import slot, warm_up
 from prunefleet.agent.measure.runners.base import (
-    LoadedNetwork,
     OpenVINORunner,
     Runner,
-    SampledNetwork,
     clocked,
-    supported_precisions,
 )
-from prunefleet.agent.measure.runners.command import CommandRunner
 from prunefleet.agent.measure.runners.deployed import Deployed
 from prunefleet.agent.measure.runners.onnx_file import onnx_file
 from prunefleet.agent.measure.runners.registry import at_default, kind, runner_for
@@ -29,57 +23,9 @@ from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import FailureKind, TrialFailed
 
 from support.networks import Residual
-from support.paths import TESTS
+from support.runners import CASES, CLOSE, NAMES, loaded
 
 IMAGES = torch.randn(4, 1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-CLOSE = {"f32": 1e-4, "bf16": 0.03, "f16": 0.01}
-
-
-def openvino_on(device: str, precision: str) -> Runner:
-    """The runner, or a skip that says what this host lacks."""
-    if device not in openvino.Core().available_devices:
-        pytest.skip(f"OpenVINO has no {device} on this host")
-    if precision not in ("default", *supported_precisions(device)):
-        pytest.skip(f"{device} of this host does not compute in {precision}")
-    return OpenVINORunner(device, precision)
-
-
-def torch_on(device: str, precision: str) -> Runner:
-    """The runner, or a skip that says what this host lacks."""
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("torch has no CUDA device on this host")
-    return TorchRunner(device, precision)
-
-
-def onnx_on(device: str, precision: str) -> Runner:
-    """The runner, or a skip that says what this host lacks."""
-    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
-    pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
-    if device == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        pytest.skip("ONNX Runtime has no CUDA provider on this host")
-    return runner_for(f"onnxruntime_{device}", precision)
-
-
-def command(device: str, precision: str) -> Runner:
-    """A program that times an IR."""
-    program = TESTS / "support" / "program.py"
-    arguments = "--ir {ir} --calls {calls} --warm-up {warm_up} --precision {precision} --threads {threads}"
-    return CommandRunner(f"{sys.executable} {program} {arguments} --what {{what}}", precision)
-
-
-def loaded(runner: Runner, model: Exported) -> LoadedNetwork:
-    """A loaded network that can be asked for outputs, or a skip."""
-    network = runner.load(model)
-    if isinstance(network, SampledNetwork):
-        pytest.skip("a program only times a network")
-    return network
-
-
-PRECISIONS = ("f32", "bf16", "default")
-CASES = [(openvino_on, "CPU", precision) for precision in PRECISIONS]
-CASES += [(torch_on, "cpu", precision) for precision in PRECISIONS]
-CASES += [(openvino_on, "GPU", "default"), (openvino_on, "NPU", "default"), (torch_on, "cuda", "f32")]
-CASES += [(onnx_on, "cpu", "f32"), (onnx_on, "cuda", "f32"), (command, "command", "f32")]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +34,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return export(Residual(16, (8,)).eval(), IMAGES[0], tmp_path_factory.mktemp("runners"))
 
 
-@pytest.fixture(params=CASES, ids=[f"{make.__name__}-{device}-{precision}" for make, device, precision in CASES])
+@pytest.fixture(params=CASES, ids=NAMES)
 def runner(request: pytest.FixtureRequest) -> Runner:
     """Every runner in turn."""
     make: Callable[[str, str], Runner]
@@ -102,7 +48,7 @@ def test_it_computes_what_torch_computes(runner: Runner, exported: Exported) -> 
     for image in IMAGES:
         with torch.no_grad():
             expected = exported.network(image).numpy()
-        got = network.infer(image.numpy())
+        (got,) = network.infer(image.numpy())
         assert got.shape == expected.shape and got.dtype == np.float32
         assert np.abs(got - expected).max() <= CLOSE[network.precision] * np.abs(expected).max()
 
@@ -111,7 +57,7 @@ def test_a_deployed_network_takes_batches_of_any_size(runner: Runner, exported: 
     """It gives for a batch what the device gives for each input alone, so that a task can evaluate it."""
     network = loaded(runner, exported)
     images = IMAGES.flatten(0, 1)[:3]
-    expected = np.concatenate([network.infer(image[None].numpy()) for image in images])
+    expected = np.concatenate([network.infer(image[None].numpy())[0] for image in images])
     assert np.array_equal(Deployed(network, exported.input_shape)(images).numpy(), expected)
 
 
@@ -142,12 +88,12 @@ def test_it_says_the_precision_it_computes_in(runner: Runner, exported: Exported
 def test_it_runs_again_and_again_on_its_fixed_input(runner: Runner, exported: Exported) -> None:
     """Without an input from outside, and without changing what `infer` gives."""
     network = loaded(runner, exported)
-    before = network.infer(IMAGES[0].numpy())
+    (before,) = network.infer(IMAGES[0].numpy())
     for _ in range(30):
         took: list[float] = []
         whole = clocked(lambda: took.append(network.run()))  # noqa: B023 (called at once)
         assert 0 < took[0] < whole
-    assert np.array_equal(network.infer(IMAGES[0].numpy()), before)
+    assert np.array_equal(network.infer(IMAGES[0].numpy())[0], before)
 
 
 def test_its_throughput_is_counted(runner: Runner, exported: Exported) -> None:
@@ -159,10 +105,10 @@ def test_it_holds_several_networks_at_once(runner: Runner, exported: Exported, t
     """Sessions do not disturb each other."""
     other = export(Residual(24, ()).eval(), IMAGES[0], tmp_path)
     first, second = loaded(runner, exported), loaded(runner, other)
-    alone = first.infer(IMAGES[1].numpy())
+    (alone,) = first.infer(IMAGES[1].numpy())
     second.run()
-    assert np.array_equal(first.infer(IMAGES[1].numpy()), alone)
-    assert not np.allclose(second.infer(IMAGES[1].numpy()), alone)
+    assert np.array_equal(first.infer(IMAGES[1].numpy())[0], alone)
+    assert not np.allclose(second.infer(IMAGES[1].numpy())[0], alone)
 
 
 def test_a_device_that_is_not_there_is_bad_input() -> None:

@@ -1,6 +1,7 @@
 """Small networks to prune, and a task on made-up data."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -54,6 +55,44 @@ class Shuffled(nn.Module):
         y = y.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
         logits: torch.Tensor = self.last(y.mean((2, 3)))
         return logits
+
+
+class Scores(NamedTuple):
+    """Part of what `Several` returns."""
+
+    best: torch.Tensor
+    likely: torch.Tensor
+
+
+class Several(nn.Module):
+    """A network that returns tensors of all kinds in containers of all kinds, some twice and some the same always."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(1, width, 3, 2, 1)
+        self.second = nn.Conv2d(width, width, 3, 2, 1)
+        self.boxes = nn.Conv2d(width, 4, 1)
+        self.head = nn.Linear(width, 3)
+        self.register_buffer("anchors", torch.arange(12.0).reshape(6, 2))
+
+    def forward(self, x: torch.Tensor) -> dict[str, object]:
+        """[n, 1, h, w] → nested containers; of `steps` the second dimension is the batch's."""
+        y = torch.relu(self.first(x))
+        z = torch.relu(self.second(y))
+        boxes, logits = self.boxes(z), self.head(z.mean((2, 3)))
+        return {
+            "logits": logits,
+            "levels": [boxes, (boxes, {"wide": self.boxes(y)})],
+            "scores": Scores(logits.argmax(1), logits > 0),
+            "anchors": self.anchors,
+            "image": x,
+            "steps": boxes.flatten(2).permute(2, 0, 1),
+            "loss": None,
+            "stride": 4,
+            "exact": logits.double(),
+            "again": torch.relu(self.second(y)),
+        }
 
 
 class Stretched(nn.Conv2d):

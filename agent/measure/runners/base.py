@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 
 from prunefleet.agent.measure.exported import Exported
 from prunefleet.agent.measure.intervals import Samples
-from prunefleet.agent.measure.openvino_core import openvino
+from prunefleet.agent.measure.openvino_core import answers, openvino
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.trial import Failure, FailureKind, TrialFailed
 
 Array = NDArray[np.float32]
+Arrays = tuple[NDArray[Any], ...]
 WARM_UP_CALLS = 20
 """Inferences before those that are timed."""
 PRECISION_NAMES = {"float32": "f32", "float": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -30,8 +32,11 @@ class LoadedNetwork(Protocol):
     def run(self) -> float:
         """One inference on a fixed input; milliseconds until its output was there."""
 
-    def infer(self, batch: Array) -> Array:
-        """The first output for `batch`, which has the input's shape."""
+    def infer(self, batch: Array) -> Arrays:
+        """All outputs for `batch`, which has the input's shape, in the order in which torch returns the tensors.
+
+        Integers and booleans are what they are in torch; floating numbers are float32 or wider.
+        """
 
     def throughput(self, seconds: float) -> float:
         """Inferences per second with as many requests in flight as the device likes, over about `seconds`."""
@@ -139,9 +144,14 @@ class OpenVINONetwork:
         self._request.infer(share_outputs=True)
         return float(self._request.latency)
 
-    def infer(self, batch: Array) -> Array:
-        """The first output for `batch`, which has the input's shape."""
-        return np.array(self._compiled([np.ascontiguousarray(batch, np.float32)])[0], np.float32)
+    def infer(self, batch: Array) -> Arrays:
+        """All outputs for `batch`, which has the input's shape, in order."""
+        return answers(self._answering, batch)
+
+    @cached_property
+    def _answering(self) -> Any:
+        """A request of its own: the one that is timed keeps its input."""
+        return self._compiled.create_infer_request()
 
     def throughput(self, seconds: float) -> float:
         """Inferences per second of an asynchronous run of its own, compiled for throughput on the same threads."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from prunefleet.agent.measure.exported import Exported
 from prunefleet.agent.measure.intervals import Samples
-from prunefleet.agent.measure.runners.base import WARM_UP_CALLS, Array
+from prunefleet.agent.measure.runners.base import WARM_UP_CALLS, Array, Arrays
 from prunefleet.agent.measure.runners.onnx_file import onnx_file
 from prunefleet.objective import old_names
 from prunefleet.objective.errors import BadInput
@@ -133,7 +133,7 @@ class CommandNetwork:
         """One inference; milliseconds as the program tells them."""
         return float(self.samples(1)[0])
 
-    def infer(self, batch: Array) -> Array:
+    def infer(self, batch: Array) -> Arrays:
         """A program only times."""
         raise NotImplementedError("a program only times a network: evaluate it with another runner")
 

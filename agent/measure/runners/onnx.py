@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 
 from prunefleet.agent.measure.exported import Exported
-from prunefleet.agent.measure.runners.base import REQUESTS_PER_STREAM, Array, clocked, fixed_input, refused
+from prunefleet.agent.measure.runners.base import REQUESTS_PER_STREAM, Array, Arrays, clocked, fixed_input, refused
 from prunefleet.agent.measure.runners.onnx_file import onnx_file
 from prunefleet.objective.errors import BadInput
 
@@ -77,10 +77,9 @@ class ONNXNetwork:
         """One inference; milliseconds until the output was there."""
         return clocked(lambda: self._session.run(None, self._feed))
 
-    def infer(self, batch: Array) -> Array:
-        """The first output for `batch`, which has the input's shape."""
-        outputs: list[Any] = self._session.run(None, {self._name: np.ascontiguousarray(batch, np.float32)})
-        return np.array(outputs[0], np.float32)
+    def infer(self, batch: Array) -> Arrays:
+        """All outputs for `batch`, which has the input's shape, in order."""
+        return tuple(map(np.array, self._session.run(None, {self._name: np.ascontiguousarray(batch, np.float32)})))
 
     def throughput(self, seconds: float) -> float:
         """Inferences per second of an asynchronous run of its own: as many at once as there are threads, one each."""

@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from prunefleet.agent.measure.exported import Exported
-from prunefleet.agent.measure.runners.base import Array, clocked, fixed_input, refused
+from prunefleet.agent.measure.outputs import arrays
+from prunefleet.agent.measure.runners.base import Array, Arrays, clocked, fixed_input, refused
 from prunefleet.objective.errors import BadInput
 
 TORCH_TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -75,12 +75,10 @@ class TorchNetwork:
         self._synchronise()
 
     @torch.inference_mode()
-    def infer(self, batch: Array) -> Array:
-        """The first output for `batch`, which has the input's shape."""
+    def infer(self, batch: Array) -> Arrays:
+        """All outputs for `batch`, which has the input's shape, in order."""
         with self._as_asked():
-            output = self._network(torch.from_numpy(batch).to(self._device, self._input.dtype))
-        first = output if isinstance(output, torch.Tensor) else output[0]
-        return np.asarray(first.float().cpu().numpy(), np.float32)
+            return arrays(self._network(torch.from_numpy(batch).to(self._device, self._input.dtype)))
 
     @torch.inference_mode()
     def throughput(self, seconds: float) -> float:

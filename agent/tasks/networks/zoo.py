@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from prunefleet.agent.compress.weights import load_weights
+from prunefleet.agent.tasks.networks import misfit
 from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
 
@@ -49,8 +50,29 @@ def classifier(
         network = _made(name, make, classes, channels, options)
         if weights is not None:
             state = _from_hub(name, make) if weights == HUB else _from_file(Path(weights))
-            _load(network, state, str(weights), classes, channels)
+            _load(network, state, name, str(weights), classes, channels)
     return network.eval()
+
+
+def input_size(network: nn.Module) -> tuple[int, int] | None:
+    """Height and width of the pictures that a network from here was made for; None where it is not tied to any."""
+    known: Mapping[str, Any] = getattr(network, "pretrained_cfg", None) or {}
+    own = getattr(getattr(network, "patch_embed", None), "img_size", None)
+    own = own or getattr(network, "image_size", None)  # torchvision's vision transformers
+    own = own or (known["input_size"][1:] if known.get("fixed_input_size") else None)
+    if own is None:
+        return None
+    return (own, own) if isinstance(own, int) else (int(own[0]), int(own[1]))
+
+
+def runs_at(network: nn.Module, channels: int, height: int, width: int) -> bool:
+    """Whether the network, in evaluation mode, takes pictures of that size."""
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, channels, height, width))
+    except Exception:
+        return False
+    return True
 
 
 def names(library: str) -> list[str]:
@@ -181,22 +203,24 @@ def _from_file(path: Path) -> State:
     return {str(key).removeprefix("module."): tensor for key, tensor in found.items()}
 
 
-def _load(network: nn.Module, state: State, source: str, classes: int, channels: int) -> None:
+def _load(network: nn.Module, state: State, name: str, source: str, classes: int, channels: int) -> None:
     """Put the weights into the network; its head and stem are adapted, all else has to fit."""
     wanted = network.state_dict()
     state = {key: tensor for key, tensor in state.items() if not key.startswith(AUXILIARY)}
-    for key in wanted.keys() ^ state.keys():
-        if not key.endswith("num_batches_tracked"):
-            fault = "lack" if key in wanted else "have beyond it"
-            raise BadInput("weights", source, f"give those of this network: they {fault} {key}")
-    for key, new in wanted.items():
+    fault = misfit.names(wanted, state)
+    for key, new in wanted.items() if not fault else ():
         old = state.get(key, new)
         if old.shape != new.shape:
-            state[key] = _adapted(key, old, new, source, classes, channels)
+            adapted = _adapted(old, new, classes, channels)
+            fault = fault or (None if adapted is not None else misfit.shape(key, old.shape, new.shape))
+            state[key] = new if adapted is None else adapted
+    if fault:
+        raise BadInput("weights", source, f"give those of {name}: {fault}")
     load_weights(network, {key: state.get(key, new) for key, new in wanted.items()})
 
 
-def _adapted(key: str, old: torch.Tensor, new: torch.Tensor, source: str, classes: int, channels: int) -> torch.Tensor:
+def _adapted(old: torch.Tensor, new: torch.Tensor, classes: int, channels: int) -> torch.Tensor | None:
+    """A head's or a stem's weights in the shape of `new`; None for other layers."""
     if old.ndim == new.ndim and old.shape[1:] == new.shape[1:] and len(new) == classes:
         return _new_head(new)
     if old.ndim == new.ndim == 4 and len(old) == len(new) and new.shape[1] == channels:
@@ -204,8 +228,7 @@ def _adapted(key: str, old: torch.Tensor, new: torch.Tensor, source: str, classe
             return old.sum(1, keepdim=True)
         copies = -(-channels // old.shape[1])
         return old.repeat(1, copies, 1, 1)[:, :channels] * (old.shape[1] / channels)
-    remedy = f"give those of this network: {key} has shape {tuple(old.shape)}, not {tuple(new.shape)}"
-    raise BadInput("weights", source, remedy)
+    return None
 
 
 def _new_head(tensor: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from prunefleet.agent.tasks.data import pictures
 from prunefleet.agent.tasks.data.divide import SEED, SHARES, divided
 from prunefleet.agent.tasks.data.pictures import Part
 from prunefleet.agent.tasks.metrics import OF_POSITIVE
-from prunefleet.agent.tasks.ready.labelled import Labelled, located
+from prunefleet.agent.tasks.ready.labelled import Labelled, located, not_there
 from prunefleet.agent.tasks.task import digest
 from prunefleet.objective.errors import BadInput
 
@@ -57,14 +57,18 @@ class ImageFolder(Labelled):
         """The folder's name."""
         return f"folder_{Path(self.root).name}"
 
+    @property
+    def _root(self) -> Path:
+        """The folder; raises `BadInput` where it is not there."""
+        root = located(self.root)
+        if not root.is_dir():
+            raise not_there(self.root)
+        return root
+
     @cached_property
     def given(self) -> dict[str, list[FolderImage]]:
         """What the user divided, by part; all under "" where that is nothing. Raises `BadInput` for what is missing."""
-        root = located(self.root)
-        if not root.is_dir():
-            raise BadInput(
-                "options.root", str(root), "name a folder of pictures; relative names are below PRUNEFLEET_DATA"
-            )
+        root = self._root
         folders = {part: root / name for part, names in FOLDERS.items() for name in names if (root / name).is_dir()}
         if folders and "train" not in folders:
             raise BadInput("options.root", str(root), f"put a folder train beside {', '.join(sorted(folders))}")
@@ -73,7 +77,7 @@ class ImageFolder(Labelled):
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Names of the folders of the training part, in alphabetical order; raises `BadInput` for fewer than two."""
-        root = located(self.root)
+        root = self._root
         folder = root / "train" if (root / "train").is_dir() else root
         found = tuple(_folders(folder))
         if len(found) < 2:

@@ -16,11 +16,13 @@ from prunefleet.agent.tasks.data import pictures
 from prunefleet.agent.tasks.data.pictures import Part, PictureFormat
 from prunefleet.agent.tasks.networks.efficientnet_lite import efficientnet_lite0
 from prunefleet.agent.tasks.networks.resnet import ResNet9
-from prunefleet.agent.tasks.networks.zoo import classifier
+from prunefleet.agent.tasks.networks.zoo import classifier, input_size, runs_at
 from prunefleet.agent.tasks.task import Budget
 from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
 
+SIDES = (32, 48, 64, 75, 96, 128, 160, 192, 224, 256, 299, 384)
+"""Sizes of pictures that networks are often made for, tried where one does not run."""
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -94,7 +96,22 @@ class Labelled(Classification):
         """The architecture with outputs for the classes: initialised from a fixed seed, or with its weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return by_name(self.architecture, len(self.classes), self.channels, self.weights)
+            network = by_name(self.architecture, len(self.classes), self.channels, self.weights)
+        wanted = input_size(network)
+        if wanted not in (None, (self.size, self.size)) and (wrong := self.wrong_size(network)):
+            raise wrong
+        return network
+
+    def wrong_size(self, network: nn.Module) -> BadInput | None:
+        """What to raise for a `size` that the network does not take, with one that it takes; None where it does."""
+        if runs_at(network, self.channels, self.size, self.size):
+            return None
+        known = input_size(network)
+        sizes = [known] if known else [(side, side) for side in SIDES if side > self.size]
+        takes = next((each for each in sizes if runs_at(network, self.channels, *each)), None)
+        short = self.architecture.rpartition("/")[2]
+        remedy = f"{short} takes {takes[0]} × {takes[1]}" if takes else f"{short} does not run at this size"
+        return BadInput("options.size", self.size, remedy)
 
 
 def normalised(architecture: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -115,6 +132,18 @@ def by_name(name: str, classes: int, channels: int, weights: str | None) -> nn.M
     except BadInput as error:
         field = {"network": "options.architecture", "weights": "options.weights"}.get(error.field, error.field)
         raise BadInput(field, name if error.field == "network" else error.got, error.remedy) from error
+
+
+def not_there(root: str) -> BadInput:
+    """What to raise for a folder of data that is not on this host: where it was looked for, and what would be right."""
+    below, path = os.environ.get("PRUNEFLEET_DATA"), Path(root).expanduser()
+    if path.is_absolute():
+        return BadInput("options.root", root, "there is no such folder on this host: give that of your pictures")
+    where = f"in {below}, where PRUNEFLEET_DATA leads" if below else "here, and PRUNEFLEET_DATA is not set"
+    remedy = (
+        f"no such folder {where}: set PRUNEFLEET_DATA to the folder that holds {path.parts[0]}, or give a full path"
+    )
+    return BadInput("options.root", root, remedy)
 
 
 def located(root: str) -> Path:

@@ -113,6 +113,75 @@ def test_what_becomes_of_the_code_is_told(
     )
 
 
+OWN = """
+import torch
+from several_task import SeveralTask
+from torch import nn
+
+
+class Mine(SeveralTask):
+    def network(self):
+        network = super().network()
+        {change}
+        return network
+
+
+class Chosen(nn.Module):
+    def forward(self, x):
+        return 2 * x if x.mean() > 0 else x
+
+
+class PerPicture(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return [{{"logits": self.network(image[None])["logits"]}} for image in images]
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("network = PerPicture(network)", "network output: got 'a list of 1 (dict) for one input, a list of 2 (dict)"),
+        ("network.conv2 = nn.Sequential(network.conv2, Chosen())", "network.conv2.1: got '"),
+        ("network.conv2.bias.data.fill_(torch.nan)", "network output maps.0: got 'nan'; the numbers stop being finite"),
+        ("network.load_state_dict({'conv1.weight': torch.zeros(3, 3)})", "conv1.weight has shape (3, 3), not (64, 1, "),
+    ],
+)
+def test_a_network_that_cannot_ship_is_told_before_anything_is_trained(
+    sweep: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: str,
+    words: str,
+) -> None:
+    """In one line, with exit code 2 and nothing left in the cache; neither groups nor a trial have begun."""
+    name = f"mine{abs(hash(change))}"
+    (tmp_path / f"{name}.py").write_text(OWN.format(change=change))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert sweep(parameters={"task": {"value": f"{name}:Mine"}}) == 2
+    told = capsys.readouterr()
+    assert words in told.err and told.err.count("\n") == 1 and "ok  groups" not in told.out
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_fault_in_the_task_is_one_line(
+    sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the stage and the place in the task's code."""
+    (tmp_path / "faulty.py").write_text(
+        "from several_task import SeveralTask\n\n\nclass Mine(SeveralTask):\n"
+        "    def evaluate(self, network, split, limit=None):\n        return {'top1': [][0]}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert sweep(parameters={"task": {"value": "faulty:Mine"}}) == 1
+    told = capsys.readouterr().err
+    assert told == "prunefleet: evaluate: unknown: IndexError: list index out of range (faulty.py, line 6)\n"
+
+
 ADDED = "for which `prunefleet plan` and `up` add measure.against"
 
 

@@ -228,3 +228,13 @@ def test_layers_that_share_their_weights_are_kept(store: Folder) -> None:
     """A layer that stands in two places of a network is written and read like any other."""
     again = obtain(SharedTask(), store).network.state_dict()
     assert torch.equal(again["rest3.0.weight"], again["rest3.again.weight"])
+
+
+def test_a_file_of_another_network_is_refused(store: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the task's own hash does not tell: the first layer, both shapes, and how many more."""
+    monkeypatch.setattr(TinyTask, "task_hash", lambda self: "same", raising=False)
+    monkeypatch.setattr(TinyTask, "dense_budget", lambda self: Budget(epochs=0))
+    kept = obtain(TinyTask(), store)
+    monkeypatch.setattr("tiny_task.WIDTH", 32)
+    with pytest.raises(BadInput, match=r"baseline: got .*conv1.weight has shape \(64, 1, 3, 3\), not \(32, 1, 3, 3\)"):
+        baseline.load(TinyTask(), kept.path, kept.name)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from prunefleet.agent.measure.runners.base import OpenVINORunner
 from prunefleet.agent.tasks.data import pictures
 from prunefleet.agent.tasks.data.pictures import PictureFormat, squared
 from prunefleet.agent.tasks.ready import elpv
@@ -18,6 +19,7 @@ from prunefleet.agent.tasks.ready.image_folder import ImageFolder
 from prunefleet.agent.tasks.ready.torchvision_set import SETS, TorchvisionSet
 from prunefleet.agent.tasks.registry import load_task
 from prunefleet.agent.tasks.task import SPLITS, data_hash
+from prunefleet.agent.trial.network import check_network
 from prunefleet.objective.errors import BadInput
 
 from support import pictures as support_pictures
@@ -148,7 +150,7 @@ def _deep(root: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda root: None, "options.root: got.*name a folder"),
+        (lambda root: None, "options.root: got.*there is no such folder on this host: give that of your pictures"),
         (lambda root: support_pictures.folders(root, classes=("good",)), "two classes or more.*there are 1"),
         (lambda root: support_pictures.folders(root, 3), "3 pictures of class crack.*give at least 4"),
         (_missing_class, "test/good.*same classes: good is missing here"),
@@ -316,3 +318,29 @@ def test_tasks_with_options_are_made_by_name(name: str, options: dict[str, Any])
     """Making a task reads nothing: the data come later, in a stage of their own."""
     task = load_task(name, options)
     assert task.metrics and task.given_options == options  # type: ignore[attr-defined]
+
+
+def test_a_size_that_the_network_does_not_take_is_refused(tmp_path: Path) -> None:
+    """With one that it takes: before pictures are decoded where the network is tied to it, else when it is run."""
+    pytest.importorskip("timm")
+    root = support_pictures.folders(tmp_path / "parts", 20)
+    tied = _folder(root, architecture="timm/vit_tiny_patch16_224", size=64)
+    with pytest.raises(BadInput, match=r"options\.size: got 64; vit_tiny_patch16_224 takes 224 × 224$"):
+        tied.network()
+    assert _folder(root, architecture="timm/vit_tiny_patch16_224", size=224).network()
+    deep = _folder(root, architecture="squeezenet1_1", size=16)
+    assert str(deep.wrong_size(deep.network())) == "options.size: got 16; squeezenet1_1 takes 32 × 32"
+    with pytest.raises(BadInput, match=r"options\.size: got 16; squeezenet1_1 takes 32 × 32$"):
+        check_network(deep, deep.network(), OpenVINORunner(), "f32")
+    assert _folder(root, architecture="squeezenet1_1", size=64).wrong_size(deep.network()) is None
+
+
+def test_a_folder_that_is_not_there_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below PRUNEFLEET_DATA, or here where that is not set."""
+    with pytest.raises(BadInput, match=r"options\.root: got 'no/parts'; no such folder here, and PRUNEFLEET_DATA is"):
+        _ = _folder(Path("no/parts")).given
+    monkeypatch.setenv("PRUNEFLEET_DATA", str(tmp_path))
+    with pytest.raises(BadInput, match=f"no such folder in {tmp_path}, where .*the folder that holds no, or give a"):
+        _ = _folder(Path("no/parts")).classes

@@ -109,12 +109,13 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     """With the first tensor that they lack, have too many, or have in another shape."""
     source = classifier(SMALL, classes=5).state_dict()
     for wrong, line in (
-        ({key: value for key, value in source.items() if key != "features.0.bias"}, "they lack features.0.bias"),
-        ({**source, "more": torch.zeros(1)}, "they have beyond it more"),
+        ({key: value for key, value in source.items() if key != "features.0.bias"}, r"lack features.0.bias \(64,\)$"),
+        ({**source, "more": torch.zeros(1)}, r"they have beyond it more \(1,\)$"),
+        (classifier("torchvision/mnasnet0_5").state_dict(), r"lack features.0.weight \(64, 3, 3, 3\) \(and 49 more\)$"),
         ({**source, "features.0.bias": torch.zeros(3)}, r"features\.0\.bias has shape \(3,\), not \(64,\)"),
     ):
         save_file(wrong, tmp_path / "a.safetensors")
-        with pytest.raises(BadInput, match=f"weights: got .*{line}"):
+        with pytest.raises(BadInput, match=f"weights: got .*; give those of {SMALL}: .*{line}"):
             classifier(SMALL, classes=5, weights=tmp_path / "a.safetensors")
 
 
