@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunefleet.agent.compress.graph import run_once
 from prunefleet.agent.compress.quantise import quantise
+from prunefleet.agent.compress.walk import run_once
 from prunefleet.agent.measure.export import NO_OPERATION, PARITY_LIMIT, export, parity
 from prunefleet.agent.measure.exported import Exported
 from prunefleet.agent.measure.outputs import Flat, Outputs, named, recorded
