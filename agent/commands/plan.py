@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from prunefleet.agent.commands.watching import CommandWatch, print_progress, watching
-from prunefleet.agent.compress.groups import Survey, survey
+from prunefleet.agent.compress.groups import Survey
 from prunefleet.agent.compress.merge import merge
 from prunefleet.agent.host.cache_files import cache_folder, replace_file
 from prunefleet.agent.profile.make import make_profile
@@ -27,6 +27,7 @@ from prunefleet.agent.tasks.task import digest, named_data
 from prunefleet.agent.tracking import tracked_run
 from prunefleet.agent.tracking.probe import require_server
 from prunefleet.agent.trial.context import TrialContext, prepare
+from prunefleet.agent.trial.proven import survey_of
 from prunefleet.agent.trial.request import Request, from_sweep
 from prunefleet.objective.devices import LOCAL, device_names
 from prunefleet.objective.errors import BadInput
@@ -121,9 +122,13 @@ def _dense(request: Request, run: tracked_run.TrackedRun, watch: CommandWatch) -
     quality = ", ".join(f"{name} {value:.4f}" for name, value in context.baseline.metrics["validation"].items())
     print_progress("dense", 100, 100, f"validation {quality}")
     print(f"seconds dense {time.perf_counter() - began:.1f}", flush=True)
-    for line in described(survey(context.baseline.network, context.task.example_input())):
+    for line in described(_survey(context)):
         print(line, flush=True)
     return context
+
+
+def _survey(context: TrialContext) -> Survey:
+    return survey_of(context.task, context.baseline.network, context.baseline.sha256)
 
 
 def described(found: Survey) -> Iterator[str]:

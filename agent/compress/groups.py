@@ -12,7 +12,7 @@ from torch import nn
 from prunefleet.agent.compress.fold import copied, folded
 from prunefleet.agent.compress.group import Group, remove, specs
 from prunefleet.agent.compress.proof.proposals import Proposals
-from prunefleet.agent.compress.proof.prove import prove, two_inputs
+from prunefleet.agent.compress.proof.prove import check_steady, prove, two_inputs
 from prunefleet.agent.compress.trace.channel_sets import PRUNABLE
 from prunefleet.agent.compress.walk import output_shapes, run_once
 from prunefleet.objective.errors import BadInput
@@ -43,6 +43,7 @@ def survey(network: nn.Module, example_input: torch.Tensor, ignored: Sequence[st
     dense = as_traced(folded(copied(network)).requires_grad_(False), example_input)
     order, _ = run_once(dense, example_input)
     inputs = two_inputs(dense, example_input)
+    check_steady(dense, inputs)
     found = Proposals(dense, inputs, order, _inside(dense, ignored))
     proven, whole = prove(dense, inputs, found)
     if not proven:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from torch import nn
 
-from prunefleet.agent.compress.groups import find_groups, specs
+from prunefleet.agent.compress.groups import specs
 from prunefleet.agent.compress.merge import MergedSpace, merge
 from prunefleet.agent.host.journal import Journal
 from prunefleet.agent.measure.device import common_step
@@ -20,6 +20,7 @@ from prunefleet.agent.profile.measured import Measurements, Report
 from prunefleet.agent.profile.points import Effort, Kept, name_of, points
 from prunefleet.agent.tasks.task import Task, data_hash, digest, task_hash
 from prunefleet.agent.trial.places import MeasuringPlace
+from prunefleet.agent.trial.proven import survey_of
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
 from prunefleet.objective.profiles.profile import Curve, DeviceLatencies, Profile, warm_points
@@ -57,7 +58,7 @@ def make_profile(
     if goal.metric not in task.metrics:
         raise BadInput("objective.metric", goal.metric, f"the task {task.name} gives {', '.join(task.metrics)}")
     effort = effort or Effort()
-    groups = find_groups(baseline.network, task.example_input())
+    groups = survey_of(task, baseline.network, baseline.sha256).groups
     step = common_step([place.device for place in places], precision)
     merged = MergedSpace(specs(groups, step), dimensions=merge(groups))
     space = merged.searched

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from prunefleet.agent.compress.fold import folded
 from prunefleet.agent.compress.weights import load_weights
 from prunefleet.agent.host.cache_files import cache_folder, only_one, replace_file, sha256_of
 from prunefleet.agent.tasks.networks import misfit
@@ -208,7 +209,7 @@ def load(task: Task, path: Path, name: str) -> Baseline:
         fault = misfit.of_error(error) or " ".join(str(error).split())[:160]
         remedy = f"delete this file, it is not of the network that {task.name} makes: {fault}"
         raise BadInput("baseline", str(path), remedy) from error
-    return Baseline(network.eval(), note["metrics"], path.stem, path, name, note["seconds"])
+    return Baseline(folded(network.eval()), note["metrics"], path.stem, path, name, note["seconds"])
 
 
 def metric(task: Task, baseline: Baseline, name: str) -> float:

@@ -1,7 +1,6 @@
 """Training in steps, batch-norm re-estimation, and the arithmetic type that is fastest on this host."""
 
 import contextlib
-import copy
 import json
 import math
 import platform
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from prunefleet.agent.compress.fold import copied
 from prunefleet.agent.host.cache_files import cache_folder, replace_file
 from prunefleet.agent.measure import lock
 from prunefleet.agent.tasks.task import Task
@@ -214,11 +214,11 @@ def _seconds_per_step(
     enough: float = math.inf,
 ) -> float:
     """The quickest of some steps after the first one, or the first where that took more than `enough`."""
-    copied = copy.deepcopy(network).train().to(how.device).to(memory_format=how.layout)
+    trained = copied(network).train().to(how.device).to(memory_format=how.layout)
     times = []
     for _ in range(steps):
         began = time.perf_counter()
-        _step(copied, batch, loss, how)  # reading the loss waits for the device
+        _step(trained, batch, loss, how)  # reading the loss waits for the device
         times.append(time.perf_counter() - began)
         if times[0] > enough:
             break

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from prunefleet.agent.compress.groups import Group, find_groups, specs
+from prunefleet.agent.compress.group import Group
+from prunefleet.agent.compress.groups import specs
 from prunefleet.agent.compress.merge import MergedSpace, merge
 from prunefleet.agent.compress.quantise import quantise
 from prunefleet.agent.host.cache_files import cache_folder, new_folder, only_one
@@ -29,6 +30,7 @@ from prunefleet.agent.tasks.registry import load_task
 from prunefleet.agent.tasks.task import Budget, Task, named_data
 from prunefleet.agent.trial.network import calibration_size, check_finite, check_network, made
 from prunefleet.agent.trial.places import MeasuringPlace, places_of
+from prunefleet.agent.trial.proven import survey_of
 from prunefleet.agent.trial.request import Request
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
@@ -159,7 +161,7 @@ def prepare(
         if network:
             check_finite(baseline.network, example)
     with during("groups"):
-        groups = find_groups(baseline.network, example)
+        groups = survey_of(task, baseline.network, baseline.sha256).groups
         plain = export_dense(baseline, task, "f32")
         dense = export_dense(baseline, task, request.candidate.precision)
     grid = grid_of(request.candidate.precision, request.against)

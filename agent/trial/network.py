@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from prunefleet.agent.compress.fold import folded
 from prunefleet.agent.compress.quantise import quantise
 from prunefleet.agent.compress.walk import run_once
 from prunefleet.agent.measure.export import NO_OPERATION, PARITY_LIMIT, export, parity
@@ -34,7 +35,7 @@ SCOPE = re.compile(r"__module\.([\w.]+)")
 def made(task: Task) -> nn.Module:
     """The task's dense network. Raises `BadInput` where its `network()` fails, as with weights that do not fit."""
     try:
-        return task.network()
+        return folded(task.network())
     except (BadInput, TrialFailed, MemoryError, ModuleNotFoundError):
         raise
     except Exception as error:

@@ -12,11 +12,12 @@ from prunefleet.agent.compress.cut import width
 from prunefleet.agent.compress.fold import copied
 from prunefleet.agent.compress.group import Group, plain, remove, unique
 from prunefleet.agent.compress.proof.depgraph_groups import DepGraphGroups
-from prunefleet.agent.compress.proof.forced import Disagreement, influence
+from prunefleet.agent.compress.proof.forced import Disagreement, close, influence
 from prunefleet.agent.compress.proof.proposal import Gone, Masks, Proposal, patterns
 from prunefleet.agent.compress.proof.proposals import Proposals, others, uneven
 from prunefleet.agent.compress.proof.silence import STRICT, agrees, exact, matters
 from prunefleet.agent.compress.trace.tracer import NO_RULE
+from prunefleet.agent.compress.walk import tensors
 from prunefleet.objective.errors import BadInput
 
 SILENCE, INFLUENCE = "silence", "influence"
@@ -212,10 +213,14 @@ def _reason(proposal: Proposal, failure: Disagreement) -> str:
     return failure.what
 
 
-def check_finite(outputs: Sequence[torch.Tensor]) -> None:
-    """Raise `BadInput` where the dense network gives something that is not a number."""
-    for number, output in enumerate(outputs):
-        if output.is_floating_point() and not bool(torch.isfinite(output).all()):
-            raise BadInput(
-                "network", f"output {number}", "its values are not finite on the example input: train it anew"
-            )
+def check_steady(network: nn.Module, inputs: torch.Tensor) -> None:
+    """Raise `BadInput` where the network gives values that are not finite, or others on the same input again."""
+    with torch.no_grad():
+        first, again = (tensors(network(inputs)) for _ in range(2))
+    for number, (one, other) in enumerate(zip(first, again, strict=True)):
+        if one.is_floating_point() and not bool(torch.isfinite(one).all()):
+            remedy = "its values are not finite on the example input: train it anew, or give it weights that are"
+            raise BadInput("network", f"output {number}", remedy)
+        if not close(one.double(), other.double()):
+            remedy = "it differs from call to call on the same input: make the forward pass deterministic in evaluation"
+            raise BadInput("network", f"output {number}", remedy)

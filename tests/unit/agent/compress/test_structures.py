@@ -352,3 +352,13 @@ def test_the_image_of_the_example_is_left_alone() -> None:
     image = IMAGE.clone()
     find_groups(NETWORKS["chain"], image)
     assert image.grad is None and not image.requires_grad
+
+
+def test_a_network_that_is_not_steady_is_refused_by_its_output() -> None:
+    """One line for values that are not finite, and for a forward pass that draws at random."""
+    broken = Net(lambda net, x: net.a(x) / 0, a=conv(3, 16))
+    with pytest.raises(BadInput, match=r"output 0.*not finite"):
+        survey(broken, IMAGE)
+    random = Net(lambda net, x: net.a(x) + torch.rand(1), a=conv(3, 16))
+    with pytest.raises(BadInput, match=r"output 0.*differs from call to call"):
+        survey(random, IMAGE)

@@ -1,7 +1,6 @@
 """One trial: what it measures, and how each thing that can go wrong is told."""
 
 import errno
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -243,12 +242,12 @@ def test_the_dense_export_is_made_once(context: TrialContext) -> None:
 def test_a_dense_network_that_cannot_be_exported_as_it_is_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before a trial is measured against it: here torch computes something else at every other call."""
-    calls, made = itertools.count(), TinyTask.network
+    """Before a trial is measured against it: here the trace that is exported doubles what torch computes."""
+    made = TinyTask.network
 
     def restless(task: TinyTask) -> nn.Module:
         network = made(task)
-        network.register_forward_hook(lambda module, given, output: output * (1 + next(calls) % 2))
+        network.register_forward_hook(lambda module, given, output: output * (1 + torch.jit.is_tracing()))
         return network
 
     monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path))
