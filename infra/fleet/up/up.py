@@ -158,12 +158,15 @@ def _sweep(fleet: Fleet) -> str:
 
 
 def _tell_the_page(fleet: Fleet, sweep: str) -> None:
-    """On a terminal the link signs its reader in; a log gets the bare address, for whoever reads it later."""
+    """The link signs its reader in for a while; a log gets the bare address too, for whoever reads it later."""
     url, entity = str(fleet.state["url"]), str(fleet.state["entity"])
     link = page(url, sweep)
+    signed = sign_in_link(url, fleet.hub.admin_token, entity, link.removeprefix(url))
     if fleet.screen.console.is_terminal:
-        link = sign_in_link(url, fleet.hub.admin_token, entity, link.removeprefix(url))
+        fleet.screen.say(f"Page: {signed}")
+        return
     fleet.screen.say(f"Page: {link}")
+    fleet.screen.say(f"Sign in within ten minutes: {signed}")
 
 
 def page(url: str, sweep: str) -> str:
