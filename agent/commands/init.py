@@ -113,7 +113,7 @@ def _start(answers: Mapping[str, str]) -> Start:
     classes, size = _tried(data, answers)
     return Start(
         **common,
-        root=_root(data, out.parent.absolute()),
+        root=_root(data, _full(out.parent)),
         architecture=answers["network"],
         positive_class=answers.get("positive_class"),
         classes=classes,
@@ -158,18 +158,23 @@ def _root(data: Path, beside: Path) -> str:
     from prunefleet.agent.tasks.ready.labelled import DATA
 
     for folder in (os.environ.get(DATA), beside):
-        if folder and data.is_relative_to(Path(folder).expanduser().absolute()):
-            name = data.relative_to(Path(folder).expanduser().absolute())
+        if folder and data.is_relative_to(above := _full(Path(folder))):
+            name = data.relative_to(above)
             if name.parts and _found_as(name, beside) == data:
                 return str(name)
     return str(data)
+
+
+def _full(path: Path) -> Path:
+    """The full path without `..`; a link stays one, for it may lead elsewhere on another host."""
+    return Path(os.path.normpath(path.expanduser().absolute()))
 
 
 def _found_as(name: Path, beside: Path) -> Path:
     """Where a task will look for a relative name."""
     from prunefleet.agent.tasks.ready.labelled import located
 
-    return beside / name if (beside / name).is_dir() else located(str(name)).absolute()
+    return beside / name if (beside / name).is_dir() else _full(located(str(name)))
 
 
 def _located(text: str) -> Path:
@@ -180,7 +185,7 @@ def _located(text: str) -> Path:
     found = typed if typed.is_dir() else located(text)
     if not text or not found.is_dir():
         raise BadInput("--data", text, no_folder(text).replace("beside the sweep file", "here"))
-    return found.absolute()
+    return _full(found)
 
 
 def _file_of(task: TaskName, folder: Path) -> Path:

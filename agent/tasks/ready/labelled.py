@@ -1,6 +1,7 @@
 """Labelled pictures and a network by its name: what the tasks that take options have in common."""
 
 import contextlib
+import difflib
 import os
 import re
 from abc import abstractmethod
@@ -17,7 +18,7 @@ from prunefleet.agent.tasks.data import pictures
 from prunefleet.agent.tasks.data.pictures import Part, PictureFormat
 from prunefleet.agent.tasks.networks.efficientnet_lite import efficientnet_lite0
 from prunefleet.agent.tasks.networks.resnet import ResNet9
-from prunefleet.agent.tasks.networks.zoo import classifier, input_size, require_known, runs_at
+from prunefleet.agent.tasks.networks.zoo import classifier, input_size, names, require_known, runs_at
 from prunefleet.agent.tasks.task import Budget
 from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
@@ -152,10 +153,13 @@ def _as_options(name: str) -> Iterator[None]:
     try:
         yield
     except BadInput as error:
-        if error.field == "network" and "/" not in name and (own := checks.near(name, OWN)):
-            raise BadInput("options.architecture", name, f"did you mean {own!r}?") from error
-        field = {"network": "options.architecture", "weights": "options.weights"}.get(error.field, error.field)
-        raise BadInput(field, name if error.field == "network" else error.got, error.remedy) from error
+        if error.field != "network":
+            raise BadInput(
+                {"weights": "options.weights"}.get(error.field, error.field), error.got, error.remedy
+            ) from error
+        like = [] if "/" in name else difflib.get_close_matches(name, (*OWN, *names("torchvision")), n=3)
+        remedy = f"did you mean {' or '.join(like)}?" if like else error.remedy
+        raise BadInput("options.architecture", name, remedy) from error
 
 
 def located(root: str) -> Path:
