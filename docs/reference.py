@@ -1,4 +1,4 @@
-"""Make docs/task-reference.md from the docstrings of the Task protocol: `make reference`; a test holds the page to it."""
+"""Make docs/task-reference.md from the docstrings of the Task protocol: `make reference`.."""
 
 import ast
 import dataclasses

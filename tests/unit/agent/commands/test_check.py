@@ -30,6 +30,7 @@ SWEEP: dict[str, Any] = {
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Writes a sweep file, changed in places, and runs `check` on it; returns the exit code."""
     monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(module, "MEASURED_S", 0.2)
     for name in ("WANDB_BASE_URL", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
@@ -79,14 +80,17 @@ def test_a_good_sweep_passes_every_part(sweep: Any, tmp_path: Path, capsys: pyte
     parts = [line.split()[1].rstrip(":") for line in lines[:-1]]
     assert parts == ["file", "upload", "code", "task", "data", "device", "groups", "server", "trial"]
     assert lines[-1].endswith("all is well")
+    assert (
+        "--  server: WANDB_BASE_URL, WANDB_API_KEY and `wandb login` name none; `prunefleet up` starts its own" in lines
+    )
     assert {path.name for path in (tmp_path / "cache").glob("*")} <= {"bf16"}
 
 
 @pytest.mark.parametrize(
     ("upload", "code", "words"),
     [
-        ("all", None, "tiny_task.py (2.1 KiB), the sweep brings it to every host"),
-        ("bundles", None, "every host needs a copy"),
+        ("all", None, "tiny_task.py (2.1 KiB), uploaded with the sweep; every host runs it"),
+        ("bundles", None, "not uploaded; copy it to every other host, or set `upload: {value: all}`"),
         ("all", "own", "here is the sweep's"),
         ("all", f"code-{'a' * 64}:v0", "would be fetched and run here, what is checked is this host's own"),
     ],
