@@ -25,7 +25,7 @@ Answers = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Question:
+class FlagQuestion:
     """One thing to know: asked as `text` on a terminal, `default` where it may be left out, `remedy` where not.
 
     `check` refuses an answer, seen with those before it, by `BadInput`; `wanted` says whether they leave it open, and
@@ -46,7 +46,7 @@ class Question:
         return f"--{self.name.replace('_', '-')}"
 
 
-Ask = Callable[[Question, Answers], str]
+Ask = Callable[[FlagQuestion, Answers], str]
 
 
 def init(given: Mapping[str, str | None]) -> int:
@@ -62,7 +62,7 @@ def init(given: Mapping[str, str | None]) -> int:
     return 0
 
 
-def _answered(given: Mapping[str, str | None], ask: Ask | None) -> tuple[Answers, list[Question]]:
+def _answered(given: Mapping[str, str | None], ask: Ask | None) -> tuple[Answers, list[FlagQuestion]]:
     """Every answer, checked beside those before it, and the questions that nobody can be asked."""
     answers: Answers = {}
     missing = []
@@ -80,7 +80,7 @@ def _answered(given: Mapping[str, str | None], ask: Ask | None) -> tuple[Answers
     return answers, missing
 
 
-def _asked(question: Question, answers: Answers) -> str:
+def _asked(question: FlagQuestion, answers: Answers) -> str:
     """Ask on the terminal until the answer can be right; Ctrl-D ends it as Ctrl-C does."""
     default = f" [{question.default}]" if question.default else ""
     while True:
@@ -311,14 +311,14 @@ def _of_a_class(answers: Mapping[str, str]) -> bool:
 
 
 QUESTIONS = (
-    Question(
+    FlagQuestion(
         "network",
         "Network: an architecture such as resnet18 or timm/NAME for pictures in folders, or MODULE:CLASS for your own",
         None,
         _check_network,
         "give an architecture such as resnet18 or timm/NAME, or MODULE:CLASS for a network of your own",
     ),
-    Question(
+    FlagQuestion(
         "data",
         "Folder with the data: pictures in a folder for each class; of a network of your own anything, or nothing",
         None,
@@ -326,8 +326,8 @@ QUESTIONS = (
         "give the folder with the pictures, a folder for each class",
         optional=_is_own,
     ),
-    Question("metric", "Metric that must not be lost", "top1", _check_metric),
-    Question(
+    FlagQuestion("metric", "Metric that must not be lost", "top1", _check_metric),
+    FlagQuestion(
         "positive_class",
         "Class that the metric is about",
         None,
@@ -335,9 +335,9 @@ QUESTIONS = (
         "give the class that recall, precision or f1 is about",
         wanted=_of_a_class,
     ),
-    Question("max_drop", "How much of it may be lost, as a fraction: 0.01 is one point", "0.01", _check_drop),
-    Question("device", "Device to measure on: local, or devices of the fleet by name", "local", _check_device),
-    Question("out", "File to write", "sweep.yaml", _check_out),
+    FlagQuestion("max_drop", "How much of it may be lost, as a fraction: 0.01 is one point", "0.01", _check_drop),
+    FlagQuestion("device", "Device to measure on: local, or devices of the fleet by name", "local", _check_device),
+    FlagQuestion("out", "File to write", "sweep.yaml", _check_out),
 )
 
 
