@@ -114,7 +114,7 @@ VARIABLES = (
     Variable(
         "PRUNEFLEET_DATA",
         "",
-        "folder of data sets, looked into before anything is downloaded; options.root is there or beside the sweep file",
+        "folder of data sets, looked into before anything is downloaded; options.root is there, or by the sweep file",
     ),
     Variable(
         "PRUNEFLEET_DATA_MAP", "", "FROM=TO, several with commas between: where this host has full paths of a sweep"

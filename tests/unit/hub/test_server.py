@@ -19,7 +19,7 @@ from prunefleet.infra.controller.contract import Suggestion
 from prunefleet.infra.hub.hub import Hub
 from prunefleet.infra.hub.store.database import execute, scalar
 from prunefleet.infra.hub.store.errors import StartupError, Unavailable
-from prunefleet.infra.server import _Server, address, exposure, listen, load_admin_token, told
+from prunefleet.infra.server import _Server, address, exposure, listen, load_admin_token, to_paste
 from prunefleet.infra.wire.graphql.ids import encode
 
 from support.hub import Clock, Suggestions, basic, local_hub, make_agent, make_sweep, post, served
@@ -153,7 +153,7 @@ def test_addresses_that_cannot_be_are_told(host: str, port: int) -> None:
 
 def test_a_hub_says_what_to_paste_and_where_its_pages_are() -> None:
     """Two exports and the page's address; a key is told once, and later how to come to another."""
-    first, later = told("http://h:1", "k" * 40), told("http://h:1", None)
+    first, later = to_paste("http://h:1", "k" * 40), to_paste("http://h:1", None)
     assert first == [
         "Hub at http://h:1",
         "export WANDB_BASE_URL=http://h:1",
