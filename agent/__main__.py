@@ -47,6 +47,8 @@ def _server_of(sweep_file: Path) -> None:
 
 
 def _plan(args: argparse.Namespace) -> int:
+    if args.mixed is not None and args.mixed < 0:
+        raise BadInput("--mixed", args.mixed, "give a whole number, 0 or more")
     _server_of(args.sweep_file)
     from prunefleet.agent.commands.plan import plan
 

@@ -28,7 +28,6 @@ from prunefleet.agent.tracking import tracked_run
 from prunefleet.agent.trial.context import TrialContext, prepare
 from prunefleet.agent.trial.request import Request, from_sweep
 from prunefleet.objective.devices import LOCAL, device_names
-from prunefleet.objective.errors import BadInput
 from prunefleet.objective.profiles.profile import Profile
 from prunefleet.objective.profiles.worth import worths
 from prunefleet.objective.sweepfile import read_sweep_file
@@ -44,8 +43,6 @@ def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, mixe
     says; `mixed` is how many candidates are timed that are pruned in several groups. Raises `BadInput`, or
     `TrialFailed` for a fault of this host; what was measured is kept for the next call.
     """
-    if mixed is not None and mixed < 0:
-        raise BadInput("--mixed", mixed, "give a whole number, 0 or more")
     effort = Effort(mixed=mixed)
     config = read_sweep_file(sweep_file)
     if measure_on:

@@ -75,13 +75,21 @@ class Fleet:
         }
 
     def step(self, *argv: str) -> None:
-        """One command of the agent's room, its progress shown."""
+        """One command of the agent's room, its progress and what it found shown."""
         folder = self.options.data.resolve()
         (folder / "client").mkdir(exist_ok=True)
         env = {**self.environment(), "WANDB_DIR": str(folder / "client")}
         log, cwd = folder / "logs" / f"{argv[0]}.log", self.options.sweep_file.resolve().parent
-        state = self.state
-        run_step(argv, env=env, log=log, cwd=cwd, show=self.screen.show, seconds=state.add_seconds, check=self.check)
+        run_step(
+            argv,
+            env=env,
+            log=log,
+            cwd=cwd,
+            show=self.screen.show,
+            seconds=self.state.add_seconds,
+            say=self.screen.say,
+            check=self.check,
+        )
 
 
 def client_environment(state: Mapping[str, Any]) -> dict[str, str]:
