@@ -98,6 +98,8 @@ def _check(sweep_file: Path, checks: Checks) -> None:
         _check_scheduler(sweep_file.parent, config.get("scheduler"))
         request = from_sweep(config, sweep_file)
         found += [str(sweep_file), f"{request.goal.kind} on {request.goal.metric}"]
+    if line := _searched_by(config):
+        print(line, flush=True)
     with checks.part("upload") as found:
         found += [UPLOADS[request.upload]]
     request = _here(checks, request)
@@ -114,6 +116,17 @@ def _check(sweep_file: Path, checks: Checks) -> None:
         recipe = (request.lr, request.distill, False, MEASURED_S)
         context = TrialContext(brief, baseline, groups, space, request.goal, places, dense, plain, *recipe)
         _miniature(checks, request, context, Path(folder))
+
+
+def _searched_by(config: Mapping[str, Any]) -> str | None:
+    """What to know of a metric that is not the score: our search goes by the objective, W&B's own by this metric."""
+    metric = config.get("metric")
+    named = metric if isinstance(metric, Mapping) else {}
+    name, goal = named.get("name"), named.get("goal", "minimize")
+    if config.get("method") != "bayes" or (name, goal) == ("score", "maximize"):
+        return None
+    theirs = f"would {goal} {name}" if name else "has nothing to go by"
+    return f"--  metric: write `metric: {{name: score, goal: maximize}}`; without it W&B's own search {theirs}"
 
 
 def _check_scheduler(folder: Path, scheduler: object) -> None:

@@ -1,7 +1,7 @@
 """Runs one command of the agent's room (`python -m agent …`) and follows what it says of its progress.
 
 Such a command prints `progress PHASE DONE/TOTAL TEXT` and `seconds PHASE S` lines, and what it found in lines that
-begin with one of `FOUND`, which the user sees too; the rest goes to its log. Exit code 2 is bad input and comes with one
+begin with one of `FOUND`, which the user sees too; the rest goes to its log. Exit code 2 is bad input and comes with a
 line that says what would be right; any other one is a fault of this host.
 """
 

@@ -7,24 +7,21 @@ import wandb
 
 from prunefleet.objective.wandb_login import CLOUD, base_url, is_named, key_for
 
+from support.login import signed_in, signed_out
+
 KEY, OTHER = "n" * 40, "e" * 40
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home and a working directory with nothing in them, and no variables."""
-    for name in ("WANDB_BASE_URL", "WANDB_API_KEY", "WANDB_CONFIG_DIR", "NETRC"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+    signed_out(monkeypatch, tmp_path)
     return tmp_path
 
 
 def login(home: Path, url: str, machine: str) -> None:
     """The files that `wandb login --host` writes."""
-    (home / ".config" / "wandb").mkdir(parents=True)
-    (home / ".config" / "wandb" / "settings").write_text(f"[default]\nbase_url = {url}\n")
-    (home / ".netrc").write_text(f"machine {machine}\n  login user\n  password {KEY}\n")
+    signed_in(home, url, machine, KEY)
 
 
 def test_without_anything_it_is_wandb_ai_without_a_key(home: Path) -> None:

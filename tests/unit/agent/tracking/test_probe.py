@@ -14,6 +14,7 @@ import pytest
 from prunefleet.agent.tracking.probe import masked, require_server
 from prunefleet.objective.errors import BadInput
 
+from support.login import signed_in, signed_out
 from support.paths import ROOT
 
 KEY = "k" * 40
@@ -92,16 +93,11 @@ def test_no_key_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_login_left_is_enough(server: type[_Answers], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without variables, server and key are those that `wandb login --host` wrote."""
     url = os.environ["WANDB_BASE_URL"]
-    for name in ("WANDB_BASE_URL", "WANDB_API_KEY", "WANDB_CONFIG_DIR", "NETRC"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".config" / "wandb").mkdir(parents=True)
-    (tmp_path / ".config" / "wandb" / "settings").write_text(f"[default]\nbase_url = {url}\n")
+    signed_out(monkeypatch, tmp_path)
+    signed_in(tmp_path, url, "192.0.2.1", KEY)
     with pytest.raises(BadInput, match=f"set it to your key on {url[:-1]}, or run `wandb login --host {url[:-1]}`"):
         require_server()
-    netloc = url.removeprefix("http://").rstrip("/")
-    (tmp_path / ".netrc").write_text(f"machine {netloc}\n  login user\n  password {KEY}\n")
+    signed_in(tmp_path, url, url.removeprefix("http://").rstrip("/"), KEY)
     assert require_server() == "ada"
 
 
