@@ -88,7 +88,8 @@ def validate(config: Mapping[str, Any]) -> None:
         raise BadInput("method", config.get("method"), checks.choose(config.get("method"), METHODS, "write one of"))
     cap = config.get("run_cap")
     if cap is not None and (not isinstance(cap, int) or cap < 1):
-        raise BadInput("run_cap", cap, "write a whole number of at least 1, or leave it out")
+        remedy = checks.as_number(cap) or "write a whole number of at least 1, or leave it out"
+        raise BadInput("run_cap", cap, remedy)
     parameters = config.get("parameters")
     if not isinstance(parameters, Mapping):
         raise BadInput("parameters", parameters, "write a block with task, objective, measure, recipe and ratio")
@@ -117,7 +118,8 @@ def _validate_parameters(parameters: Mapping[str, Any]) -> None:
     for group, spec in block(parameters, "ratio").items():
         for ratio in choices(spec):
             if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
-                raise BadInput(f"parameters.ratio.{group}", ratio, "write ratios of at least 0 and below 1")
+                remedy = checks.as_number(ratio) or "write ratios of at least 0 and below 1"
+                raise BadInput(f"parameters.ratio.{group}", ratio, remedy)
 
 
 def _leaf(field: str, spec: object) -> None:
