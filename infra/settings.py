@@ -110,7 +110,9 @@ VARIABLES = (
         "https://api.wandb.ai",
         "the sweep server: the hub's address, W&B Server's, or none for wandb.ai",
     ),
-    Variable("WANDB_API_KEY", "", "your key on that server"),
+    Variable(
+        "WANDB_API_KEY", "", "your key on that server; without it what `wandb login` wrote down, as for the address"
+    ),
     Variable(
         "PRUNEFLEET_DATA",
         "",
