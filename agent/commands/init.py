@@ -3,7 +3,6 @@
 What is not given by a flag is asked on a terminal; elsewhere a line names each flag that is missing.
 """
 
-import contextlib
 import importlib.machinery
 import os
 import sys
@@ -124,7 +123,7 @@ def _start(answers: Mapping[str, str]) -> Start:
 def _tried(data: Path, answers: Mapping[str, str]) -> tuple[tuple[str, ...], int]:
     """The classes of the pictures, and the size that the network takes."""
     folder = _pictures(data, answers)
-    return folder.classes, _size_for(folder)
+    return folder.classes, _size_for(folder.architecture, len(folder.classes))
 
 
 def _pictures(data: Path, answers: Mapping[str, str]) -> Any:
@@ -141,16 +140,14 @@ def _pictures(data: Path, answers: Mapping[str, str]) -> Any:
     return folder
 
 
-def _size_for(folder: Any) -> int:
-    """The first of `SIZES` that the network takes; where it takes none the first of all, and `check` says why."""
-    import torch
+def _size_for(architecture: str, classes: int) -> int:
+    """The size that the network is tied to, else the first of `SIZES` that it takes; `check` says where it has none."""
+    from prunefleet.agent.tasks.networks.zoo import input_size, runs_at
+    from prunefleet.agent.tasks.ready.labelled import by_name
 
-    network = folder.network().eval()
-    for size in SIZES:
-        with contextlib.suppress(Exception), torch.no_grad():  # each network refuses a size in its own way
-            network(torch.zeros(1, 3, size, size))
-            return size
-    return SIZES[0]
+    network = by_name(architecture, classes, 3, None).eval()
+    tied = input_size(network)
+    return tied[0] if tied else next((side for side in SIZES if runs_at(network, 3, side, side)), SIZES[0])
 
 
 def _root(data: Path, beside: Path) -> str:

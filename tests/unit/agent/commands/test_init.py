@@ -121,16 +121,11 @@ def test_a_name_that_would_lead_elsewhere_is_written_in_full(here: Path, monkeyp
     assert options(read_sweep_file(here / "sweep.yaml"))["root"] == str(here.parent / "parts")
 
 
-def test_a_network_that_takes_one_size_alone_gets_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """64 pixels, unless the network refuses them and takes a larger picture."""
-
-    class Choosy:
-        def network(self) -> Any:
-            import torch
-
-            return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 224 * 224, 2))
-
-    assert command._size_for(Choosy()) == 224
+@pytest.mark.parametrize(("name", "size"), [("resnet9", 64), ("timm/vit_tiny_patch16_224", 224)])
+def test_a_network_gets_a_size_that_it_takes(name: str, size: int) -> None:
+    """64 pixels, unless the network is tied to another."""
+    pytest.importorskip("timm")
+    assert command._size_for(name, 2) == size
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from prunefleet.agent.tasks.task import Task
 from support.paths import DOCS, ROOT
 
 PAGE = DOCS / "task-reference.md"
-OURS = {"given_options", "given_code"}
-"""What the package itself notes in a task that it has made."""
+OURS = {"given_options", "given_code", "wrong_size"}
+"""What the package notes in a task that it has made, and what it asks of its own tasks on pictures."""
 
 
 @pytest.fixture(scope="module")
