@@ -16,7 +16,7 @@ export OMP_NUM_THREADS := 1
 # The tree as it is installed, for tools that read folders: `prunefleet` with a link to each file.
 LINKS := .links/prunefleet
 
-.PHONY: help links demo check test test-all test-live bench-fidelity bench-objective bench-hub bench-fleet bench-overhead bench-trials bench-search bench-table bench-live format clean
+.PHONY: help links demo check test test-all test-live bench-fidelity bench-objective bench-hub bench-fleet bench-overhead bench-trials bench-search bench-table bench-live format reference clean
 help:                ## tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | column -t -s "$$(printf '\t')"
 
@@ -70,6 +70,9 @@ bench-live: $(VENV)/.dev  ## searches beside each other on real trials, about th
 format: $(VENV)/.dev ## put the code in its usual form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: $(VENV)/.dev  ## make docs/task-reference.md from the docstrings of prunefleet.Task
+	$(BIN)/python docs/reference.py
 
 clean:               ## remove what a demo left; the environment stays
 	rm -rf .prunefleet demo.json wandb build dist *.egg-info

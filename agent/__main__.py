@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from prunefleet.agent.commands import init
 from prunefleet.agent.host.failures import INSTALL
 from prunefleet.objective import old_names
 from prunefleet.objective.errors import BadInput
@@ -35,7 +36,20 @@ def _fork_server(args: argparse.Namespace) -> int:
     return serve(args.path, args.agent, args.ready)
 
 
+def _server_of(sweep_file: Path) -> None:
+    """Read the sweep file and ask the server who we are, before torch is imported: what is wrong is told at once."""
+    from prunefleet.agent.tracking.probe import require_server
+    from prunefleet.objective.sweepfile import read_sweep_file
+    from prunefleet.objective.wandb_login import base_url
+
+    read_sweep_file(sweep_file)
+    print(f"server {base_url()}: user {require_server()}", flush=True)
+
+
 def _plan(args: argparse.Namespace) -> int:
+    if args.mixed is not None and args.mixed < 0:
+        raise BadInput("--mixed", args.mixed, "give a whole number, 0 or more")
+    _server_of(args.sweep_file)
     from prunefleet.agent.commands.plan import plan
 
     return plan(args.sweep_file, args.out, args.measure_on, args.mixed)
@@ -52,6 +66,7 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 def _baseline(args: argparse.Namespace) -> int:
+    _server_of(args.sweep_file)
     from prunefleet.agent.commands.plan import baseline
 
     return baseline(args.sweep_file)
@@ -61,6 +76,10 @@ def _check(args: argparse.Namespace) -> int:
     from prunefleet.agent.commands.check import check
 
     return check(args.sweep_file)
+
+
+def _init(args: argparse.Namespace) -> int:
+    return init.init(vars(args))
 
 
 def _answer(args: argparse.Namespace) -> int:
@@ -106,6 +125,10 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--measure-on", metavar="NAMES", help=text)
             text = "time so many candidates pruned in several groups (default: 250, or more until 400 are timed)"
             command.add_argument("--mixed", type=int, metavar="N", help=text)
+    begin = commands.add_parser("init", help="write a commented sweep file, and a task to fill in")
+    for flag, text in init.flags():
+        begin.add_argument(flag, metavar="X", help=text)
+    begin.set_defaults(run=_init)
     last = commands.add_parser("answer", help="name a sweep's winner and measure it beside its controls")
     last.add_argument("sweep", metavar="ENTITY/PROJECT/SWEEP")
     last.add_argument("--out", type=Path, metavar="FILE", help="where the answer goes as JSON")

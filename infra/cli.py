@@ -28,6 +28,7 @@ COMMANDS = (
 HUB_COMMANDS = serve.COMMAND.children
 # These belong to the agent's room, which infra does not import: the process becomes `python -m agent NAME …`.
 AGENT_COMMANDS = {
+    "init": "write a commented sweep file, and a task to fill in where network and data are your own",
     "plan": "measure each layer group's sensitivity and latency, and write the search space into a sweep file",
     "check": "validate a sweep file, its task, data, device and server, and run one miniature trial",
     "measure": "answer one request on a device's queue, as `wandb agent` calls it",

@@ -12,6 +12,7 @@ import hmac
 import json
 import os
 import secrets
+import shlex
 import signal
 import socket
 import sys
@@ -214,9 +215,11 @@ def _serve(
             ready = {"url": url, "api_key": key, "admin_token": token, "pid": os.getpid()}
             write_private(ready_file, json.dumps(ready).encode())
         # Output often ends up in a log: whoever asked for the ready file gets the key there, and only there.
-        print(f"hub: {url}" + (f"  first key: {key}" if key and not ready_file else ""), flush=True)
+        for line in to_paste(url, key if not ready_file else None):
+            print(line, flush=True)
         if sys.stdout.isatty():
-            print(f"sign in: {url}/login?ticket={hub.auth.ticket_for(hub.auth.users()[0].username)}", flush=True)
+            ticket = hub.auth.ticket_for(hub.auth.users()[0].username)
+            print(f"Sign in within ten minutes: {url}/login?ticket={ticket}", flush=True)
         threading.Thread(target=prepare, name="templates", daemon=True).start()
 
     app.router.lifespan_context = lifespan
@@ -236,6 +239,13 @@ def _serve(
     server.run(sockets=[listener])
     if refused:
         raise StartupError(f"data folder: the hub cannot start: {refused[0]}") from refused[0]
+
+
+def to_paste(url: str, key: str | None) -> list[str]:
+    """What to paste where clients run, and where the pages are; of a key that is not told here, where it is."""
+    later = "# WANDB_API_KEY: as told at the first start; another one: prunefleet hub keys add NAME"
+    export = f"export WANDB_API_KEY={shlex.quote(key)}" if key else later
+    return [f"Hub at {url}", f"export WANDB_BASE_URL={shlex.quote(url)}", export, f"Page: {url}/"]
 
 
 class _Server(uvicorn.Server):

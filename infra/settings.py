@@ -110,11 +110,13 @@ VARIABLES = (
         "https://api.wandb.ai",
         "the sweep server: the hub's address, W&B Server's, or none for wandb.ai",
     ),
-    Variable("WANDB_API_KEY", "", "your key on that server"),
+    Variable(
+        "WANDB_API_KEY", "", "your key on that server; without it what `wandb login` wrote down, as for the address"
+    ),
     Variable(
         "PRUNEFLEET_DATA",
         "",
-        "folder of data sets, looked into before anything is downloaded; options.root of a task is below it",
+        "folder of data sets, looked into before anything is downloaded; options.root is there, or by the sweep file",
     ),
     Variable(
         "PRUNEFLEET_DATA_MAP", "", "FROM=TO, several with commas between: where this host has full paths of a sweep"

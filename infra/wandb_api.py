@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 import wandb
 from wandb.errors import AuthenticationError, CommError, UsageError
 
+from prunefleet.objective import wandb_login
 from prunefleet.objective.errors import BadInput
 
 OPEN = frozenset({"PENDING", "RUNNING", "PAUSED"})
@@ -63,7 +63,7 @@ def in_one_line() -> Iterator[None]:
     try:
         yield
     except (AuthenticationError, CommError, UsageError) as error:
-        address = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+        address = wandb_login.base_url()
         remedy = f"set WANDB_BASE_URL to a server's address and WANDB_API_KEY to a key of its: {_brief(error)}"
         raise BadInput("WANDB_BASE_URL", address, remedy) from error
 

@@ -2,22 +2,65 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from prunefleet.objective.errors import BadInput
 
 NAME = re.compile(r"[_a-zA-Z0-9]+")
+NUMBER = re.compile(r"([+-]?\d+(?:[.,]\d+)?|[+-]?\.\d+)([eE][+-]?\d+)?\s*(%?)")
+SHORTEST = 3  # letters of a word that may stand for a longer one it begins
+
+
+def near(got: object, known: Iterable[str]) -> str | None:
+    """Return the word among ``known`` that ``got`` is most likely meant to be; None where none is like it.
+
+    Case, spaces, dashes and underscores do not count; the beginning of a word stands for it: ``arch``, ``imagefolder``.
+    """
+    words = {_folded(each): str(each) for each in sorted(known, key=len, reverse=True)}  # of two the shorter is kept
+    wanted = _folded(got)
+    begun = [each for each in words if len(wanted) >= SHORTEST and each.startswith(wanted)]
+    close = begun or difflib.get_close_matches(wanted, words, n=1)
+    return words[min(close, key=len)] if close else None
+
+
+def choose(got: object, known: Iterable[str], otherwise: str = "use one of") -> str:
+    """Return the remedy for a word that is not ``known``: the one it is like, else ``otherwise`` and all of them."""
+    words = list(known)
+    like = near(got, words)
+    return f"did you mean {like!r}?" if like else f"{otherwise} {', '.join(words)}"
+
+
+def _folded(word: object) -> str:
+    return re.sub(r"[\s_-]", "", str(word).lower())
 
 
 def number(field: str, got: object, low: float = -math.inf, high: float = math.inf) -> float:
     """Return ``got`` as a float if it is a finite number in [low, high]."""
     if isinstance(got, bool) or not isinstance(got, int | float) or not math.isfinite(got):
-        raise BadInput(field, got, "give a finite number")
+        raise BadInput(field, got, as_number(got) or "give a finite number")
     if not low <= got <= high:
         raise BadInput(field, got, f"give a number {_between(low, high)}")
     return float(got)
+
+
+def as_number(got: object) -> str | None:
+    """Return the remedy for a text that stands for a number: how YAML has that number; None for anything else."""
+    found = NUMBER.fullmatch(got.strip()) if isinstance(got, str) else None
+    if not found:
+        return None
+    digits, exponent, percent = found[1].replace(",", "."), found[2] or "", found[3]
+    if percent:
+        return f"write {float(digits + exponent) / 100:.12g}"
+    if not exponent:
+        return f"write {digits}, without quotes"
+    point, sign = "" if "." in digits else ".0", "" if exponent[1] in "+-" else "+"
+    written = f"{digits}{point}{exponent[0]}{sign}{exponent[1:]}"
+    if written == found[0]:
+        return f"write {written}, without quotes"
+    return f"YAML reads {found[0]} as text; write {written}"
 
 
 def positive(field: str, got: object) -> float:
@@ -30,7 +73,14 @@ def positive(field: str, got: object) -> float:
 def whole(field: str, got: object, low: int = 0) -> int:
     """Return ``got`` if it is an integer of at least ``low``."""
     if isinstance(got, bool) or not isinstance(got, int) or got < low:
-        raise BadInput(field, got, f"give a whole number of at least {low}")
+        raise BadInput(field, got, as_number(got) or f"give a whole number of at least {low}")
+    return got
+
+
+def truth(field: str, got: object) -> bool:
+    """Return ``got`` if it is true or false."""
+    if not isinstance(got, bool):
+        raise BadInput(field, got, "write true or false")
     return got
 
 
@@ -59,7 +109,7 @@ def ratio(field: str, got: object) -> float:
 def one_of(field: str, got: object, known: Sequence[str]) -> str:
     """Return ``got`` if it is one of the words ``known``."""
     if not isinstance(got, str) or got not in known:
-        raise BadInput(field, got, f"choose one of {', '.join(known)}")
+        raise BadInput(field, got, choose(got, known, "choose one of"))
     return got
 
 

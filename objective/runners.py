@@ -45,9 +45,9 @@ REMOTE = tuple(name for name, kind in RUNNERS.items() if kind.remote)
 def measured_by(runner: object, threads: object, energy: object = None, precision: object = "f32") -> None:
     """Raise `BadInput` for an unknown runner, energy source or precision, or one that does not go with the runner."""
     if runner not in RUNNERS:
-        raise BadInput("measure.runner", runner, f"write one of {', '.join(RUNNERS)}")
+        raise BadInput("measure.runner", runner, checks.choose(runner, RUNNERS, "write one of"))
     if precision not in PRECISIONS:
-        raise BadInput("measure.precision", precision, f"write one of {', '.join(PRECISIONS)}")
+        raise BadInput("measure.precision", precision, checks.choose(precision, PRECISIONS, "write one of"))
     kind = RUNNERS[str(runner)]
     if precision == "int8" and not kind.int8:
         able = " or ".join(name for name, each in RUNNERS.items() if each.int8)

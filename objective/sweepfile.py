@@ -4,9 +4,9 @@ Valid for `wandb sweep` on any W&B server; see https://docs.wandb.ai/models/swee
 keys at its top. What stands below `parameters` is prunefleet's own and is described in docs/sweepfile.md.
 """
 
-import difflib
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import yaml
 from prunefleet.objective import checks, old_names, runners
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
+from prunefleet.objective.trial import IMPORTANCES, RANKINGS
 
 TOP_LEVEL = frozenset(
     {
@@ -26,8 +27,21 @@ PROGRAM, TRIAL = "prunefleet", "trial"
 METHODS = ("bayes", "random", "grid", "custom")
 OBJECTIVE = ("kind", "metric", "max_drop", "max_latency_ratio", "max_latency_ms", "weight")
 MEASURE = ("device", "precision", "against", "runner", "threads", "energy")
-RECIPE = ("epochs", "lr", "seed", "distill", "importance", "ranking", "skip", "timeout_minutes")
+RECIPE_CHECKS: Mapping[str, Callable[[str, object], object]] = {
+    "epochs": lambda field, got: checks.number(field, got, low=0),
+    "lr": lambda field, got: got is None or checks.positive(field, got),
+    "seed": checks.whole,
+    "distill": checks.truth,
+    "importance": lambda field, got: checks.one_of(field, got, IMPORTANCES),
+    "ranking": lambda field, got: checks.one_of(field, got, RANKINGS),
+    "skip": checks.truth,
+    "timeout_minutes": lambda field, got: got is None or checks.positive(field, got),
+}
+RECIPE = tuple(RECIPE_CHECKS)
 BLOCKS: Mapping[str, tuple[str, ...]] = {"objective": OBJECTIVE, "measure": MEASURE, "recipe": RECIPE}
+NESTED = ("options", "ratio")
+SPECIFIED = ("value", "values", "min", "max", "distribution")
+"""What a parameter's specification begins with."""
 SINGLE = ("task", "code", "data", "profile", "baseline", "upload", "engine")
 CODE = re.compile(r"([0-9a-f]{64})|code-([0-9a-f]{64}):v\d+")
 UPLOADS: Mapping[str, str] = {
@@ -71,10 +85,11 @@ def validate(config: Mapping[str, Any]) -> None:
     if not isinstance(command, list) or TRIAL not in command:  # `wandb agent` would run `python prunefleet`
         raise BadInput("command", command, f"""write `command: ["${{env}}", {PROGRAM}, {TRIAL}]`""")
     if config.get("method") not in METHODS:
-        raise BadInput("method", config.get("method"), f"write one of {', '.join(METHODS)}")
+        raise BadInput("method", config.get("method"), checks.choose(config.get("method"), METHODS, "write one of"))
     cap = config.get("run_cap")
     if cap is not None and (not isinstance(cap, int) or cap < 1):
-        raise BadInput("run_cap", cap, "write a whole number of at least 1, or leave it out")
+        remedy = checks.as_number(cap) or "write a whole number of at least 1, or leave it out"
+        raise BadInput("run_cap", cap, remedy)
     parameters = config.get("parameters")
     if not isinstance(parameters, Mapping):
         raise BadInput("parameters", parameters, "write a block with task, objective, measure, recipe and ratio")
@@ -82,11 +97,19 @@ def validate(config: Mapping[str, Any]) -> None:
 
 
 def _validate_parameters(parameters: Mapping[str, Any]) -> None:
-    _known("parameters", parameters, (*SINGLE, *BLOCKS, "options", "ratio"))
+    _known("parameters", parameters, (*SINGLE, *BLOCKS, *NESTED))
     if "task" not in parameters:
         raise BadInput("parameters.task", None, "write `task: {value: fashion_mnist}` or package.module:Class")
     for name, keys in BLOCKS.items():
         _known(f"parameters.{name}", block(parameters, name), keys)
+    for name in SINGLE:
+        if name in parameters:
+            _leaf(name, parameters[name])
+    for name in (*BLOCKS, *NESTED):
+        for key, spec in block(parameters, name).items():
+            _leaf(f"{name}.{key}", spec)
+    for key, spec in block(parameters, "recipe").items():
+        _validate_recipe(key, spec)
     upload_of(parameters)
     engine_of(parameters)
     Goal.from_parameters(constants(block(parameters, "objective")))
@@ -95,7 +118,47 @@ def _validate_parameters(parameters: Mapping[str, Any]) -> None:
     for group, spec in block(parameters, "ratio").items():
         for ratio in choices(spec):
             if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
-                raise BadInput(f"parameters.ratio.{group}", ratio, "write ratios of at least 0 and below 1")
+                remedy = checks.as_number(ratio) or "write ratios of at least 0 and below 1"
+                raise BadInput(f"parameters.ratio.{group}", ratio, remedy)
+
+
+def _leaf(field: str, spec: object) -> None:
+    """Refuse what is no specification of a parameter, with the one that was meant."""
+    if not isinstance(spec, Mapping):
+        raise BadInput(field, spec, in_braces(spec))
+    bounded = "min" in spec and "max" in spec
+    if not bounded and not {"value", "values", "distribution", "parameters"} & spec.keys():
+        raise BadInput(field, spec, specification(spec))
+
+
+def specification(spec: Mapping[str, Any]) -> str:
+    """Return the remedy for a parameter that says neither its values nor how they are drawn."""
+    if spec and all(isinstance(each, Mapping) for each in spec.values()):
+        return "nest them under `parameters:`"
+    if len(bound := {"min", "max"} & spec.keys()) == 1:
+        return f"add {'max' if 'min' in bound else 'min'}"
+    like = next((like for key in spec if (like := checks.near(key, SPECIFIED))), None)
+    return f"did you mean {like!r}?" if like else "write {value: …}, {values: […]} or {min: …, max: …}"
+
+
+def in_braces(value: object) -> str:
+    """Return the remedy for a bare value or list where a parameter's specification belongs."""
+    return f"write {{{'values' if isinstance(value, list) else 'value'}: {written(value)}}}"
+
+
+def written(value: object) -> str:
+    """A value as it is written in a sweep file, within braces or brackets."""
+    text = yaml.safe_dump([value], default_flow_style=True, width=math.inf, allow_unicode=True)
+    return text.strip()[1:-1]
+
+
+def _validate_recipe(key: str, spec: Mapping[str, Any]) -> None:
+    """Refuse values that no trial could follow; of a distribution only that its figures are numbers."""
+    for name in ("min", "max", "mu", "sigma", "q"):
+        if name in spec:
+            checks.number(f"recipe.{key}.{name}", spec[name])
+    for value in [] if "distribution" in spec else choices(spec):
+        RECIPE_CHECKS[key](f"recipe.{key}", value)
 
 
 def _validate_measure(measure: Mapping[str, Any]) -> None:
@@ -117,7 +180,7 @@ def _validate_measure(measure: Mapping[str, Any]) -> None:
 def against(word: object) -> str:
     """Refuse what a latency ratio cannot be of; raises `BadInput`."""
     if word not in AGAINST:
-        raise BadInput("measure.against", word, f"write one of {', '.join(AGAINST)}")
+        raise BadInput("measure.against", word, checks.choose(word, AGAINST, "write one of"))
     return str(word)
 
 
@@ -143,7 +206,7 @@ def _word(key: str, parameters: Mapping[str, Any], known: Iterable[str], default
     spec = parameters.get(key, {"value": default})
     word = spec.get("value") if isinstance(spec, Mapping) else spec
     if not isinstance(word, str) or word not in known:
-        remedy = f"write one constant, such as {{value: {default}}}; known are {', '.join(known)}"
+        remedy = checks.choose(word, known, f"write one constant, such as {{value: {default}}}; known are")
         raise BadInput(f"parameters.{key}", spec, remedy)
     return word
 
@@ -177,6 +240,8 @@ def choices(spec: object) -> list[Any]:
     if not isinstance(spec, Mapping):
         raise BadInput("parameters", spec, "write {value: …}, {values: […]} or {min: …, max: …}")
     if "values" in spec:
+        if not isinstance(spec["values"], list | tuple) or not spec["values"]:
+            raise BadInput("parameters", spec, f"write {{values: […]}} with a list, or {in_braces(spec['values'])[6:]}")
         return list(spec["values"])
     return [spec[key] for key in ("value", "min", "max") if key in spec]
 
@@ -185,6 +250,4 @@ def _known(where: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
     """Refuse a key that is not known, with the likeliest one that is."""
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(str(key), list(known), n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(sorted(known))}"
-            raise BadInput(f"{where}: unknown key", key, remedy)
+            raise BadInput(f"{where}: unknown key", key, checks.choose(key, sorted(known)))

@@ -21,11 +21,11 @@ from prunefleet.agent.measure.energy.sources import find_meter
 from prunefleet.agent.measure.remote.choice import queue_of
 from prunefleet.agent.measure.runners.base import Runner
 from prunefleet.agent.tasks.baseline import Baseline
-from prunefleet.agent.tasks.code.carried import folder_of, standing
+from prunefleet.agent.tasks.code.carried import NOT_UPLOADED, UPLOADED, folder_of, standing
 from prunefleet.agent.tasks.code.source import code_of
 from prunefleet.agent.tasks.registry import module_of
 from prunefleet.agent.tasks.task import SPLITS, Task, digest
-from prunefleet.agent.tracking.probe import base_url, require_server
+from prunefleet.agent.tracking.probe import require_server
 from prunefleet.agent.trial.context import TrialContext, export_dense, loaded, space_of, trial_threads
 from prunefleet.agent.trial.network import calibration_size, check_network, made
 from prunefleet.agent.trial.places import MeasuringPlace, measured_on
@@ -37,10 +37,11 @@ from prunefleet.objective.errors import BadInput
 from prunefleet.objective.profiles.space import Space
 from prunefleet.objective.sweepfile import F32, UPLOADS, block, choices, read_sweep_file
 from prunefleet.objective.trial import Device, Failure, TrialFailed
+from prunefleet.objective.wandb_login import base_url, is_named
 
+NO_SERVER = "WANDB_BASE_URL, WANDB_API_KEY and `wandb login` name none; `prunefleet up` starts its own"
 EPOCHS = 0.02
 EXAMPLES = 500
-SERVER = {"WANDB_BASE_URL", "WANDB_API_KEY"}
 MEASURED_S = 1.0
 OLD_SEARCH = re.compile(r"^[ \t]*((?:from|import)[ \t]+infra\b[^#\n]*)", re.MULTILINE)
 
@@ -95,8 +96,10 @@ def _check(sweep_file: Path, checks: Checks) -> None:
     with checks.part("file") as found:
         config = read_sweep_file(sweep_file)
         _check_scheduler(sweep_file.parent, config.get("scheduler"))
-        request = from_sweep(config)
+        request = from_sweep(config, sweep_file)
         found += [str(sweep_file), f"{request.goal.kind} on {request.goal.metric}"]
+    if line := _searched_by(config):
+        print(line, flush=True)
     with checks.part("upload") as found:
         found += [UPLOADS[request.upload]]
     request = _here(checks, request)
@@ -113,6 +116,17 @@ def _check(sweep_file: Path, checks: Checks) -> None:
         recipe = (request.lr, request.distill, False, MEASURED_S)
         context = TrialContext(brief, baseline, groups, space, request.goal, places, dense, plain, *recipe)
         _miniature(checks, request, context, Path(folder))
+
+
+def _searched_by(config: Mapping[str, Any]) -> str | None:
+    """What to know of a metric that is not the score: our search goes by the objective, W&B's own by this metric."""
+    metric = config.get("metric")
+    named = metric if isinstance(metric, Mapping) else {}
+    name, goal = named.get("name"), named.get("goal", "minimize")
+    if config.get("method") != "bayes" or (name, goal) == ("score", "maximize"):
+        return None
+    theirs = f"would {goal} {name}" if name else "has nothing to go by"
+    return f"--  metric: write `metric: {{name: score, goal: maximize}}`; without it W&B's own search {theirs}"
 
 
 def _check_scheduler(folder: Path, scheduler: object) -> None:
@@ -132,7 +146,7 @@ def _here(checks: Checks, request: Request) -> Request:
     if not elsewhere:
         return request
     with checks.part("measure.device") as found:
-        if not SERVER & set(os.environ):
+        if not is_named():
             remedy = "write local, or set WANDB_BASE_URL and WANDB_API_KEY to the server that knows this device"
             raise BadInput("measure.device", elsewhere[0], remedy)
         project = f"{require_server()}/{os.environ.get('WANDB_PROJECT', 'prunefleet')}"
@@ -153,8 +167,7 @@ def _code(checks: Checks, request: Request) -> Path | None:
             found += [there.told] if there.here else [there.told, "what is checked is this host's own"]
             folder = folder_of(there)
         elif own:
-            planned = "the sweep brings it to every host" if request.upload == "all" else "every host needs a copy"
-            found += [own.described(), planned]
+            found += [own.described(), UPLOADED if request.upload == "all" else NOT_UPLOADED]
     return folder
 
 
@@ -210,8 +223,8 @@ def _groups(
 
 
 def _server(checks: Checks) -> None:
-    if not SERVER & set(os.environ):
-        print("--  server: neither WANDB_BASE_URL nor WANDB_API_KEY is set; `prunefleet up` starts its own", flush=True)
+    if not is_named():
+        print(f"--  server: {NO_SERVER}", flush=True)
         return
     with checks.part("server") as found:
         found += [base_url(), f"user {require_server()}"]

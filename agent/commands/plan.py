@@ -20,17 +20,15 @@ from prunefleet.agent.host.cache_files import cache_folder, replace_file
 from prunefleet.agent.profile.make import make_profile
 from prunefleet.agent.profile.points import Effort
 from prunefleet.agent.profile.search_space import resolve
-from prunefleet.agent.tasks.code.carried import SHOWN, keep, publish
+from prunefleet.agent.tasks.code.carried import NOT_UPLOADED, SHOWN, UPLOADED, keep, publish
 from prunefleet.agent.tasks.code.source import Code, code_of
 from prunefleet.agent.tasks.registry import module_of
 from prunefleet.agent.tasks.task import digest, named_data
 from prunefleet.agent.tracking import tracked_run
-from prunefleet.agent.tracking.probe import require_server
 from prunefleet.agent.trial.context import TrialContext, prepare
 from prunefleet.agent.trial.proven import survey_of
 from prunefleet.agent.trial.request import Request, from_sweep
 from prunefleet.objective.devices import LOCAL, device_names
-from prunefleet.objective.errors import BadInput
 from prunefleet.objective.profiles.profile import Profile
 from prunefleet.objective.profiles.worth import worths
 from prunefleet.objective.sweepfile import read_sweep_file
@@ -46,8 +44,6 @@ def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, mixe
     says; `mixed` is how many candidates are timed that are pruned in several groups. Raises `BadInput`, or
     `TrialFailed` for a fault of this host; what was measured is kept for the next call.
     """
-    if mixed is not None and mixed < 0:
-        raise BadInput("--mixed", mixed, "give a whole number, 0 or more")
     effort = Effort(mixed=mixed)
     config = read_sweep_file(sweep_file)
     if measure_on:
@@ -55,9 +51,9 @@ def plan(sweep_file: Path, out: Path | None, measure_on: str | None = None, mixe
         measure = config["parameters"].setdefault("measure", {"parameters": {}})
         measure["parameters"]["device"] = {"value": names[0] if len(names) == 1 else list(names)}
     # What is planned with is what trials are held to.
-    own = code_of(module_of(from_sweep(config).task))
-    request = replace(from_sweep(config), code=own.sha256 if own else None, data=None)
-    require_server()
+    asked = from_sweep(config, sweep_file)
+    own = code_of(module_of(asked.task))
+    request = replace(asked, code=own.sha256 if own else None, data=None)
     for line in code_told(own, request.upload):
         print(line, flush=True)
     with watching() as watch, _plan_run(watch, f"plan {request.task}", request) as run:
@@ -77,10 +73,7 @@ def code_told(code: Code | None, upload: str) -> Iterator[str]:
         return
     for name in sorted(code.files):
         yield f"code {name}: {len(code.files[name])} bytes"
-    if upload == "all":
-        yield f"code {code.sha256[:SHOWN]} goes to the server: every host of the sweep runs it"
-    else:
-        yield f"code {code.sha256[:SHOWN]} stays here: every host needs a copy, or the sweep `upload: {{value: all}}`"
+    yield f"code {code.sha256[:SHOWN]}: {UPLOADED if upload == 'all' else NOT_UPLOADED}"
 
 
 def _code(code: Code | None, upload: str, run: tracked_run.TrackedRun) -> str | None:
@@ -99,8 +92,7 @@ def _energy(request: Request, context: TrialContext) -> str | None:
 
 def baseline(sweep_file: Path) -> int:
     """Train or fetch the dense model alone, and log it as an artifact. Raises as `plan` does."""
-    request = replace(from_sweep(read_sweep_file(sweep_file)), code=None, data=None)
-    require_server()
+    request = replace(from_sweep(read_sweep_file(sweep_file), sweep_file), code=None, data=None)
     with watching() as watch, _plan_run(watch, f"dense {request.task}", request) as run:
         context = _dense(request, run, watch)
         run.summarise({"seconds_dense": context.baseline.seconds})

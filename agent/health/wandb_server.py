@@ -1,7 +1,6 @@
 """The way to the sweep server: address, key, clock, speed, and how measurements elsewhere are asked for there."""
 
 import email.utils
-import os
 import time
 import urllib.error
 import urllib.request
@@ -11,18 +10,18 @@ from importlib import metadata
 from statistics import median
 
 from prunefleet.agent.health.finding import OK, PROBLEM, WARNING, Finding, graded
-from prunefleet.agent.tracking.probe import TIMEOUT_S, base_url, require_server
+from prunefleet.agent.tracking.probe import TIMEOUT_S, require_server
 from prunefleet.objective.errors import BadInput
+from prunefleet.objective.wandb_login import base_url, is_named
 
 ROUNDS = 5
 SLOW_S, FAR_OFF_S, WRONG_S = 0.5, 5.0, 300.0
-NAMED = ("WANDB_BASE_URL", "WANDB_API_KEY")
 
 
 def server() -> Iterator[Finding]:
     """All that is looked at; one finding alone where no server is named or it does not answer."""
     yield Finding("wandb", OK, f"client {metadata.version('wandb')}")
-    if not any(name in os.environ for name in NAMED):
+    if not is_named():
         yield Finding("server", WARNING, "none is named", "set WANDB_BASE_URL and WANDB_API_KEY to the fleet's server")
         return
     try:

@@ -18,6 +18,7 @@ READY = {
     "image_folder": "prunefleet.agent.tasks.ready.image_folder:ImageFolder",
     "elpv": "prunefleet.agent.tasks.ready.elpv:ELPV",
 }
+ROOT = "root"
 DATA_MAP = "PRUNEFLEET_DATA_MAP"
 REQUIRED = ("network", "example_input", "fit", "evaluate", "calibration")
 
@@ -27,20 +28,22 @@ def module_of(name: object) -> str:
     return READY.get(name, name).partition(":")[0] if isinstance(name, str) else ""
 
 
-def load_task(name: object, options: Mapping[str, Any] | None = None, folder: Path | None = None) -> Task:
+def load_task(
+    name: object, options: Mapping[str, Any] | None = None, folder: Path | None = None, beside: Path | None = None
+) -> Task:
     """The task named in a sweep file, made with its `options`; modules are also looked for in the working directory.
 
-    With the `folder` of a sweep's code they are looked for there instead, before any other place. Raises `BadInput` for
-    a name of another form, a module or class that cannot be loaded, an option that the class does not take, or a class
-    that lacks a member of `Task`.
+    With the `folder` of a sweep's code they are looked for there instead, before any other place. `beside`: the sweep
+    file's folder, else the working directory, where data of the package's own tasks is looked for first. Raises
+    `BadInput` for a name of another form, a module or class that cannot be loaded, an option that the class does not
+    take, or a class that lacks a member of `Task`.
     """
-    remedy = f"name one of {', '.join(READY)}, or package.module:Class"
-    if not isinstance(name, str):
+    module, colon, attribute = READY.get(name, name).partition(":") if isinstance(name, str) else ("", "", "")
+    if not isinstance(name, str) or not colon or not module or not attribute:
+        like = checks.near(name, READY) if isinstance(name, str) and not colon else None
+        remedy = f"did you mean {like!r}?" if like else f"name one of {', '.join(READY)}, or package.module:Class"
         raise BadInput("task", name, remedy)
-    module, colon, attribute = READY.get(name, name).partition(":")
-    if not colon or not module or not attribute:
-        raise BadInput("task", name, remedy)
-    task = _make(name, _found(name, module, attribute, folder), dict(options or {}))
+    task = _make(name, _found(name, module, attribute, folder), dict(options or {}), beside or Path())
     missing = [member for member in REQUIRED if not callable(getattr(task, member, None))]
     missing += [member for member in ("name", "metrics") if not getattr(task, member, None)]
     if missing:
@@ -87,11 +90,11 @@ def _below(folder: Path, module: object) -> bool:
     return isinstance(file, str) and Path(file).is_relative_to(folder)
 
 
-def _make(name: str, kind: Callable[..., Task], options: dict[str, Any]) -> Task:
-    """The task with its options; they stay with it, for its hash."""
+def _make(name: str, kind: Callable[..., Task], options: dict[str, Any], beside: Path) -> Task:
+    """The task with its options; they stay with it as the sweep file has them, for its hash."""
     _fitting(name, kind, options)
     try:
-        task = kind(**mapped(options))
+        task = kind(**mapped(_beside(name, options, beside)))
         if options:
             task.given_options = options  # type: ignore[attr-defined]  # an optional member
     except ModuleNotFoundError as error:
@@ -99,6 +102,14 @@ def _make(name: str, kind: Callable[..., Task], options: dict[str, Any]) -> Task
     except (AttributeError, ImportError, TypeError) as error:
         raise BadInput("task", name, f"it does not load: {type(error).__name__}: {error}") from error
     return task
+
+
+def _beside(name: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The options with the full path of a `root` that is there, below `folder`; of the package's own tasks alone."""
+    root = options.get(ROOT)
+    if name not in READY or not isinstance(root, str) or not (folder / root).is_dir():
+        return options
+    return options | {ROOT: str((folder / root).absolute())}
 
 
 def mapped(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,10 +143,11 @@ def _fitting(name: str, kind: Callable[..., Task], options: Mapping[str, Any]) -
         return
     if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
         return
+    none = f"leave it out: {name} takes no options"
     known = [each.name for each in parameters if each.kind is not inspect.Parameter.VAR_POSITIONAL]
     for option, value in options.items():
         if option not in known:
-            raise BadInput(f"options.{option}", value, f"{name} takes {', '.join(known) or 'no options'}")
+            raise BadInput(f"options.{option}", value, checks.choose(option, known, f"{name} takes") if known else none)
     for each in parameters:
         if each.name in known and each.default is inspect.Parameter.empty and each.name not in options:
             raise BadInput(f"options.{each.name}", None, f"give this option: {name} needs it")

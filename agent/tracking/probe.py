@@ -2,39 +2,41 @@
 
 import base64
 import json
-import os
 import urllib.error
 import urllib.request
 
 from prunefleet.objective.errors import BadInput
+from prunefleet.objective.wandb_login import CLOUD, base_url, key_for
 
-CLOUD = "https://api.wandb.ai"
 TIMEOUT_S = 10
 
 
-def base_url() -> str:
-    """Address of the sweep server: WANDB_BASE_URL, else wandb.ai's."""
-    return os.environ.get("WANDB_BASE_URL", CLOUD).rstrip("/")
-
-
 def require_server() -> str:
-    """The user name that the key in WANDB_API_KEY stands for.
+    """The user name that the key stands for which the wandb client shows to its server.
 
-    Raises `BadInput` if the address is none, nobody answers there, or the key is refused.
+    Raises `BadInput` if there is no key, the address is none, nobody answers there, or the key is refused.
     """
-    key, url = os.environ.get("WANDB_API_KEY", ""), base_url()
-    if not key:
-        raise BadInput("WANDB_API_KEY", "", f"set it to your key on {url}")
+    url = base_url()
+    key = require_key(url)
     viewer = _ask(url, key).get("viewer")
     if not viewer:
         raise BadInput("WANDB_API_KEY", masked(key), f"set the key of a user of {url}")
     return str(viewer["username"])
 
 
+def require_key(url: str) -> str:
+    """The key for the server at `url`, found without asking it. Raises `BadInput` where there is none."""
+    key = key_for(url)
+    if not key:
+        login = "wandb login" if url == CLOUD else f"wandb login --host {url}"
+        raise BadInput("WANDB_API_KEY", "", f"set it to your key on {url}, or run `{login}`")
+    return key
+
+
 def is_away() -> bool:
     """Whether no W&B server answers at the address now."""
     try:
-        _ask(base_url(), os.environ.get("WANDB_API_KEY", ""))
+        _ask(base_url(), key_for(base_url()))
     except BadInput as error:
         return error.field == "WANDB_BASE_URL"
     return False

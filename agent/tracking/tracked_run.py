@@ -17,13 +17,14 @@ from wandb.errors import AuthenticationError, CommError, UsageError
 
 from prunefleet.agent.host.failures import explain
 from prunefleet.agent.host.stop import StopSignal
-from prunefleet.agent.tracking.probe import base_url, is_away, masked
+from prunefleet.agent.tracking.probe import is_away, masked
 from prunefleet.agent.tracking.retry import outlasting
 from prunefleet.agent.tracking.summary import FAILURE_KEYS, SCORE_KEYS, latencies_words, stages, summary
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.patience import be_patient
 from prunefleet.objective.sweepfile import DEFAULT_UPLOAD
 from prunefleet.objective.trial import Failure, FailureKind, Measurement, Outcome, Score, Skipped, TrialFailed
+from prunefleet.objective.wandb_login import base_url, key_for
 
 ANSWERS = {FailureKind.INFEASIBLE: Outcome.INFEASIBLE, FailureKind.DIVERGED: Outcome.DIVERGED}
 AWAY_S = 600.0
@@ -209,7 +210,7 @@ def start(stop: StopSignal, job_type: str | None = None, upload: str | None = No
     except (AuthenticationError, UsageError) as error:
         if is_away():  # the client takes its silence for a refusal
             raise TrialFailed(_unheard(error)) from error
-        key = masked(os.environ.get("WANDB_API_KEY", ""))
+        key = masked(key_for(base_url()))
         raise BadInput("WANDB_API_KEY", key, f"set the key of a user of {base_url()}: {_brief(error)}") from error
     except CommError as error:
         raise TrialFailed(_unheard(error)) from error

@@ -179,7 +179,7 @@ def loaded(request: Request, folder: Path | None, at_fault: bool = False) -> Tas
     load it lacks something, and raises `TrialFailed`.
     """
     try:
-        task = load_task(request.task, request.options, folder)
+        task = load_task(request.task, request.options, folder, request.beside)
     except BadInput as error:
         if at_fault or not request.code or error.field != "task":
             raise

@@ -1,7 +1,8 @@
 """What a run's configuration asks for: the sweep file's parameters as plain values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from prunefleet.objective import checks, runners
@@ -32,7 +33,8 @@ class Request:
     """One trial as a sweep asks for it; `options` are the task's arguments.
 
     Of several `devices` the slowest counts. `baseline` is the dense model's SHA-256, `data` that of the data, `profile`
-    an artifact, `code` an artifact or a SHA-256, where they are named.
+    an artifact, `code` an artifact or a SHA-256, where they are named. `beside` is the folder of the sweep file, where
+    that is on this host.
     """
 
     task: str
@@ -53,6 +55,7 @@ class Request:
     energy: str | None = None
     against: str = SAME
     options: Mapping[str, Any] = field(default_factory=dict)
+    beside: Path | None = None
 
     def __post_init__(self) -> None:
         if elsewhere := [each for each in device_names("measure.device", self.devices) if each != LOCAL]:
@@ -65,8 +68,7 @@ class Request:
             if getattr(self, name) is not None:
                 checks.positive(f"recipe.{name}", getattr(self, name))
         for name in ("distill", "skip"):
-            if not isinstance(getattr(self, name), bool):
-                raise BadInput(f"recipe.{name}", getattr(self, name), "write true or false")
+            checks.truth(f"recipe.{name}", getattr(self, name))
 
     def _check_elsewhere(self, device: str) -> None:
         """A device elsewhere is sent the networks' files, through the server."""
@@ -83,7 +85,7 @@ def from_config(config: Mapping[str, Any]) -> Request:
     known = (*SINGLE, *BLOCKS, "options", "ratio")
     for key in given:
         if key not in known:
-            raise BadInput(f"parameters: unknown key {key}", given[key], f"use one of {', '.join(known)}")
+            raise BadInput(f"parameters: unknown key {key}", given[key], checks.choose(key, known))
     measure, recipe = (_block(given, name) for name in ("measure", "recipe"))
     candidate = Candidate(
         ratios=checks.mapping("ratio", given.get("ratio", {})),  # type: ignore[arg-type]  # checked by Candidate
@@ -115,7 +117,7 @@ def _block(given: Mapping[str, Any], name: str) -> dict[str, Any]:
     found = dict(checks.mapping(name, given.get(name, {})))
     for key in found:
         if key not in BLOCKS[name]:
-            raise BadInput(f"{name}: unknown key {key}", found[key], f"use one of {', '.join(BLOCKS[name])}")
+            raise BadInput(f"{name}: unknown key {key}", found[key], checks.choose(key, BLOCKS[name]))
     return found
 
 
@@ -124,8 +126,8 @@ def _named(given: Mapping[str, Any], key: str) -> str | None:
     return checks.text(key, given[key]) if given.get(key) is not None else None
 
 
-def from_sweep(config: Mapping[str, Any]) -> Request:
-    """The request that a sweep file makes for its dense candidate: constants, and the first of several values.
+def from_sweep(config: Mapping[str, Any], file: Path | None = None) -> Request:
+    """The request that a sweep `file` makes for its dense candidate: constants, and the first of several values.
 
     Of several precisions f32, where it is one of them.
     """
@@ -135,7 +137,8 @@ def from_sweep(config: Mapping[str, Any]) -> Request:
     precisions = choices(block(parameters, "measure").get("precision", {"value": F32}))
     if F32 in precisions:  # what all of them can be held against
         plain["measure"]["precision"] = F32
-    return from_config(plain | {"options": options(parameters)})
+    found = from_config(plain | {"options": options(parameters)})
+    return replace(found, beside=file.parent) if file else found
 
 
 def _first(spec: object) -> Any:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from prunefleet.infra.commands.definition import Command
+from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
 
 
@@ -13,7 +14,7 @@ def _run(args: argparse.Namespace) -> int:
 
     named = args.action in ("list", *agents.ACTIONS)
     if not named and args.agent:
-        raise BadInput("agents", args.action, f"use one of list, {', '.join(agents.ACTIONS)}")
+        raise BadInput("agents", args.action, checks.choose(args.action, ("list", *agents.ACTIONS)))
     action = args.action if named else "list"
     if action != "list" and not args.agent:
         raise BadInput(f"agents {action}", "", "give the name of an AGENT, or its host")

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
 
 BAD_INPUT = 2
@@ -41,7 +42,7 @@ def word_of(args: argparse.Namespace, name: str, actions: tuple[str, ...]) -> st
     """Return the word after an action. Raises `BadInput` for another action, and where the word is missing."""
     command = getattr(args, "child", args.command)
     if args.action not in actions:
-        raise BadInput(command, args.action, f"use one of {', '.join(actions)}")
+        raise BadInput(command, args.action, checks.choose(args.action, actions))
     if not args.word:
         raise BadInput(f"{command} {args.action}", "", f"give {name}")
     return str(args.word)

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol, Self
 
 from prunefleet.infra.controller.parameters import ParameterSpace, parse
+from prunefleet.objective import checks
 from prunefleet.objective.devices import device_names
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
@@ -134,7 +135,7 @@ class SweepSpec:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise BadInput("method", self.method, f"give one of {', '.join(METHODS)}")
+            raise BadInput("method", self.method, checks.choose(self.method, METHODS, "give one of"))
         if self.method == "bayes" and self.metric is None:
             raise BadInput("metric.name", None, "name the metric that bayes should improve")
         object.__setattr__(self, "space", parse(self.parameters))

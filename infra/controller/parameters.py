@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
 
+from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
+from prunefleet.objective.sweepfile import in_braces, specification
 
 MOST_LEVELS = 10_000  # a longer list of values is treated as continuous
 _MISSING = object()
@@ -224,7 +226,7 @@ def _leaves(block: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Paramet
     for name, settings in block.items():
         here = (*path, str(name))
         if not isinstance(settings, Mapping):
-            raise BadInput(_field(here), settings, "give value, values, a distribution, or nested parameters")
+            raise BadInput(_field(here), settings, in_braces(settings))
         if "parameters" in settings:
             yield from _leaves(_nested(settings["parameters"], here), here)
         else:
@@ -239,8 +241,10 @@ def _nested(block: object, path: tuple[str, ...]) -> Mapping[str, Any]:
 
 def _distribution(name: str, settings: Mapping[str, Any]) -> Categorical | NumberDistribution:
     kind = settings.get("distribution", _implied(settings))
+    if kind is None:
+        raise BadInput(name, dict(settings), specification(settings))
     if kind not in DISTRIBUTIONS:
-        raise BadInput(f"{name}.distribution", kind, "give one of " + ", ".join(DISTRIBUTIONS))
+        raise BadInput(f"{name}.distribution", kind, checks.choose(kind, DISTRIBUTIONS, "give one of"))
     if kind == "constant":
         _only(name, settings, ("value",), ())
         return Categorical((settings["value"],))
@@ -330,7 +334,7 @@ def _only(name: str, settings: Mapping[str, Any], needed: Sequence[str], optiona
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadInput(name, value, "give a finite number")
+        raise BadInput(name, value, checks.as_number(value) or "give a finite number")
     return value
 
 

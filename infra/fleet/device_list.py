@@ -1,8 +1,7 @@
 """`prunefleet device`: the queues from which devices elsewhere in the fleet take measurements."""
 
-import os
-
 from prunefleet.infra.wandb_api import create_sweep, default_entity, in_one_line, open_sweeps
+from prunefleet.objective import wandb_login
 from prunefleet.objective.devices import device_of, queue, sweep_name
 from prunefleet.objective.errors import BadInput
 
@@ -34,6 +33,7 @@ def how_to_start(line: str) -> str:
 
 
 def _entity() -> str:
-    if not os.environ.get("WANDB_API_KEY"):
-        raise BadInput("WANDB_API_KEY", "", "set it, and WANDB_BASE_URL, to your key and the address of the server")
+    url = wandb_login.base_url()
+    if not wandb_login.key_for(url):
+        raise BadInput("WANDB_API_KEY", "", f"set it to your key on {url}, and WANDB_BASE_URL where that is another")
     return default_entity()

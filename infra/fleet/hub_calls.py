@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-import netrc
-import os
 import socket
 import urllib.error
 import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
 
+from prunefleet.objective import wandb_login
 from prunefleet.objective.errors import BadInput
 
 TIMEOUT_S = 30
 PREFIX = "join-"  # of a token; a key is hexadecimal, or has a prefix of its server's
-CLOUD = "https://api.wandb.ai"
+CLOUD = wandb_login.CLOUD
 
 
 class Refused(Exception):
@@ -43,13 +42,7 @@ def address(url: str) -> str:
 
 def key_for(url: str) -> str | None:
     """The user's API key for a server, where the client would find it: WANDB_API_KEY, or what `wandb login` wrote."""
-    if key := os.environ.get("WANDB_API_KEY"):
-        return key
-    try:
-        found = netrc.netrc().authenticators(urlsplit(url).hostname or "")
-    except (OSError, netrc.NetrcParseError):
-        return None
-    return found[2] if found else None
+    return wandb_login.key_for(url) or None
 
 
 def exchange(url: str, token: str) -> dict[str, str]:

@@ -49,7 +49,7 @@ class Goal(Plain):
 
     def __post_init__(self) -> None:
         if self.kind not in list(Kind):
-            raise BadInput("objective.kind", self.kind, f"give one of {', '.join(Kind)}")
+            raise BadInput("objective.kind", self.kind, checks.choose(self.kind, Kind, "give one of"))
         object.__setattr__(self, "kind", str(self.kind))
         object.__setattr__(self, "devices", tuple(self.devices))
         checks.name("objective.metric", self.metric)
@@ -83,7 +83,7 @@ class Goal(Plain):
         known = [field.name for field in fields(cls)]
         for key in block:
             if key not in known:
-                raise BadInput(f"objective.{key}", block[key], f"remove it; known are {', '.join(known)}")
+                raise BadInput(f"objective.{key}", block[key], checks.choose(key, known, "remove it; known are"))
         if "devices" in block:
             block["devices"] = _names(block["devices"])
         return cls(**block)  # type: ignore[arg-type]

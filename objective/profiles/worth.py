@@ -32,8 +32,10 @@ class Worth:
     def __str__(self) -> str:
         if self.word == POINTLESS:
             return f"pointless: {self.group} saves {self.most:.1%} of the latency at most"
-        lost = f"loses {100 * self.drop:.1f} points before fine-tuning and saves {self.saved:.1%} of the latency"
-        return f"{self.word}: {self.group} at {self.kept} of {self.width} channels {lost}"
+        points, share = round(100 * self.drop, 1), round(100 * self.saved, 1)
+        lost = f"{'gains' if points < 0 else 'loses'} {abs(points):.1f} points before fine-tuning"
+        saved = f"{'adds' if share < 0 else 'saves'} {abs(share):.1f}% of the latency"
+        return f"{self.word}: {self.group} at {self.kept} of {self.width} channels {lost} and {saved}"
 
 
 def worths(profile: Profile) -> tuple[Worth, ...]:

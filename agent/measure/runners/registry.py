@@ -9,6 +9,7 @@ from typing import Any
 
 from prunefleet.agent.measure.runners.base import OpenVINORunner, Runner
 from prunefleet.agent.measure.runners.command import CommandRunner
+from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.runners import DEFAULT, measured_by
 
@@ -20,7 +21,7 @@ def runner_for(name: str, precision: str = "f32", threads: int = 1) -> Runner:
     has not.
     """
     if name not in MAKERS:
-        raise BadInput("measure.runner", name, f"write one of {', '.join(MAKERS)}")
+        raise BadInput("measure.runner", name, checks.choose(name, MAKERS, "write one of"))
     return MAKERS[name](precision, threads)
 
 

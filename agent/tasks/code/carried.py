@@ -21,6 +21,8 @@ REFUSE = "PRUNEFLEET_NO_REMOTE_CODE"
 KIND = "code"
 FOLDER = "code"
 SHOWN = 12
+UPLOADED = "uploaded with the sweep; every host runs it"
+NOT_UPLOADED = "not uploaded; copy it to every other host, or set `upload: {value: all}`"
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,11 @@ def runs_at(network: nn.Module, channels: int, height: int, width: int) -> bool:
     return True
 
 
+def require_known(name: str) -> None:
+    """Raise `BadInput` for a name that neither torchvision nor timm has, without making the network."""
+    _maker(name)
+
+
 def names(library: str) -> list[str]:
     """The names of all classifiers of "torchvision" or "timm", without the library's."""
     if library == "torchvision":
@@ -148,8 +153,8 @@ def _maker(name: str) -> Maker:
         raise BadInput("network", name, "write torchvision/NAME or timm/NAME, such as torchvision/resnet18")
     known = names(library)
     if short.partition(".")[0] not in known:  # timm's names may go on with the weights': resnet18.a1_in1k
-        near = difflib.get_close_matches(short, known, n=3)
-        remedy = f"did you mean {' or '.join(near)}?" if near else f"{library} has {len(known)} others"
+        like = difflib.get_close_matches(short, known, n=3) or [each for each in (checks.near(short, known),) if each]
+        remedy = f"did you mean {' or '.join(like)}?" if like else f"{library} has {len(known)} others"
         raise BadInput("network", name, remedy)
     return MAKERS[library](short)
 

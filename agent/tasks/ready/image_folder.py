@@ -11,8 +11,9 @@ from prunefleet.agent.tasks.data import pictures
 from prunefleet.agent.tasks.data.divide import SEED, SHARES, divided
 from prunefleet.agent.tasks.data.pictures import Part
 from prunefleet.agent.tasks.metrics import OF_POSITIVE
-from prunefleet.agent.tasks.ready.labelled import Labelled, located, not_there
+from prunefleet.agent.tasks.ready.labelled import Labelled, located, no_folder
 from prunefleet.agent.tasks.task import digest
+from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -58,17 +59,18 @@ class ImageFolder(Labelled):
         return f"folder_{Path(self.root).name}"
 
     @property
-    def _root(self) -> Path:
-        """The folder; raises `BadInput` where it is not there."""
+    def _folder(self) -> Path:
+        """The root's path on this host. Raises `BadInput` where there is no such folder."""
+        checks.text("options.root", self.root)
         root = located(self.root)
         if not root.is_dir():
-            raise not_there(self.root)
+            raise BadInput("options.root", self.root, no_folder(self.root))
         return root
 
     @cached_property
     def given(self) -> dict[str, list[FolderImage]]:
         """What the user divided, by part; all under "" where that is nothing. Raises `BadInput` for what is missing."""
-        root = self._root
+        root = self._folder
         folders = {part: root / name for part, names in FOLDERS.items() for name in names if (root / name).is_dir()}
         if folders and "train" not in folders:
             raise BadInput("options.root", str(root), f"put a folder train beside {', '.join(sorted(folders))}")
@@ -77,13 +79,15 @@ class ImageFolder(Labelled):
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Names of the folders of the training part, in alphabetical order; raises `BadInput` for fewer than two."""
-        root = self._root
+        root = self._folder
         folder = root / "train" if (root / "train").is_dir() else root
         found = tuple(_folders(folder))
         if len(found) < 2:
             raise BadInput("data", str(folder), f"give two classes or more, a folder each: there are {len(found)}")
         if self.positive_class is not None and self.positive_class not in found:
-            raise BadInput("options.positive_class", self.positive_class, f"name one of {', '.join(found)}")
+            raise BadInput(
+                "options.positive_class", self.positive_class, checks.choose(self.positive_class, found, "name one of")
+            )
         return found
 
     @property

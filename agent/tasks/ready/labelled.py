@@ -1,9 +1,11 @@
 """Labelled pictures and a network by its name: what the tasks that take options have in common."""
 
+import contextlib
+import difflib
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,13 +18,16 @@ from prunefleet.agent.tasks.data import pictures
 from prunefleet.agent.tasks.data.pictures import Part, PictureFormat
 from prunefleet.agent.tasks.networks.efficientnet_lite import efficientnet_lite0
 from prunefleet.agent.tasks.networks.resnet import ResNet9
-from prunefleet.agent.tasks.networks.zoo import classifier, input_size, runs_at
+from prunefleet.agent.tasks.networks.zoo import classifier, input_size, names, require_known, runs_at
 from prunefleet.agent.tasks.task import Budget
 from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
 
 SIDES = (32, 48, 64, 75, 96, 128, 160, 192, 224, 256, 299, 384)
 """Sizes of pictures that networks are often made for, tried where one does not run."""
+DATA = "PRUNEFLEET_DATA"
+OWN = ("resnet9", "efficientnet_lite0")
+"""Architectures that are neither torchvision's nor timm's."""
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -127,28 +132,52 @@ def by_name(name: str, classes: int, channels: int, weights: str | None) -> nn.M
         return ResNet9(channels, classes)
     if name == "efficientnet_lite0":
         return efficientnet_lite0(classes, channels, weights)
+    with _as_options(name):
+        return classifier(_of_the_zoo(name), classes, channels, weights)
+
+
+def require_architecture(name: str) -> None:
+    """Raise `BadInput` for an architecture that nobody has, without making it."""
+    if name not in OWN:
+        with _as_options(name):
+            require_known(_of_the_zoo(name))
+
+
+def _of_the_zoo(name: str) -> str:
+    return name if "/" in name else f"torchvision/{name}"
+
+
+@contextlib.contextmanager
+def _as_options(name: str) -> Iterator[None]:
+    """Name what the zoo refuses as a sweep file has it."""
     try:
-        return classifier(name if "/" in name else f"torchvision/{name}", classes, channels, weights)
+        yield
     except BadInput as error:
-        field = {"network": "options.architecture", "weights": "options.weights"}.get(error.field, error.field)
-        raise BadInput(field, name if error.field == "network" else error.got, error.remedy) from error
-
-
-def not_there(root: str) -> BadInput:
-    """What to raise for a folder of data that is not on this host: where it was looked for, and what would be right."""
-    below, path = os.environ.get("PRUNEFLEET_DATA"), Path(root).expanduser()
-    if path.is_absolute():
-        return BadInput("options.root", root, "there is no such folder on this host: give that of your pictures")
-    where = f"in {below}, where PRUNEFLEET_DATA leads" if below else "here, and PRUNEFLEET_DATA is not set"
-    remedy = (
-        f"no such folder {where}: set PRUNEFLEET_DATA to the folder that holds {path.parts[0]}, or give a full path"
-    )
-    return BadInput("options.root", root, remedy)
+        if error.field != "network":
+            raise BadInput(
+                {"weights": "options.weights"}.get(error.field, error.field), error.got, error.remedy
+            ) from error
+        like = [] if "/" in name else difflib.get_close_matches(name, (*OWN, *names("torchvision")), n=3)
+        remedy = f"did you mean {' or '.join(like)}?" if like else error.remedy
+        raise BadInput("options.architecture", name, remedy) from error
 
 
 def located(root: str) -> Path:
     """A folder of data: as given where that is absolute, else below PRUNEFLEET_DATA, or here where that is not set."""
-    return Path(os.environ.get("PRUNEFLEET_DATA") or ".").expanduser() / Path(root).expanduser()
+    return Path(os.environ.get(DATA) or ".").expanduser() / Path(root).expanduser()
+
+
+def no_folder(root: str) -> str:
+    """Return what to do about a folder of data that is not there: where it was looked for, and where it may be."""
+    if Path(root).expanduser().is_absolute():
+        return "no such folder here: name one that is there"
+    data = os.environ.get(DATA)
+    if data:
+        return f"no such folder beside the sweep file or in {DATA}, {data}: put it there, or give a full path"
+    return (
+        f"no such folder beside the sweep file, and {DATA} is not set: "
+        f"set it to the folder that holds {root!r}, or give a full path"
+    )
 
 
 def plain(text: str) -> str:

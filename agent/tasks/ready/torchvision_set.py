@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +14,9 @@ import numpy as np
 from prunefleet.agent.host.cache_files import cache_folder
 from prunefleet.agent.tasks.data.divide import SEED, SHARES, divided
 from prunefleet.agent.tasks.data.pictures import Part, Picture
-from prunefleet.agent.tasks.ready.labelled import Labelled, located
+from prunefleet.agent.tasks.ready.labelled import DATA, Labelled, located
 from prunefleet.agent.tasks.task import digest
+from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
 
 _FLAG = {"train": {"train": True}, "test": {"train": False}}
@@ -48,7 +50,7 @@ class TorchvisionSet(Labelled):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.dataset not in SETS:
-            raise BadInput("options.dataset", self.dataset, f"name one of {', '.join(SETS)}")
+            raise BadInput("options.dataset", self.dataset, checks.choose(self.dataset, SETS, "name one of"))
         if not isinstance(self.download, bool):
             raise BadInput("options.download", self.download, "write true or false")
 
@@ -92,7 +94,8 @@ class TorchvisionSet(Labelled):
         except Exception as error:  # each set fails in its own way where files are missing or damaged
             said = " ".join(str(error).split())[:160] or type(error).__name__
             way = "" if self.download else ", or set options.download to true"
-            where = f"{self.dataset} in {self.folder}"
+            way = f", set {DATA} to where they are{way}" if self.root is None and not os.environ.get(DATA) else way
+            where = f"{self.dataset} in {self.folder.absolute()}"
             raise BadInput("data", where, f"put the set's files there whole{way} ({said})") from error
 
     @property

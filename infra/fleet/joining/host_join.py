@@ -15,6 +15,7 @@ from prunefleet.infra.fleet.addresses import reachable_from_elsewhere
 from prunefleet.infra.fleet.joining import keep, keyfile, systemd
 from prunefleet.infra.fleet.joining.keyfile import KEPT, TOKEN, Membership
 from prunefleet.infra.wandb_api import sweep_config
+from prunefleet.objective import wandb_login
 from prunefleet.objective.devices import device_of
 from prunefleet.objective.errors import BadInput
 from prunefleet.objective.processes import python_module
@@ -56,13 +57,13 @@ def join(url: str, sweep: str, name: str | None, token: str | None) -> int:
 
 def invite(sweep: str, minutes: int) -> list[str]:
     """The line that another host is joined with, and what to know of it. Raises `BadInput`."""
-    url = hub_calls.address(os.environ.get("WANDB_BASE_URL") or hub_calls.CLOUD)
+    url = hub_calls.address(wandb_login.base_url())
     if url == hub_calls.CLOUD:
         remedy = "set it to your hub's address; on wandb.ai `prunefleet join` takes an API key, no token"
         raise BadInput("WANDB_BASE_URL", url, remedy)
     key = hub_calls.key_for(url)
     if not key:
-        raise BadInput("WANDB_API_KEY", "", f"set it to your key on {url}")
+        raise BadInput("WANDB_API_KEY", "", f"set it to your key on {url}, or run `wandb login --host {url}`")
     lines = [hub_calls.invite(url, key, keep.path_of(sweep), minutes)]
     if not reachable_from_elsewhere(url):
         lines.append(f"# {url} is reached from this machine alone: start the hub with --host ADDRESS, and ask there")

@@ -1,7 +1,8 @@
 """Runs one command of the agent's room (`python -m agent …`) and follows what it says of its progress.
 
-Such a command prints `progress PHASE DONE/TOTAL TEXT` and `seconds PHASE S` lines; the rest goes to its log. Exit
-code 2 is bad input and comes with one line that says what would be right; any other one is a fault of this host.
+Such a command prints `progress PHASE DONE/TOTAL TEXT` and `seconds PHASE S` lines, and what it found in lines that
+begin with one of `FOUND`, which the user sees too; the rest goes to its log. Exit code 2 is bad input and comes with a
+line that says what would be right; any other one is a fault of this host.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,8 @@ from prunefleet.objective.processes import python_module
 
 POLL_SECONDS = 0.3
 STOP_PATIENCE = 15.0
+FOUND = ("code", "group", "whole", "merged", "cheap:", "dear:", "pointless:")
+"""First words of what `prunefleet plan` prints of code, groups, and what pruning them is worth."""
 
 
 class StepFailed(Exception):
@@ -30,6 +33,7 @@ def run_step(
     cwd: Path,
     show: Callable[[str, str], None],
     seconds: Callable[[str, float], None],
+    say: Callable[[str], None],
     check: Callable[[], None],
 ) -> None:
     """Run `python -m agent ARGV` to its end; `check` may raise to stop it. Raises `StepFailed`."""
@@ -41,8 +45,8 @@ def run_step(
             rest = ""
             while not child.wait(POLL_SECONDS):
                 check()
-                rest = _follow(rest + file.read(), show, seconds)
-            _follow(rest + file.read() + "\n", show, seconds)
+                rest = _follow(rest + file.read(), show, seconds, say)
+            _follow(rest + file.read() + "\n", show, seconds, say)
     finally:
         stop_all([child], STOP_PATIENCE)
     if code := child.ended():
@@ -55,7 +59,12 @@ def _reason(child: Child, code: int) -> str:
     return line if code == 2 else f"`prunefleet {child.name}` ended with code {code}: {line} (log: {child.log})"
 
 
-def _follow(text: str, show: Callable[[str, str], None], seconds: Callable[[str, float], None]) -> str:
+def _follow(
+    text: str,
+    show: Callable[[str, str], None],
+    seconds: Callable[[str, float], None],
+    say: Callable[[str], None],
+) -> str:
     """Hand on the whole lines of `text`; returns the unfinished one at its end."""
     *lines, rest = text.split("\n")
     for line in lines:
@@ -64,4 +73,6 @@ def _follow(text: str, show: Callable[[str, str], None], seconds: Callable[[str,
                 show(phase, " ".join([done, *more]).strip())
             case ["seconds", phase, spent]:
                 seconds(phase, float(spent))
+            case [word, *_] if word in FOUND:
+                say(line)
     return rest

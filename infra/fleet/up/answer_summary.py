@@ -92,14 +92,28 @@ def answer_text(answer: Json) -> list[str]:
     winner, controls = answer["winner"], answer["controls"]
     if winner is None:
         return ["No trial came to a score; the table and the runs' logs say why."]
+    lost = f"{'gains' if _below(winner, 'test_drop') else 'loses'} {_unsigned(winner, 'test_drop', '{:.2%}')}"
     return [
         f"Best: run {winner['run']}, {_precision(winner, controls)}keeps {_pruned(winner)}",
-        f"  {_figures(winner)}, loses {interval(winner, 'test_drop', '{:.2%}')}{_doubt(winner)}",
+        f"  {_figures(winner)}, {lost}{_doubt(winner)}",
         f"Dense: at {controls['dense']['precision']} {_figures(controls['dense'])}; at the device's default, "
         f"{controls['dense_default']['precision']}, {_figures(controls['dense_default'])}",
         f"Uniform on the same grid: {_uniform(controls.get('uniform'), winner.get('metric', 'top1'))}",
         f"Search: {_gain(answer['hypervolume_gain'])}",
     ]
+
+
+def _below(row: Json, key: str) -> bool:
+    """Return whether a figure is below 0, so that another word says which way it goes."""
+    return (row.get(key) or 0) < 0
+
+
+def _unsigned(row: Json, key: str, form: str) -> str:
+    """A figure with its interval, turned round where it is below 0."""
+    if not _below(row, key):
+        return interval(row, key, form)
+    low, high = (None if row.get(end) is None else -row[end] for end in (f"{key}_hi", f"{key}_lo"))
+    return interval({key: -row[key], f"{key}_lo": low, f"{key}_hi": high}, key, form)
 
 
 def _doubt(winner: Json) -> str:
@@ -128,10 +142,11 @@ def _uniform(uniform: Json | None, metric: str) -> str:
     if uniform is None:
         return "there is no other aligned uniform candidate"
     equal, latency = uniform["equal_quality"], uniform["equal_latency"]
+    direction = "more" if _below(equal, "saved") else "less"
     quality = "accuracy" if metric.startswith("top") else metric
     return (
         f"nearest in latency keeps {channels(uniform['kept'])}, {_figures(uniform)}; the best takes "
-        f"{interval(equal, 'saved', '{:.1%}')} less latency at equal {quality}, and has "
+        f"{_unsigned(equal, 'saved', '{:.1%}')} {direction} latency at equal {quality}, and has "
         f"{interval(latency, 'gain', '{:+.2%}')} {quality} at equal latency"
     )
 

@@ -75,13 +75,21 @@ class Fleet:
         }
 
     def step(self, *argv: str) -> None:
-        """One command of the agent's room, its progress shown."""
+        """One command of the agent's room, its progress and what it found shown."""
         folder = self.options.data.resolve()
         (folder / "client").mkdir(exist_ok=True)
         env = {**self.environment(), "WANDB_DIR": str(folder / "client")}
         log, cwd = folder / "logs" / f"{argv[0]}.log", self.options.sweep_file.resolve().parent
-        state = self.state
-        run_step(argv, env=env, log=log, cwd=cwd, show=self.screen.show, seconds=state.add_seconds, check=self.check)
+        run_step(
+            argv,
+            env=env,
+            log=log,
+            cwd=cwd,
+            show=self.screen.show,
+            seconds=self.state.add_seconds,
+            say=self.screen.say,
+            check=self.check,
+        )
 
 
 def client_environment(state: Mapping[str, Any]) -> dict[str, str]:
@@ -158,12 +166,15 @@ def _sweep(fleet: Fleet) -> str:
 
 
 def _tell_the_page(fleet: Fleet, sweep: str) -> None:
-    """On a terminal the link signs its reader in; a log gets the bare address, for whoever reads it later."""
+    """The link signs its reader in for a while; a log gets the bare address too, for whoever reads it later."""
     url, entity = str(fleet.state["url"]), str(fleet.state["entity"])
     link = page(url, sweep)
+    signed = sign_in_link(url, fleet.hub.admin_token, entity, link.removeprefix(url))
     if fleet.screen.console.is_terminal:
-        link = sign_in_link(url, fleet.hub.admin_token, entity, link.removeprefix(url))
+        fleet.screen.say(f"Page: {signed}")
+        return
     fleet.screen.say(f"Page: {link}")
+    fleet.screen.say(f"Sign in within ten minutes: {signed}")
 
 
 def page(url: str, sweep: str) -> str:

@@ -122,7 +122,7 @@ def test_values_may_be_anything() -> None:
     ("settings", "field"),
     [
         (3, "parameters.x"),
-        ({}, "parameters.x.distribution"),
+        ({}, "parameters.x"),
         ({"distribution": "gauss"}, "parameters.x.distribution"),
         ({"distribution": "uniform", "min": 0.0}, "parameters.x.max"),
         ({"min": 2.0, "max": 1.0}, "parameters.x.min"),

@@ -1,12 +1,16 @@
 """What `prunefleet up` tells at the end."""
 
 import io
+from argparse import Namespace
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from prunefleet.infra.fleet.addresses import join_lines, reachable_from_elsewhere
+from prunefleet.infra.fleet.up import up as module
 from prunefleet.infra.fleet.up.answer_summary import answer_text, document, trials_table
+from prunefleet.infra.fleet.up.display import Screen
 from prunefleet.infra.fleet.up.up import page, standing
 from prunefleet.infra.wandb_api import RemoteRun, RemoteSweep, _plain
 
@@ -65,6 +69,38 @@ def test_the_answer_names_winner_and_controls() -> None:
         assert words in text
     for words in ("20.0% [19.6%, 20.4%] less latency at equal accuracy", "(gain 0.00600, 10.0%)"):
         assert words in text
+
+
+def test_a_figure_below_zero_has_the_other_word() -> None:
+    """What is better than the dense network gains, what is slower than uniform takes more: no loss of minus a point."""
+    better = {**ANSWER["winner"], "test_drop": -0.003, "test_drop_lo": -0.01, "test_drop_hi": 0.004}
+    slower = {"equal_quality": {"saved": -0.02, "saved_lo": -0.05, "saved_hi": None}}
+    controls = {**ANSWER["controls"], "uniform": {**ANSWER["controls"]["uniform"], **slower}}
+    text = "\n".join(answer_text({**ANSWER, "winner": better, "controls": controls}))
+    assert "gains 0.30% [-0.40%, 1.00%]" in text and "the best takes 2.0% [?, 5.0%] more latency" in text
+    assert "loses 0.80% [0.78%, 0.82%]" in answer_text(ANSWER)[1]
+
+
+class Spoken(Screen):
+    """A screen that remembers what was said."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__(Console(file=io.StringIO(), force_terminal=terminal))
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_page_is_told_with_a_link_that_signs_in(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    """A log has the bare address too, which stays good; the link is for the next minutes."""
+    link = "http://h:1/login?ticket=t"
+    monkeypatch.setattr(module, "sign_in_link", lambda url, token, entity, onward: f"{link}&{token}{entity}{onward}")
+    hub, spoken = Namespace(admin_token="a"), Spoken(terminal)
+    module._tell_the_page(Namespace(state={"url": "http://h:1", "entity": "e"}, hub=hub, screen=spoken), "e/p/s")  # type: ignore[arg-type]
+    signed, bare = f"{link}&ae/e/p/sweeps/s", "Page: http://h:1/e/p/sweeps/s"
+    assert spoken.lines == ([f"Page: {signed}"] if terminal else [bare, f"Sign in within ten minutes: {signed}"])
 
 
 def test_a_winner_that_holdout_doubts_is_told_so() -> None:

@@ -159,14 +159,15 @@ def test_an_unfinished_state_file_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 def test_progress_lines_are_followed_over_pieces() -> None:
-    """Progress and seconds are read from whole lines, wherever the output was cut; other lines are passed over."""
-    shown, spent = [], []
-    text = "noise\nprogress dense 3/8 top-1 0.91\nseconds dense 41.5\nprogress profile 1/40\n"
+    """Progress, seconds and what was found are read from whole lines, wherever the output was cut, and no others."""
+    shown, spent, said = [], [], []
+    found = ["group stem: 32 channels of stem", "whole head: it is an output", "cheap: stem at 16 of 32 channels …"]
+    text = "noise\nprogress dense 3/8 top-1 0.91\nseconds dense 41.5\nprogress profile 1/40\n" + "\n".join([*found, ""])
     rest = ""
     for letter in text:
-        rest = _follow(rest + letter, lambda *row: shown.append(row), lambda *row: spent.append(row))
+        rest = _follow(rest + letter, lambda *row: shown.append(row), lambda *row: spent.append(row), said.append)
     assert shown == [("dense", "3/8 top-1 0.91"), ("profile", "1/40")]
-    assert spent == [("dense", 41.5)]
+    assert spent == [("dense", 41.5)] and said == found
 
 
 def test_a_failed_step_keeps_its_exit_code() -> None:

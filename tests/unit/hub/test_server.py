@@ -19,7 +19,7 @@ from prunefleet.infra.controller.contract import Suggestion
 from prunefleet.infra.hub.hub import Hub
 from prunefleet.infra.hub.store.database import execute, scalar
 from prunefleet.infra.hub.store.errors import StartupError, Unavailable
-from prunefleet.infra.server import _Server, address, exposure, listen, load_admin_token
+from prunefleet.infra.server import _Server, address, exposure, listen, load_admin_token, to_paste
 from prunefleet.infra.wire.graphql.ids import encode
 
 from support.hub import Clock, Suggestions, basic, local_hub, make_agent, make_sweep, post, served
@@ -149,6 +149,19 @@ def test_addresses_that_cannot_be_are_told(host: str, port: int) -> None:
     with pytest.raises(StartupError, match="host, port: got") as refused:
         listen(host, port)
     assert "\n" not in str(refused.value)
+
+
+def test_a_hub_says_what_to_paste_and_where_its_pages_are() -> None:
+    """Two exports and the page's address; a key is told once, and later how to come to another."""
+    first, later = to_paste("http://h:1", "k" * 40), to_paste("http://h:1", None)
+    assert first == [
+        "Hub at http://h:1",
+        "export WANDB_BASE_URL=http://h:1",
+        f"export WANDB_API_KEY={'k' * 40}",
+        "Page: http://h:1/",
+    ]
+    assert later[:2] == first[:2] and later[3:] == first[3:]
+    assert later[2].startswith("# WANDB_API_KEY: as told at the first start; another one: prunefleet hub keys add")
 
 
 def test_start_problems_end_with_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,13 +21,17 @@ def test_the_shipped_sweep_is_valid() -> None:
     assert read_sweep_file(ROOT / "sweep.yaml")["program"] == "prunefleet"
 
 
+RECIPE, GOAL = (["parameters", name, "parameters"] for name in ("recipe", "objective"))
 CASES: list[tuple[list[str], object, str]] = [
     (["goal"], "max", "sweep file: unknown key: got 'goal'"),
     (["program"], "train.py", "program: got 'train.py'; write `program: prunefleet`"),
     (["command"], ..., 'command: got None; write `command: ["${env}", prunefleet, trial]`'),
     (["command"], ["${env}", "python", "train.py"], "command: got ['${env}', 'python', 'train.py']; write"),
-    (["method"], "bayesian", "method: got 'bayesian'; write one of bayes"),
-    (["run_cap"], 0, "run_cap: got 0"),
+    (["method"], "bayesian", "method: got 'bayesian'; did you mean 'bayes'?"),
+    (["method"], "gp", "method: got 'gp'; write one of bayes, random"),
+    (["run_cap"], 0, "run_cap: got 0; write a whole number of at least 1"),
+    (["run_cap"], "20", "run_cap: got '20'; write 20, without quotes"),
+    (["parameters", "ratio"], {"parameters": {"stem": {"values": ["50%"]}}}, "ratio.stem: got '50%'; write 0.5"),
     (["parameters"], None, "parameters: got None"),
     (["parameters", "task"], ..., "parameters.task: got None; write `task:"),
     (["parameters", "ratios"], {}, "parameters: unknown key: got 'ratios'; did you mean 'ratio'?"),
@@ -59,6 +63,24 @@ CASES: list[tuple[list[str], object, str]] = [
     (["parameters", "options"], {"parameters": {"a.b": {"value": 1}}}, "parameters.options: got 'a.b'; give letters"),
     (["parameters", "options"], {"fold": {"value": 0}}, "parameters.options: got"),
     (["parameters", "ratio"], {"stem": {"value": 0.5}}, "parameters.ratio: got"),
+    ([*RECIPE, "epochs"], 2, "recipe.epochs: got 2; write {value: 2}"),
+    ([*RECIPE, "importance"], ["l2", "l1"], "recipe.importance: got ['l2', 'l1']; write {values: [l2, l1]}"),
+    (["parameters", "task"], "a.b:C", "task: got 'a.b:C'; write {value: 'a.b:C'}"),
+    ([*RECIPE, "epochs"], {"vaule": 2}, "recipe.epochs: got {'vaule': 2}; did you mean 'value'?"),
+    ([*RECIPE, "lr"], {"min": 0.1}, "recipe.lr: got {'min': 0.1}; add max"),
+    ([*RECIPE, "lr"], {}, "recipe.lr: got {}; write {value: …}, {values: […]} or {min: …, max: …}"),
+    ([*RECIPE, "lr"], {"low": {"value": 1}}, "recipe.lr: got {'low': {'value': 1}}; nest them under `parameters:`"),
+    ([*RECIPE, "lr"], {"min": "1e-5", "max": 0.1}, "recipe.lr.min: got '1e-5'; YAML reads 1e-5 as text; write 1.0e-5"),
+    ([*RECIPE, "lr"], {"values": [0.1, "2e5"]}, "recipe.lr: got '2e5'; YAML reads 2e5 as text; write 2.0e+5"),
+    ([*RECIPE, "lr"], {"values": 0.1}, "got {'values': 0.1}; write {values: […]} with a list, or {value: 0.1}"),
+    ([*RECIPE, "seed"], {"value": "3"}, "recipe.seed: got '3'; write 3, without quotes"),
+    ([*RECIPE, "distill"], {"value": "yes"}, "recipe.distill: got 'yes'; write true or false"),
+    ([*RECIPE, "importance"], {"value": "l3"}, "recipe.importance: got 'l3'; choose one of l2, l1, fpgm"),
+    ([*GOAL, "max_drop"], {"value": "2%"}, "objective.max_drop: got '2%'; write 0.02"),
+    ([*GOAL, "max_drop"], {"value": "0,02"}, "objective.max_drop: got '0,02'; write 0.02, without quotes"),
+    ([*GOAL, "max_drop"], {"value": "little"}, "objective.max_drop: got 'little'; give a finite number"),
+    ([*GOAL, "kind"], {"value": "accurate"}, "objective.kind: got 'accurate'; did you mean 'most_accurate'?"),
+    (["parameters", "upload"], {"value": "bundle"}, "did you mean 'bundles'?"),
 ]
 
 
@@ -87,6 +109,17 @@ def test_a_file_that_is_no_sweep_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(BadInput) as caught:
         read_sweep_file(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{"distribution": "log_uniform", "min": -7, "max": -2}, {"min": 0.01, "max": 0.1}, {"value": None}],
+)
+def test_what_a_search_or_a_trial_can_follow_passes(spec: dict[str, Any]) -> None:
+    """Logarithms are below 0, and a learning rate may be left to the task."""
+    config = good()
+    config["parameters"]["recipe"]["parameters"]["lr"] = spec
+    validate(config)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

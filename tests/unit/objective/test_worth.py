@@ -36,6 +36,9 @@ def test_a_group_alone_is_cheap() -> None:
     """There is nothing to hold it against; a gain in the metric costs nothing."""
     (only,) = worths(_profile(((0.92, 0.5), (0.95, 0.6))))
     assert only.word == CHEAP and only.drop == pytest.approx(-0.05)
+    assert "16 of 32 channels gains 5.0 points before fine-tuning and saves 40.0% of the latency" in str(only)
+    (slower,) = worths(_profile(((0.92, 0.5), (0.8999, 1.02))))
+    assert "loses 0.0 points before fine-tuning and adds 2.0% of the latency" in str(slower)
 
 
 def test_a_group_that_was_measured_whole_alone_is_left_out() -> None:

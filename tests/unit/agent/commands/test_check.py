@@ -13,6 +13,8 @@ from prunefleet.agent.commands import check as module
 from prunefleet.agent.tasks.code.source import code_of
 from prunefleet.objective.errors import BadInput
 
+from support.login import signed_out
+
 SWEEP: dict[str, Any] = {
     "program": "prunefleet",
     "command": ["${env}", "prunefleet", "trial"],
@@ -31,8 +33,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Writes a sweep file, changed in places, and runs `check` on it; returns the exit code."""
     monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(module, "MEASURED_S", 0.2)
-    for name in ("WANDB_BASE_URL", "WANDB_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+    signed_out(monkeypatch, tmp_path)
 
     def check(**changes: Any) -> int:
         path = tmp_path / "sweep.yaml"
@@ -79,14 +80,17 @@ def test_a_good_sweep_passes_every_part(sweep: Any, tmp_path: Path, capsys: pyte
     parts = [line.split()[1].rstrip(":") for line in lines[:-1]]
     assert parts == ["file", "upload", "code", "task", "data", "device", "groups", "server", "trial"]
     assert lines[-1].endswith("all is well")
+    assert (
+        "--  server: WANDB_BASE_URL, WANDB_API_KEY and `wandb login` name none; `prunefleet up` starts its own" in lines
+    )
     assert {path.name for path in (tmp_path / "cache").glob("*")} <= {"bf16"}
 
 
 @pytest.mark.parametrize(
     ("upload", "code", "words"),
     [
-        ("all", None, "tiny_task.py (2.1 KiB), the sweep brings it to every host"),
-        ("bundles", None, "every host needs a copy"),
+        ("all", None, "tiny_task.py (2.1 KiB), uploaded with the sweep; every host runs it"),
+        ("bundles", None, "not uploaded; copy it to every other host, or set `upload: {value: all}`"),
         ("all", "own", "here is the sweep's"),
         ("all", f"code-{'a' * 64}:v0", "would be fetched and run here, what is checked is this host's own"),
     ],
@@ -221,6 +225,25 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert sweep(**changes) == 2
     told = capsys.readouterr().err
     assert words in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ({"name": "score", "goal": "maximize"}, None),
+        ({"name": "val_top1"}, "would minimize val_top1"),
+        ({"name": "score"}, "would minimize score"),
+        ({"name": "val_top1", "goal": "maximize"}, "would maximize val_top1"),
+        (None, "has nothing to go by"),
+    ],
+)
+def test_a_metric_that_is_not_the_score_is_told(metric: object, words: str | None) -> None:
+    """The hub searches by the objective, W&B's own engine by what stands there, downwards unless it says otherwise."""
+    told = module._searched_by({"method": "bayes", "metric": metric})
+    assert told == (
+        words and "--  metric: write `metric: {name: score, goal: maximize}`; without it W&B's own search " + words
+    )
+    assert module._searched_by({"method": "grid", "metric": metric}) is None
 
 
 SCHEDULER = {"engine": "optuna", "source": "search.py", "optimizer": "study", "search_space": "candidate"}

@@ -18,6 +18,8 @@ from prunefleet.agent.health.finding import LEVELS, OK, PROBLEM, WARNING, Findin
 from prunefleet.agent.tasks.code.source import code_of
 from prunefleet.objective.errors import BadInput
 
+from support.login import signed_out
+
 CPU = "sys/devices/system/cpu/cpu0"
 
 
@@ -160,10 +162,9 @@ def test_a_card_that_torch_does_not_reach_is_a_problem(
     assert found.level == level and words in str(found)
 
 
-def test_a_server_that_is_not_named_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_named_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A host may be looked at before it belongs to a fleet."""
-    for name in wandb_server.NAMED:
-        monkeypatch.delenv(name, raising=False)
+    signed_out(monkeypatch, tmp_path)
     client, none = wandb_server.server()
     assert client.name == "wandb" and (none.name, none.level) == ("server", WARNING)
 
@@ -263,12 +264,13 @@ def test_a_devices_queue_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None
     assert found.level == OK and "queue of board1" in found.found
 
 
-def test_a_sweep_is_not_looked_at_where_its_server_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_is_not_looked_at_where_its_server_is_not_reached(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """One line says so, whether no server is named or none answers; the sweep itself is then not asked for."""
     for part in ("host", "devices", "reference"):
         monkeypatch.setattr(command, part, lambda: iter([]))
-    for name in wandb_server.NAMED:
-        monkeypatch.delenv(name, raising=False)
+    signed_out(monkeypatch, tmp_path)
     unnamed = list(command.findings("me/lab/s"))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
@@ -290,10 +292,9 @@ def test_a_problem_is_the_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert told["version"] == 1 and [Finding.from_json(each).level for each in told["findings"]] == list(LEVELS)
 
 
-def test_this_very_host_can_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_very_host_can_be_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every part answers on a real machine, and names itself once."""
-    for name in wandb_server.NAMED:
-        monkeypatch.delenv(name, raising=False)
+    signed_out(monkeypatch, tmp_path)
     monkeypatch.setattr(command, "host", lambda: module.host(look_s=0.05))
     names = [each.name for each in command.findings(None)]
     assert len(names) == len(set(names)) and {"system", "memory", "processor", "openvino", "server"} <= set(names)

@@ -256,12 +256,14 @@ def test_the_sweep_file_gets_its_space_and_keeps_the_rest(profile: Profile) -> N
     assert resolved == before
 
 
-@pytest.mark.parametrize(("upload", "words"), [("all", "goes to the server"), ("bundles", "stays here: every host")])
+@pytest.mark.parametrize(("upload", "words"), [("all", "uploaded with the sweep"), ("bundles", "not uploaded; copy")])
 def test_what_is_sent_of_a_tasks_code_is_told_before(upload: str, words: str) -> None:
     """A line for each file, and whether they leave; nothing for a task of the package's own."""
     code = Code({"b.py": b"x", "a/c.py": b""})
     *files, last = code_told(code, upload)
-    assert files == ["code a/c.py: 0 bytes", "code b.py: 1 bytes"] and f"{code.sha256[:12]} {words}" in last
+    assert files == ["code a/c.py: 0 bytes", "code b.py: 1 bytes"] and last.startswith(
+        f"code {code.sha256[:12]}: {words}"
+    )
     assert list(code_told(None, upload)) == []
 
 

@@ -150,7 +150,7 @@ def _deep(root: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda root: None, "options.root: got.*there is no such folder on this host: give that of your pictures"),
+        (lambda root: None, "options.root: got.*no such folder here: name one that is there"),
         (lambda root: support_pictures.folders(root, classes=("good",)), "two classes or more.*there are 1"),
         (lambda root: support_pictures.folders(root, 3), "3 pictures of class crack.*give at least 4"),
         (_missing_class, "test/good.*same classes: good is missing here"),
@@ -335,12 +335,30 @@ def test_a_size_that_the_network_does_not_take_is_refused(tmp_path: Path) -> Non
     assert _folder(root, architecture="squeezenet1_1", size=64).wrong_size(deep.network()) is None
 
 
-def test_a_folder_that_is_not_there_says_where_it_was_looked_for(
+def test_a_folder_that_is_not_there_is_told_with_where_it_was_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Below PRUNEFLEET_DATA, or here where that is not set."""
-    with pytest.raises(BadInput, match=r"options\.root: got 'no/parts'; no such folder here, and PRUNEFLEET_DATA is"):
-        _ = _folder(Path("no/parts")).given
-    monkeypatch.setenv("PRUNEFLEET_DATA", str(tmp_path))
-    with pytest.raises(BadInput, match=f"no such folder in {tmp_path}, where .*the folder that holds no, or give a"):
-        _ = _folder(Path("no/parts")).classes
+    """Beside the sweep file and in PRUNEFLEET_DATA, or that this is not set; network and classes say the same."""
+    monkeypatch.chdir(tmp_path)
+    task = load_task("image_folder", {"root": "digits"}, beside=tmp_path)
+    unset = "set it to the folder that holds 'digits', or give a full path"
+    for asked in (lambda: task.network(), lambda: task.example_input()):
+        with pytest.raises(BadInput) as told:
+            asked()
+        assert str(told.value) == (
+            f"options.root: got 'digits'; no such folder beside the sweep file, and PRUNEFLEET_DATA is not set: {unset}"
+        )
+    monkeypatch.setenv("PRUNEFLEET_DATA", "/data")
+    with pytest.raises(BadInput, match="beside the sweep file or in PRUNEFLEET_DATA, /data: put it there"):
+        task.network()
+
+
+def test_a_folder_beside_the_sweep_file_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From wherever the command was started; the task's hash is that of what the sweep file says."""
+    for place, classes in (("sweeps", ("a", "b", "c")), ("data", ("d", "e"))):
+        support_pictures.folders(tmp_path / place / "parts", 4, classes)
+    monkeypatch.setenv("PRUNEFLEET_DATA", str(tmp_path / "data"))
+    beside, below = (load_task("image_folder", {"root": "parts"}, beside=tmp_path / each) for each in ("sweeps", "x"))
+    assert (beside.classes, below.classes) == (("a", "b", "c"), ("d", "e"))  # type: ignore[attr-defined]
+    assert beside.given_options == below.given_options == {"root": "parts"}  # type: ignore[attr-defined]
+    assert beside.name == below.name == "folder_parts_resnet18_64"

@@ -1,14 +1,21 @@
 """Asking the sweep server, before anything is made, whether it answers and takes our key."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from prunefleet.agent.tracking.probe import masked, require_server
 from prunefleet.objective.errors import BadInput
+
+from support.login import signed_in, signed_out
+from support.paths import ROOT
 
 KEY = "k" * 40
 
@@ -78,8 +85,34 @@ def test_no_key_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a key the line names the variable and the server."""
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", "/nowhere")
     with pytest.raises(BadInput, match=r"WANDB_API_KEY.*127\.0\.0\.1"):
         require_server()
+
+
+def test_what_login_left_is_enough(server: type[_Answers], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without variables, server and key are those that `wandb login --host` wrote."""
+    url = os.environ["WANDB_BASE_URL"]
+    signed_out(monkeypatch, tmp_path)
+    signed_in(tmp_path, url, "192.0.2.1", KEY)
+    with pytest.raises(BadInput, match=f"set it to your key on {url[:-1]}, or run `wandb login --host {url[:-1]}`"):
+        require_server()
+    signed_in(tmp_path, url, url.removeprefix("http://").rstrip("/"), KEY)
+    assert require_server() == "ada"
+
+
+@pytest.mark.parametrize("command", ["plan", "baseline"])
+def test_a_missing_key_is_told_before_torch_is_loaded(tmp_path: Path, command: str) -> None:
+    """One line, and exit code 2, in the first second."""
+    words = [command, str(ROOT / "sweep.yaml")]
+    code = f"import sys; from prunefleet.agent.__main__ import main; print(main({words}), 'torch' in sys.modules)"
+    hidden = {"WANDB_BASE_URL", "WANDB_API_KEY", "NETRC", "WANDB_CONFIG_DIR"}
+    env = {name: value for name, value in os.environ.items() if name not in hidden} | {"HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "2 False\n"
+    assert done.stderr == (
+        "prunefleet: WANDB_API_KEY: got ''; set it to your key on https://api.wandb.ai, or run `wandb login`\n"
+    )
 
 
 def test_keys_are_masked() -> None:

@@ -158,6 +158,7 @@ def test_options_are_part_of_the_tasks_hash() -> None:
     [
         ({}, "options.width: got None; give this option"),
         ({"width": 1, "hight": 2}, f"options.hight: got 2; {__name__}:Sized takes width, depth"),
+        ({"width": 1, "dep": 2}, "options.dep: got 2; did you mean 'depth'?"),
     ],
 )
 def test_a_wrong_option_is_one_line(options: dict[str, Any], words: str) -> None:
@@ -213,6 +214,8 @@ def test_a_task_is_loaded_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     ("name", "words"),
     [
         ("mnist", "name one of fashion_mnist"),
+        ("imagefolder", "did you mean 'image_folder'?"),
+        ("ImageFolder:", "name one of fashion_mnist"),
         (None, "name one of fashion_mnist"),
         ("no_such_module:Task", "no module 'no_such_module'"),
         ("tiny_task:Nothing", "has no attribute 'Nothing'"),
