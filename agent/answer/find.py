@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from prunefleet.agent.answer.controls import Evaluated, Point, against_uniform, latency_of
 from prunefleet.agent.answer.networks import DEFAULT, SESSION_S, WINNER, Networks, Sessions, slowest
 from prunefleet.agent.answer.uniform import key_of, uniform_controls
@@ -17,7 +15,7 @@ from prunefleet.agent.measure.benchmark import DENSE, MeasurementSession
 from prunefleet.agent.tracking.tracked_run import Reader, RunRecord
 from prunefleet.agent.trial.context import TrialContext
 from prunefleet.agent.trial.request import Request
-from prunefleet.objective.goals.stats import mean_itself
+from prunefleet.objective.goals.stats import OfMeans
 from prunefleet.objective.profiles.profile import Profile
 
 PARTS = 5
@@ -128,7 +126,6 @@ def _controls(
             _point(winner, session, WINNER),
             [_point(each, session, key_of(each.kept)) for each in uniform],
             _point(dense, session, DENSE),
-            mean_itself if winner.examples is None else winner.value,
         ),
         "line": [
             {"kept": dict(each.kept), "test": each.metric, **latency_of(session, key_of(each.kept))} for each in uniform
@@ -138,8 +135,7 @@ def _controls(
 
 
 def _point(evaluated: Evaluated, session: MeasurementSession, name: str) -> Point:
-    examples = np.array([[evaluated.metric]]) if evaluated.examples is None else evaluated.examples
-    return Point(examples, session.slots[name])
+    return Point(evaluated.on_test or OfMeans([evaluated.metric]), session.slots[name])
 
 
 def _warm(networks: Networks) -> list[dict[str, int]]:
