@@ -12,6 +12,7 @@ from prunefleet.agent.answer.winner import choose, gain, published
 from prunefleet.agent.host.cache_files import bundle_folder
 from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.benchmark import DENSE, MeasurementSession
+from prunefleet.agent.tasks.task import interval_by
 from prunefleet.agent.tracking.tracked_run import Reader, RunRecord
 from prunefleet.agent.trial.context import TrialContext
 from prunefleet.agent.trial.request import Request
@@ -52,6 +53,8 @@ def find_answer(
     networks = networks.at(chosen.config.get("measure", {}).get("precision", context.precision))
     winner, dense = networks.of_run(chosen), networks.dense()
     report(2, f"winner {chosen.name}, test {networks.metric} {winner.metric:.4f}, dense {dense.metric:.4f}")
+    if winner.on_test is None:
+        report(2, interval_by(networks.context.task, networks.metric))
     uniform = uniform_controls(networks, winner, scored, lambda text: report(3, text))
     report(4, f"{len(uniform)} uniform controls evaluated")
     sessions = networks.measured({WINNER: winner, **{key_of(each.kept): each for each in uniform}}, SESSION_S)

@@ -95,24 +95,35 @@ def dense_budget(task: Task) -> Budget:
 
 
 Resampled = tuple[int, Callable[[torch.Tensor], float]]
-INTERVALS = "resampled(network, split, metric)"
-"""The method that gives an interval to any metric."""
 
 
 def quality_of(task: Task, network: nn.Module, split: str, metric: str) -> Quality | None:
-    """A network's metric on a split with what its interval is made of; None where the task does not tell that."""
+    """A network's metric on a split with what its interval is made of; None where the task does not tell that.
+
+    Raises `BadInput` where the task's `resampled` gives anything but a number of examples and a function, or None.
+    """
     anew: Callable[[nn.Module, str, str], Resampled | None] | None = getattr(task, "resampled", None)
-    if found := anew(network, split, metric) if anew else None:
-        count, of_rows = found
-        return Recomputed(count, lambda rows: float(of_rows(torch.from_numpy(rows))))
+    if (found := anew(network, split, metric) if anew else None) is not None:
+        return _recomputed(found)
     figures = statistics(task, network, split, metric)
     return None if figures is None else OfMeans(figures.double().numpy(), value_of(task, metric))
 
 
-def interval_by(task: Task, metric: str) -> str | None:
-    """The name of the task's method that gives a metric its interval; None where it has none."""
-    own = [name for name in ("resampled", "statistics", "correct") if hasattr(task, name)]
-    return next((name for name in own if name != "correct" or metric == task.metrics[0]), None)
+def _recomputed(found: object) -> Recomputed:
+    match found:
+        case (int() as count, of_rows) if callable(of_rows):
+            return Recomputed(count, lambda rows: float(of_rows(torch.from_numpy(rows))))
+    remedy = "return the number of examples and a function of their numbers, or None"
+    raise BadInput("what `resampled` returns", found, remedy)
+
+
+def interval_by(task: Task, metric: str) -> str:
+    """The task's method that gives a metric its interval, in a few words; where there is none, what to do."""
+    if names := [name for name in ("resampled", "statistics") if hasattr(task, name)]:
+        return f"interval of {metric} by `{names[0]}`"
+    if hasattr(task, "correct") and metric == task.metrics[0]:
+        return f"interval of {metric} by `correct`"
+    return f"no interval of {metric}: give the task resampled(network, split, metric), see docs/task.md"
 
 
 def statistics(task: Task, network: nn.Module, split: str, metric: str) -> torch.Tensor | None:

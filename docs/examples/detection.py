@@ -9,13 +9,13 @@ from shapes import KINDS, pictures
 
 from prunefleet import AveragePrecision, Boxes, Budget, Failure, FailureKind, TrialFailed, batch
 
-AT_ONCE = 32
+AT_ONCE = 16
 
 
 class Shapes:
     name, metrics = "shapes", ("map50",)
 
-    def __init__(self, train=1600, other=400, epochs=15):
+    def __init__(self, train=1200, other=300, epochs=12):
         self.sizes = {"train": train, "validation": other, "holdout": other, "test": other}
         self.epochs = epochs
 
@@ -35,7 +35,7 @@ class Shapes:
         return self.data["validation"][0][:1]
 
     def calibration(self):
-        return list(self.data["train"][0][:320].split(AT_ONCE))
+        return list(self.data["train"][0][:300].split(AT_ONCE))
 
     def fit(self, network, budget, report):
         optimiser = torch.optim.AdamW(network.train().parameters(), weight_decay=0.01)
@@ -45,9 +45,12 @@ class Shapes:
             if step % each == 0:
                 order = torch.randperm(self.sizes["train"], generator=random).split(AT_ONCE)
             done = (step + 0.5) / steps  # the rate rises for a tenth of the steps, then falls
-            optimiser.param_groups[0]["lr"] = (budget.lr or 2e-3) * min(done / 0.1, (1 - done) / 0.9)
+            optimiser.param_groups[0]["lr"] = (budget.lr or 3e-3) * min(done / 0.1, (1 - done) / 0.9)
             with batch():  # here a measurement on this host pauses the training
-                found = network(*(part[order[step % each]] for part in self.data["train"]))
+                images, boxes, kinds = (part[order[step % each]] for part in self.data["train"])
+                if step % 2:  # mirrored
+                    images, boxes = images.flip(3), images.shape[3] - boxes[..., [2, 1, 0, 3]]
+                found = network(images, boxes, kinds)
                 loss = found["classes"] + found["boxes"]
                 optimiser.zero_grad(), loss.backward(), optimiser.step()
             if not loss.isfinite():

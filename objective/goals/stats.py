@@ -127,7 +127,7 @@ class Recomputed:
     """A quality that is computed anew, by `metric`, on each resample of `count` examples; each result is kept.
 
     Raises:
-        BadInput: there is no example, or a result is not finite.
+        BadInput: there is no example, `metric` raised an exception, or a result is not finite.
     """
 
     count: int
@@ -150,12 +150,16 @@ class Recomputed:
         return self._known[n, seed]
 
     def _of(self, rows: Rows) -> float:
-        found = float(self.metric(rows))
-        if not math.isfinite(found):
-            missing = self.count - len(np.unique(rows))
-            remedy = f"let it be finite on any examples: here {missing} of {self.count} are left out, others come twice"
-            raise BadInput("the metric of `resampled`", found, remedy)
-        return found
+        got: object
+        try:
+            got = found = float(self.metric(rows))
+            if math.isfinite(found):
+                return found
+        except Exception as error:  # the user's code, which may not be ready for a class that is left out
+            got = f"{type(error).__name__}: {error}"
+        missing = self.count - len(np.unique(rows))
+        remedy = f"let it be finite on any examples: here {missing} of {self.count} are left out, others come twice"
+        raise BadInput("the function of `resampled`", got, remedy)
 
 
 def bootstrap_interval(
