@@ -5,7 +5,7 @@ from functools import cached_property
 
 import torch
 from detector import Detector, boxes_of
-from shapes import KINDS, pictures
+from shapes import KINDS, mirrored, pictures
 
 from prunefleet import AveragePrecision, Boxes, Budget, Failure, FailureKind, TrialFailed, batch
 
@@ -15,7 +15,7 @@ AT_ONCE = 16
 class Shapes:
     name, metrics = "shapes", ("map50",)
 
-    def __init__(self, train=1200, other=300, epochs=12):
+    def __init__(self, train=1200, other=300, epochs=10):
         self.sizes = {"train": train, "validation": other, "holdout": other, "test": other}
         self.epochs = epochs
 
@@ -48,8 +48,8 @@ class Shapes:
             optimiser.param_groups[0]["lr"] = (budget.lr or 3e-3) * min(done / 0.1, (1 - done) / 0.9)
             with batch():  # here a measurement on this host pauses the training
                 images, boxes, kinds = (part[order[step % each]] for part in self.data["train"])
-                if step % 2:  # mirrored
-                    images, boxes = images.flip(3), images.shape[3] - boxes[..., [2, 1, 0, 3]]
+                if step % 2:
+                    images, boxes = mirrored(images, boxes)
                 found = network(images, boxes, kinds)
                 loss = found["classes"] + found["boxes"]
                 optimiser.zero_grad(), loss.backward(), optimiser.step()

@@ -21,6 +21,12 @@ def pictures(count: int, side: int = 64, seed: int = 0) -> Pictures:
     return images, boxes, kinds
 
 
+def mirrored(images: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    x1, y1, x2, y2 = boxes.unbind(2)
+    side = images.shape[3]
+    return images.flip(3), torch.stack([side - x2, y1, side - x1, y2], 2)
+
+
 def _some(count: int, side: int, random: torch.Generator) -> Pictures:
     def between(low: float, high: float, *shape: int) -> torch.Tensor:
         return low + (high - low) * torch.rand(count, *shape, generator=random)

@@ -138,9 +138,7 @@ def test_intervals_computed_anew_cover() -> None:
 def test_a_metric_without_a_value_is_one_line() -> None:
     """A metric that is not finite on some resample is refused with what to do, and so is one of no example."""
     undefined = Recomputed(3, lambda rows: 1.0 if len(np.unique(rows)) == 3 else float("nan"))
-    with pytest.raises(
-        BadInput, match=r"got nan; let it be finite on any examples: here \d of 3 are left"
-    ):
+    with pytest.raises(BadInput, match=r"got nan; let it be finite on any examples: here \d of 3 are left"):
         bootstrap_interval(undefined)
     with pytest.raises(BadInput, match="got 'ZeroDivisionError: division by zero'; let it be finite"):
         Recomputed(3, lambda rows: 1 / 0).whole()

@@ -135,7 +135,7 @@ def test_the_interval_covers() -> None:
     large, held = AveragePrecision(found, true)(), 0
     for start in range(0, 900, 60):
         part = AveragePrecision(found[start : start + 60], true[start : start + 60])
-        low, high = bootstrap_interval(Recomputed(len(part), lambda rows, m=part: m(torch.from_numpy(rows))), n=200)
+        low, high = bootstrap_interval(Recomputed(len(part), lambda rows, m=part: m(torch.from_numpy(rows))), n=100)
         held += low <= large <= high
         assert 0.01 < high - low < 0.5
     assert held >= 13  # of 15
