@@ -11,8 +11,9 @@ from tiny_task import TinyTask
 from prunefleet.agent.answer.controls import Evaluated, Point, against_uniform, evaluate, line
 from prunefleet.agent.answer.uniform import evenly, wanted
 from prunefleet.agent.answer.winner import choose, gain, published
-from prunefleet.agent.tasks.task import Budget
+from prunefleet.agent.tasks.task import Budget, interval_by
 from prunefleet.agent.tracking.tracked_run import RunRecord
+from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
 from prunefleet.objective.goals.stats import OfMeans, Recomputed
 
@@ -218,3 +219,23 @@ def test_a_metric_that_resampled_leaves_out_goes_by_the_other_methods() -> None:
     assert evaluate(task, torch.nn.Identity(), {}, "share").quality() == {"test": 0.75}
     task.metrics = ("share", "middle")
     assert set(evaluate(task, torch.nn.Identity(), {}, "share").quality()) == {"test", "test_lo", "test_hi"}
+
+
+def test_it_is_said_which_method_gives_an_interval() -> None:
+    """The task's method for a metric is named; where it has none, the one that would give the metric an interval."""
+    task: Any = _Simple()
+    assert interval_by(TinyTask(), "top1") == "interval of top1 by `statistics`"
+    assert interval_by(_Medians(), "middle") == "interval of middle by `resampled`"  # type: ignore[arg-type]
+    assert interval_by(task, "share") == "interval of share by `correct`"
+    assert interval_by(task, "other").startswith(
+        "no interval of other: give the task resampled(network, split, metric)"
+    )
+
+
+@pytest.mark.parametrize("returned", [0.5, (3, 0.5), (lambda rows: 0.5,), ("3", lambda rows: 0.5)])
+def test_what_resampled_returns_is_checked(returned: object) -> None:
+    """Anything but a number of examples with a function is refused in one line."""
+    task: Any = _Medians()
+    task.resampled = lambda network, split, metric: returned
+    with pytest.raises(BadInput, match=r"what `resampled` returns: got .*; return the number of examples"):
+        evaluate(task, torch.nn.Identity(), {}, "middle")
