@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prunefleet.agent.measure.lock import batch
     from prunefleet.agent.measure.samples import read_samples
     from prunefleet.agent.tasks.classification import Classification, Images
+    from prunefleet.agent.tasks.detection import AveragePrecision, Boxes
     from prunefleet.agent.tasks.networks.zoo import classifier
     from prunefleet.agent.tasks.supervised import Supervised, cut
     from prunefleet.agent.tasks.task import Budget, Report, Task
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AskTell",
+    "AveragePrecision",
     "BadInput",
+    "Boxes",
     "Budget",
     "Classification",
     "Failure",
@@ -81,6 +84,7 @@ _HOMES = {
     "agent.measure.lock": ("", ("batch",)),
     "agent.measure.samples": ("measure", ("read_samples",)),
     "agent.tasks.classification": ("trial", ("Classification", "Images")),
+    "agent.tasks.detection": ("trial", ("AveragePrecision", "Boxes")),
     "agent.tasks.networks.zoo": ("trial", ("classifier",)),
     "agent.tasks.supervised": ("trial", ("Supervised", "cut")),
     "agent.tasks.task": ("trial", ("Budget", "Report", "Task")),

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prunefleet.agent.measure.benchmark import MeasurementSession
-from prunefleet.agent.tasks.task import Task, statistics, value_of
+from prunefleet.agent.tasks.task import Task, quality_of
 from prunefleet.objective.goals.stats import (
-    Value,
+    OfMeans,
+    Quality,
     bootstrap_interval,
-    mean_itself,
     paired_bootstrap_difference,
-    resampled_means,
     wilson_interval,
 )
 from prunefleet.objective.trial import Latency
@@ -30,38 +29,40 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A network with its test quality, a fraction; `examples` [n, k] are the figures whose means give it by `value`.
+    """A network with its test metric, a fraction, and `on_test`, what its interval is made of.
 
-    A task that tells nothing of single examples leaves `examples` None.
+    A task that tells nothing of single examples leaves `on_test` None.
     """
 
     kept: Mapping[str, int]
     network: nn.Module
     metric: float
-    examples: Floats | None = None
-    value: Value = mean_itself
+    on_test: Quality | None = None
 
     def quality(self) -> dict[str, float]:
         """Test metric with its 95 % interval where examples are known: Wilson's for a share, else by bootstrap."""
-        if self.examples is None:
+        if self.on_test is None:
             return {"test": self.metric}
-        share = _share(self.examples, self.metric)
-        low, high = wilson_interval(*share) if share else bootstrap_interval(self.examples, self.value)
+        share = _share(self.on_test, self.metric)
+        low, high = wilson_interval(*share) if share else bootstrap_interval(self.on_test)
         return {"test": self.metric, "test_lo": low, "test_hi": high}
 
     def drop_from(self, dense: "Evaluated") -> dict[str, float]:
         """What it loses on test against the dense network, with a paired 95 % interval where examples are known."""
-        if self.examples is None or dense.examples is None:
+        if self.on_test is None or dense.on_test is None:
             return {"test_drop": dense.metric - self.metric}
-        drop, low, high = paired_bootstrap_difference(dense.examples, self.examples, self.value)
+        drop, low, high = paired_bootstrap_difference(dense.on_test, self.on_test)
         return {"test_drop": drop, "test_drop_lo": low, "test_drop_hi": high}
 
 
-def _share(examples: Floats, metric: float) -> tuple[int, int] | None:
+def _share(quality: Quality, metric: float) -> tuple[int, int] | None:
     """Found and total where the metric is a share: of all examples, or of those that a second column marks.
 
     Only then Wilson's interval holds; a bootstrap of a share of all or none would be no interval at all.
     """
+    if not isinstance(quality, OfMeans):
+        return None
+    examples = quality.columns
     found, total = examples[:, 0], examples[:, 1] if examples.shape[1] == 2 else np.ones(len(examples))
     marked = examples.shape[1] <= 2 and np.isin(examples, (0, 1)).all() and (found <= total).all() and total.any()
     return (int(found.sum()), int(total.sum())) if marked and np.isclose(found.sum() / total.sum(), metric) else None
@@ -69,11 +70,9 @@ def _share(examples: Floats, metric: float) -> tuple[int, int] | None:
 
 def evaluate(task: Task, network: nn.Module, kept: Mapping[str, int], metric: str) -> Evaluated:
     """Read the test split once for this network."""
-    found = statistics(task, network, "test", metric)
-    if found is None:
-        return Evaluated(kept, network, task.evaluate(network, "test")[metric])
-    examples, value = found.numpy().astype(np.float64), value_of(task, metric)
-    return Evaluated(kept, network, float(value(examples.mean(0))), examples, value)
+    found = quality_of(task, network, "test", metric)
+    whole = task.evaluate(network, "test")[metric] if found is None else found.whole()
+    return Evaluated(kept, network, whole, found)
 
 
 def latency_of(session: MeasurementSession, name: str) -> dict[str, float]:
@@ -94,30 +93,24 @@ def latency_of(session: MeasurementSession, name: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Point:
-    """A network's figures per example, [n, k] (or one value for all), and the times of its slots in the session."""
+    """A network's quality, and the times of its slots in the session."""
 
-    examples: Floats
+    quality: Quality
     slots: Floats
 
 
 def against_uniform(
-    winner: Point,
-    uniform: Sequence[Point],
-    dense: Point,
-    value: Value = mean_itself,
-    n: int = RESAMPLES,
-    seed: int = 0,
+    winner: Point, uniform: Sequence[Point], dense: Point, n: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
     """The winner against the line through the dense network and the `uniform` rungs.
 
     Returns `equal_latency`: test of the line at the winner's latency ratio, and the winner's `gain` over it;
     `equal_quality`: latency ratio of the line at the winner's quality, and the share of it that the winner `saved`.
     Each has the ends of a 95 % interval from `n` resamples of examples and of rounds, drawn alike for all networks.
-    `value` makes the quality of the means of the examples' figures.
     """
     points = [winner, dense, *uniform]
-    whole = _compare([float(value(each.examples.mean(0))) for each in points], [_p10(each.slots) for each in points])
-    qualities = np.array([value(resampled_means(each.examples, n, seed)) for each in points]).T
+    whole = _compare([each.quality.whole() for each in points], [_p10(each.slots) for each in points])
+    qualities = np.array([each.quality.resampled(n, seed) for each in points]).T
     random, rounds = np.random.default_rng(seed), len(dense.slots)
     rows = [random.integers(0, rounds, rounds) for _ in range(n)]
     drawn = np.array(

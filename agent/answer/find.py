@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from prunefleet.agent.answer.controls import Evaluated, Point, against_uniform, latency_of
 from prunefleet.agent.answer.networks import DEFAULT, SESSION_S, WINNER, Networks, Sessions, slowest
 from prunefleet.agent.answer.uniform import key_of, uniform_controls
@@ -14,10 +12,11 @@ from prunefleet.agent.answer.winner import choose, gain, published
 from prunefleet.agent.host.cache_files import bundle_folder
 from prunefleet.agent.host.progress import StageWatch
 from prunefleet.agent.measure.benchmark import DENSE, MeasurementSession
+from prunefleet.agent.tasks.task import interval_by
 from prunefleet.agent.tracking.tracked_run import Reader, RunRecord
 from prunefleet.agent.trial.context import TrialContext
 from prunefleet.agent.trial.request import Request
-from prunefleet.objective.goals.stats import mean_itself
+from prunefleet.objective.goals.stats import OfMeans
 from prunefleet.objective.profiles.profile import Profile
 
 PARTS = 5
@@ -54,6 +53,8 @@ def find_answer(
     networks = networks.at(chosen.config.get("measure", {}).get("precision", context.precision))
     winner, dense = networks.of_run(chosen), networks.dense()
     report(2, f"winner {chosen.name}, test {networks.metric} {winner.metric:.4f}, dense {dense.metric:.4f}")
+    if winner.on_test is None:
+        report(2, interval_by(networks.context.task, networks.metric))
     uniform = uniform_controls(networks, winner, scored, lambda text: report(3, text))
     report(4, f"{len(uniform)} uniform controls evaluated")
     sessions = networks.measured({WINNER: winner, **{key_of(each.kept): each for each in uniform}}, SESSION_S)
@@ -128,7 +129,6 @@ def _controls(
             _point(winner, session, WINNER),
             [_point(each, session, key_of(each.kept)) for each in uniform],
             _point(dense, session, DENSE),
-            mean_itself if winner.examples is None else winner.value,
         ),
         "line": [
             {"kept": dict(each.kept), "test": each.metric, **latency_of(session, key_of(each.kept))} for each in uniform
@@ -138,8 +138,7 @@ def _controls(
 
 
 def _point(evaluated: Evaluated, session: MeasurementSession, name: str) -> Point:
-    examples = np.array([[evaluated.metric]]) if evaluated.examples is None else evaluated.examples
-    return Point(examples, session.slots[name])
+    return Point(evaluated.on_test or OfMeans([evaluated.metric]), session.slots[name])
 
 
 def _warm(networks: Networks) -> list[dict[str, int]]:

@@ -24,7 +24,7 @@ from prunefleet.agent.tasks.baseline import Baseline
 from prunefleet.agent.tasks.code.carried import NOT_UPLOADED, UPLOADED, folder_of, standing
 from prunefleet.agent.tasks.code.source import code_of
 from prunefleet.agent.tasks.registry import module_of
-from prunefleet.agent.tasks.task import SPLITS, Task, digest
+from prunefleet.agent.tasks.task import SPLITS, Task, digest, interval_by, quality_of
 from prunefleet.agent.tracking.probe import require_server
 from prunefleet.agent.trial.context import TrialContext, export_dense, loaded, space_of, trial_threads
 from prunefleet.agent.trial.network import calibration_size, check_network, made
@@ -34,6 +34,7 @@ from prunefleet.agent.trial.run import Trial, run_trial
 from prunefleet.objective import runners
 from prunefleet.objective.devices import LOCAL
 from prunefleet.objective.errors import BadInput
+from prunefleet.objective.goals.stats import Recomputed, bootstrap_interval
 from prunefleet.objective.profiles.space import Space
 from prunefleet.objective.sweepfile import F32, UPLOADS, block, choices, read_sweep_file
 from prunefleet.objective.trial import Device, Failure, TrialFailed
@@ -42,6 +43,7 @@ from prunefleet.objective.wandb_login import base_url, is_named
 NO_SERVER = "WANDB_BASE_URL, WANDB_API_KEY and `wandb login` name none; `prunefleet up` starts its own"
 EPOCHS = 0.02
 EXAMPLES = 500
+RESAMPLED = 20
 MEASURED_S = 1.0
 OLD_SEARCH = re.compile(r"^[ \t]*((?:from|import)[ \t]+infra\b[^#\n]*)", re.MULTILINE)
 
@@ -110,6 +112,7 @@ def _check(sweep_file: Path, checks: Checks) -> None:
     with tempfile.TemporaryDirectory() as folder, _cache_in(Path(folder)):
         with checks.watch.during("evaluate"):
             baseline = _untrained(task, network, Path(folder))
+        _interval(checks, task, network, request.goal.metric)
         brief: Any = Brief(task)
         dense, plain = (export_dense(baseline, task, each) for each in (request.candidate.precision, "f32"))
         places = (MeasuringPlace(device, runner, find_meter(request.energy)),)
@@ -177,7 +180,7 @@ def _task(checks: Checks, request: Request, folder: Path | None) -> tuple[Task, 
         if request.goal.metric not in task.metrics:
             raise BadInput("objective.metric", request.goal.metric, f"{task.name} gives {', '.join(task.metrics)}")
         network = made(task)
-        found += [task.name, f"metrics {', '.join(task.metrics)}"]
+        found += [task.name, f"metrics {', '.join(task.metrics)}", interval_by(task, request.goal.metric)]
     with checks.part("data") as found:
         shape = tuple(task.example_input().shape)
         found += [f"input {shape}", f"{calibration_size(task)} examples to calibrate with"]
@@ -246,6 +249,22 @@ def _cache_in(folder: Path) -> Iterator[None]:
 def _untrained(task: Task, network: torch.nn.Module, folder: Path) -> Baseline:
     metrics = {split: task.evaluate(network, split, EXAMPLES) for split in SPLITS[:2]}
     return Baseline(network.eval(), metrics, digest(str(folder)), folder / "none", "untrained", 0.0)
+
+
+def _interval(checks: Checks, task: Task, network: torch.nn.Module, metric: str) -> None:
+    """Compute a metric on some resamples, where that is how its interval comes: the answer needs many."""
+    if not hasattr(task, "resampled"):
+        return
+    with checks.part("interval") as found:
+        quality = quality_of(task, network, "validation", metric)
+        if not isinstance(quality, Recomputed):
+            found += [f"{metric} is not resampled"]
+            return
+        began = time.perf_counter()
+        low, high = bootstrap_interval(quality, n=RESAMPLED)
+        seconds = (time.perf_counter() - began) * quality.resamples / RESAMPLED
+        found += [f"{metric} {low:.3f} to {high:.3f} untrained", f"{quality.count} examples"]
+        found += [f"{seconds:.1f} s for the {quality.resamples} resamples of a network"]
 
 
 def _miniature(checks: Checks, request: Request, context: TrialContext, folder: Path) -> None:

@@ -23,7 +23,7 @@ from prunefleet.agent.profile.search_space import resolve
 from prunefleet.agent.tasks.code.carried import NOT_UPLOADED, SHOWN, UPLOADED, keep, publish
 from prunefleet.agent.tasks.code.source import Code, code_of
 from prunefleet.agent.tasks.registry import module_of
-from prunefleet.agent.tasks.task import digest, named_data
+from prunefleet.agent.tasks.task import digest, interval_by, named_data
 from prunefleet.agent.tracking import tracked_run
 from prunefleet.agent.trial.context import TrialContext, prepare
 from prunefleet.agent.trial.proven import survey_of
@@ -116,6 +116,7 @@ def _dense(request: Request, run: tracked_run.TrackedRun, watch: CommandWatch) -
     print(f"seconds dense {time.perf_counter() - began:.1f}", flush=True)
     for line in described(_survey(context)):
         print(line, flush=True)
+    print(interval_by(context.task, request.goal.metric), flush=True)
     return context
 
 

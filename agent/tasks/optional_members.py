@@ -1,5 +1,6 @@
 """What a task may have beyond `Task`; docs/task-reference.md is made from here."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -47,3 +48,12 @@ class OptionalMembers(Protocol):
 
     def value(self, metric: str, means: torch.Tensor) -> torch.Tensor:
         """The metric, [...], as a fraction, of the means of its `statistics` over examples, [..., k]."""
+
+    def resampled(
+        self, network: nn.Module, split: str, metric: str
+    ) -> tuple[int, Callable[[torch.Tensor], float]] | None:
+        """How many examples a split has, and the metric of any of them by their numbers, int64 [n].
+
+        For the interval of a metric that is no function of means, such as mean average precision. A number may come
+        several times. The function is called 1,000 times; None for a metric that `statistics` or `correct` tells.
+        """

@@ -12,7 +12,7 @@ from torch import nn
 
 from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
-from prunefleet.objective.goals.stats import Value, mean_itself
+from prunefleet.objective.goals.stats import OfMeans, Quality, Recomputed, Value, mean_itself
 
 SPLITS = ("validation", "holdout", "test")
 HASH_VERSION = 2
@@ -50,10 +50,16 @@ class Task(Protocol):
     for a network that comes trained), `recalibrate(network)` (else batch-norm statistics are re-estimated on
     `calibration()`), `data_hash() -> str` and `task_hash() -> str`.
 
-    For intervals, paired between networks, a task says what single examples contribute. Where the first metric is a
-    share of the examples, `correct(network, split) -> Tensor` does, a bool for each. For other metrics
-    `statistics(network, split, metric) -> Tensor` gives figures [n, k] of each example, and `value(metric, means) ->
-    Tensor` the metric [...] of their means [..., k]: of intersections and unions, say, the mean of their quotients.
+    For intervals, paired between networks, a task tells more than the metric, by one of three methods.
+    `correct(network, split) -> Tensor`: a bool for each example, where the first metric is the share that is right.
+    `statistics(network, split, metric) -> Tensor`: figures [n, k] of each example, where the metric is a function of
+    their means; `value(metric, means) -> Tensor` is that function, [..., k] → [...]: of intersections and unions, say,
+    the mean of their quotients; the mean of the first figure where there is no `value`. `resampled(network, split,
+    metric) -> (n, function)`: for any other metric, such as mean average precision or the area under a curve, the
+    number of examples and the metric of any of them: the function takes numbers of examples, an int64 Tensor [n] from
+    0 to n - 1 in which one may come several times, and returns a finite float. It is called 1,000 times for each
+    network, so it should look up what the network answered instead of running it again. None instead of the pair
+    leaves that metric to the other methods.
     """
 
     name: str
@@ -86,6 +92,38 @@ def dense_budget(task: Task) -> Budget:
     """How the dense network is trained: what the task says, else 10 epochs."""
     own: Callable[[], Budget] | None = getattr(task, "dense_budget", None)
     return own() if own else Budget(epochs=10)
+
+
+Resampled = tuple[int, Callable[[torch.Tensor], float]]
+
+
+def quality_of(task: Task, network: nn.Module, split: str, metric: str) -> Quality | None:
+    """A network's metric on a split with what its interval is made of; None where the task does not tell that.
+
+    Raises `BadInput` where the task's `resampled` gives anything but a number of examples and a function, or None.
+    """
+    anew: Callable[[nn.Module, str, str], Resampled | None] | None = getattr(task, "resampled", None)
+    if (found := anew(network, split, metric) if anew else None) is not None:
+        return _recomputed(found)
+    figures = statistics(task, network, split, metric)
+    return None if figures is None else OfMeans(figures.double().numpy(), value_of(task, metric))
+
+
+def _recomputed(found: object) -> Recomputed:
+    match found:
+        case (int() as count, of_rows) if callable(of_rows):
+            return Recomputed(count, lambda rows: float(of_rows(torch.from_numpy(rows))))
+    remedy = "return the number of examples and a function of their numbers, or None"
+    raise BadInput("what `resampled` returns", found, remedy)
+
+
+def interval_by(task: Task, metric: str) -> str:
+    """The task's method that gives a metric its interval, in a few words; where there is none, what to do."""
+    if names := [name for name in ("resampled", "statistics") if hasattr(task, name)]:
+        return f"interval of {metric} by `{names[0]}`"
+    if hasattr(task, "correct") and metric == task.metrics[0]:
+        return f"interval of {metric} by `correct`"
+    return f"no interval of {metric}: give the task resampled(network, split, metric), see docs/task.md"
 
 
 def statistics(task: Task, network: nn.Module, split: str, metric: str) -> torch.Tensor | None:

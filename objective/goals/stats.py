@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from statistics import NormalDist
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,8 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from prunefleet.objective.errors import BadInput
 
 Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
 Value = Callable[[Floats], Floats]
 """Means of the examples' figures, [..., k], → the quality that they amount to, [...]."""
+Metric = Callable[[Rows], float]
+"""Numbers of examples, [n], where one may come several times → the quality on these."""
 AT_ONCE = 64  # resamples: so many counts of examples are held in memory
 
 
@@ -52,62 +57,146 @@ def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, f
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def resampled_means(examples: ArrayLike, n: int = 2000, seed: int = 0) -> Floats:
-    """Return the means [n, k] of ``n`` resamples of the figures of examples, [examples, k] or [examples].
+def _drawn(size: int, n: int, seed: int) -> Iterator[Rows]:
+    """Give ``n`` resamples of ``size`` examples as their numbers [size]: the same for the same size and seed."""
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
+        yield rng.integers(0, size, size)
 
-    Resamples of as many examples with the same ``seed`` are of the same examples: so networks are compared in pairs.
+
+class Quality(Protocol):
+    """A network's quality on some examples, and on resamples of them.
+
+    Resamples of as many examples with the same seed are of the same examples: so networks are compared in pairs.
+    """
+
+    resamples: ClassVar[int]
+    """How many an interval is made of."""
+
+    @property
+    def count(self) -> int:
+        """The number of examples."""
+
+    def whole(self) -> float:
+        """Return the quality on all examples, each once."""
+
+    def resampled(self, n: int, seed: int = 0) -> Floats:
+        """Return the quality on ``n`` resamples, [n]."""
+
+
+@dataclass(frozen=True)
+class OfMeans:
+    """A quality that `value` makes of the means of what examples contribute, `figures` [n, k] or [n].
 
     Raises:
         BadInput: there is no example, or a figure is not finite.
     """
-    figures, rng = _filled("examples", examples), np.random.default_rng(seed)
-    size, means = len(figures), np.empty((n, figures.shape[1]))
-    for first in range(0, n, AT_ONCE):
-        drawn = [
-            np.bincount(rng.integers(0, size, size), minlength=size) for _ in range(first, min(first + AT_ONCE, n))
-        ]
-        means[first : first + AT_ONCE] = np.array(drawn, dtype=np.float64) @ figures / size
-    return means
+
+    figures: ArrayLike
+    value: Value = mean_itself
+    resamples: ClassVar[int] = 2000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "figures", _filled("examples", self.figures))
+
+    @property
+    def columns(self) -> Floats:
+        """The figures, [n, k]."""
+        return np.asarray(self.figures)
+
+    @property
+    def count(self) -> int:
+        """The number of examples."""
+        return len(self.columns)
+
+    def whole(self) -> float:
+        """Return the quality on all examples, each once."""
+        return float(self.value(self.columns.mean(0)))
+
+    def resampled(self, n: int, seed: int = 0) -> Floats:
+        """Return the quality on ``n`` resamples, [n]."""
+        drawn, means = _drawn(self.count, n, seed), np.empty((n, self.columns.shape[1]))
+        for first in range(0, n, AT_ONCE):
+            counts = [np.bincount(next(drawn), minlength=self.count) for _ in range(first, min(first + AT_ONCE, n))]
+            means[first : first + AT_ONCE] = np.array(counts, dtype=np.float64) @ self.columns / self.count
+        return self.value(means)
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """A quality that is computed anew, by `metric`, on each resample of `count` examples; each result is kept.
+
+    Raises:
+        BadInput: there is no example, `metric` raised an exception, or a result is not finite.
+    """
+
+    count: int
+    metric: Metric
+    resamples: ClassVar[int] = 1000
+    _known: dict[tuple[int, int], Floats] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise BadInput("examples", self.count, "give at least one example")
+
+    def whole(self) -> float:
+        """Return the quality on all examples, each once."""
+        return self._of(np.arange(self.count))
+
+    def resampled(self, n: int, seed: int = 0) -> Floats:
+        """Return the quality on ``n`` resamples, [n]."""
+        if (n, seed) not in self._known:
+            self._known[n, seed] = np.array([self._of(rows) for rows in _drawn(self.count, n, seed)])
+        return self._known[n, seed]
+
+    def _of(self, rows: Rows) -> float:
+        got: object
+        try:
+            got = found = float(self.metric(rows))
+            if math.isfinite(found):
+                return found
+        except Exception as error:  # the user's code, which may not be ready for a class that is left out
+            got = f"{type(error).__name__}: {error}"
+        missing = self.count - len(np.unique(rows))
+        remedy = f"let it be finite on any examples: here {missing} of {self.count} are left out, others come twice"
+        raise BadInput("the function of `resampled`", got, remedy)
 
 
 def bootstrap_interval(
-    examples: ArrayLike, value: Value = mean_itself, level: float = 0.95, n: int = 2000, seed: int = 0
+    quality: Quality, level: float = 0.95, n: int | None = None, seed: int = 0
 ) -> tuple[float, float]:
     """Return the ends of the percentile bootstrap interval of a quality (Efron and Tibshirani 1993, chapter 13).
 
     Args:
-        examples: figures of each example, [n, k] or [n].
-        value: what the means of the figures amount to.
+        quality: of the network.
         level: the share of resamples between the ends.
-        n: the number of resamples.
+        n: the number of resamples; the quality's own unless given.
         seed: of the resampling.
 
     Raises:
-        BadInput: there is no example, or a figure is not finite.
+        BadInput: the quality of a resample is not finite.
     """
-    return _ends(value(resampled_means(examples, n, seed)), level)
+    return _ends(quality.resampled(n or quality.resamples, seed), level)
 
 
 def paired_bootstrap_difference(
-    ours: ArrayLike, theirs: ArrayLike, value: Value = mean_itself, level: float = 0.95, n: int = 2000, seed: int = 0
+    ours: Quality, theirs: Quality, level: float = 0.95, n: int | None = None, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Return the quality of ``ours`` less that of ``theirs`` over the same examples, and its bootstrap interval.
+    """Return the quality ``ours`` less ``theirs`` over the same examples, and its bootstrap interval.
 
     Args:
-        ours: figures of each example, [n, k] or [n].
-        theirs: the same of the other network.
-        value: what the means of the figures amount to.
+        ours: quality of one network.
+        theirs: quality of the other one.
         level: the share of resamples between the ends.
-        n: the number of resamples.
+        n: the number of resamples; that of ``ours`` unless given.
         seed: of the resampling.
 
     Raises:
-        BadInput: the lists differ in length, or one is empty or not finite.
+        BadInput: the two are not of as many examples, or the quality of a resample is not finite.
     """
-    first, second = _filled("ours", ours), _filled("theirs", theirs)
-    if len(first) != len(second):
-        raise BadInput(
-            "theirs", len(second), f"give as many values as ours, {len(first)}: they are compared one by one"
-        )
-    low, high = _ends(value(resampled_means(first, n, seed)) - value(resampled_means(second, n, seed)), level)
-    return float(value(first.mean(0)) - value(second.mean(0))), low, high
+    if ours.count != theirs.count:
+        remedy = f"give as many values as ours, {ours.count}: they are compared one by one"
+        raise BadInput("theirs", theirs.count, remedy)
+    n = n or ours.resamples
+    low, high = _ends(ours.resampled(n, seed) - theirs.resampled(n, seed), level)
+    return ours.whole() - theirs.whole(), low, high

@@ -117,6 +117,21 @@ def test_a_task_of_another_kind_has_an_answer(lab: Lab, example: str, metric: st
     assert set(groups) <= set(found["winner"]["kept"]) and found["controls"]["dense"]["test"] > 0.6
 
 
+# `make test` trains, surveys and evaluates the same detector in tests/contract/test_agent_task.py.
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_detector_is_swept_at_int8(lab: Lab) -> None:
+    """A detector whose answers are a dict of lists, judged by mean average precision, has an answer with intervals."""
+    options = {"train": 320, "other": 120, "epochs": 8}
+    change = {
+        "options": {"parameters": {name: {"value": value} for name, value in options.items()}},
+        "measure": {"parameters": {"precision": {"value": "int8"}}},
+    }
+    found = lab.answer(lab.sweep("detection", 2, change | _ratio("to8_3_0", "mix8_mix_0") | _short(1)))
+    _judged(found, "map50")
+    assert found["winner"]["precision"] == "int8" and found["controls"]["dense"]["test"] > 0.2
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_folders_of_pictures_are_swept(lab: Lab) -> None:

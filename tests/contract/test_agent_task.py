@@ -19,6 +19,7 @@ from prunefleet.agent.tasks.training import recalibrate
 
 from support import idx as support_idx
 from support import pictures as support_pictures
+from support.page import shown
 from support.paths import ROOT
 
 PAGE = ROOT / "docs" / "task.md"
@@ -26,19 +27,18 @@ PAGE = ROOT / "docs" / "task.md"
 
 def documented(name: str) -> Task:
     """The task that docs/task.md shows under that name."""
-    code = re.search(rf"<!-- tested: {name} -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert code, f"docs/task.md shows no {name}"
+    code = shown(PAGE, name)
     space: dict[str, type] = {}
-    exec(code[1], space)
+    exec(code, space)
     made: Task = space[name]()
-    made.task_hash = lambda: code[1]  # type: ignore[attr-defined]  # code that has no file has no source to hash
+    made.task_hash = lambda: code  # type: ignore[attr-defined]  # code that has no file has no source to hash
     return made
 
 
 def example(name: str) -> Task:
     """A task of docs/examples, its dense network trained for a moment."""
-    module, kind = {"Blobs": "segmentation", "Scratches": "defects"}[name], name
-    made: Task = load_task(f"{module}:{kind}")
+    module = {"Blobs": "segmentation", "Scratches": "defects", "Shapes": "detection"}[name]
+    made: Task = load_task(f"{module}:{name}", {"train": 80, "other": 16} if name == "Shapes" else {})
     made.dense_budget = lambda: Budget(1)  # type: ignore[attr-defined]
     return made
 
@@ -49,12 +49,12 @@ def folder(root: Path) -> Task:
     return ImageFolder(root=str(root / "parts"), architecture="resnet9", size=24, epochs=4, batch_size=16)
 
 
-@pytest.fixture(params=["FashionMNIST", "TinyTask", "Leaves", "Masks", "Blobs", "Scratches", "ImageFolder"])
+@pytest.fixture(params=["FashionMNIST", "TinyTask", "Leaves", "Masks", "Blobs", "Scratches", "Shapes", "ImageFolder"])
 def task(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
     monkeypatch.setenv("PRUNEFLEET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PRUNEFLEET_DATA", str(tmp_path / "data"))
     support_idx.pretend(monkeypatch, tmp_path / "data", packed=False)
-    if request.param in ("Blobs", "Scratches"):
+    if request.param in ("Blobs", "Scratches", "Shapes"):
         monkeypatch.syspath_prepend(str(PAGE.parent / "examples"))
         yield example(request.param)
     elif request.param == "ImageFolder":
@@ -148,5 +148,4 @@ def test_hashes_are_stable(task: Task) -> None:
 @pytest.mark.parametrize("name", ["Leaves", "Masks"])
 def test_documented_tasks_are_short(name: str) -> None:
     """A user's task is at most 40 lines."""
-    code = re.search(rf"<!-- tested: {name} -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert code and len([line for line in code[1].splitlines() if line.strip()]) <= 40
+    assert len([line for line in shown(PAGE, name).splitlines() if line.strip()]) <= 40

@@ -42,3 +42,10 @@ def commands(line: str) -> list[list[str]]:
         elif found[-1] or not re.match("[A-Z_]+=", word):
             found[-1].append(word)
     return [words[1:] for words in found if words and Path(words[0]).name == "prunefleet"]
+
+
+def shown(page: Path, name: str) -> str:
+    """The Python code that a page shows below the note that it is tested under that name."""
+    code = re.search(rf"<!-- tested: {name} -->\n```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert code, f"{page.name} shows no {name}"
+    return code[1]

@@ -14,7 +14,7 @@ from scipy.stats import kendalltau, spearmanr
 from prunefleet.agent.answer.controls import Point, against_uniform
 from prunefleet.agent.tasks.metrics import metric as metric_of
 from prunefleet.agent.trial.latency import DENSE_F32
-from prunefleet.objective.goals.stats import bootstrap_interval, paired_bootstrap_difference
+from prunefleet.objective.goals.stats import OfMeans, bootstrap_interval, paired_bootstrap_difference
 
 from studies.trials.passes import LATENCY, LONG, NAMES, SHORT, choice, done, jobs
 from studies.trials.study import DENSE, unpacked
@@ -94,9 +94,14 @@ class Group:
         """Figures of each test example, [n, k], averaged over the seeds."""
         return np.mean([unpacked(row["examples"]["test"]) for row in self.rows], axis=0)
 
+    @property
+    def quality(self) -> OfMeans:
+        """The mean over the seeds on test."""
+        return OfMeans(self.examples, value(self.metric))
+
     def interval(self) -> tuple[float, float]:
         """95 % interval of the mean over the seeds on test, by a bootstrap of the examples."""
-        return bootstrap_interval(self.examples, value(self.metric), n=RESAMPLES)
+        return bootstrap_interval(self.quality, n=RESAMPLES)
 
     @property
     def timed(self) -> list[Mapping[str, Any]]:
@@ -139,14 +144,14 @@ def grouped(found: Sequence[Line], metric: str, precision: str, epochs: float) -
 
 def against(groups: Mapping[str, Group], name: str) -> dict[str, dict[str, float]]:
     """A chosen candidate against the line through the dense network and the uniform ones."""
-    points = {key: Point(group.examples, group.slots) for key, group in groups.items()}
+    points = {key: Point(group.quality, group.slots) for key, group in groups.items()}
     rungs = [point for key, point in points.items() if key.startswith("uniform")]
-    return against_uniform(points[name], rungs, points[DENSE], value(groups[name].metric))
+    return against_uniform(points[name], rungs, points[DENSE])
 
 
 def lost(before: Group, after: Group) -> tuple[float, float, float]:
     """What the second has less than the first on test, with its paired 95 % interval."""
-    return paired_bootstrap_difference(before.examples, after.examples, value(before.metric), n=RESAMPLES)
+    return paired_bootstrap_difference(before.quality, after.quality, n=RESAMPLES)
 
 
 def ranks(short: Sequence[float], longer: Sequence[float]) -> dict[str, float]:
@@ -186,8 +191,8 @@ def swapped(short: Sequence[Line], longer: Sequence[Line], metric: str) -> dict[
     """
     told = {"pairs": 0, "swapped": 0, "noise": 0}
     for i, j in combinations(range(len(short)), 2):
-        both = [(_figures(each[i]), _figures(each[j])) for each in (short, longer)]
-        found = [paired_bootstrap_difference(one, other, value(metric), n=500) for one, other in both]
+        both = [[OfMeans(_figures(each[row]), value(metric)) for row in (i, j)] for each in (short, longer)]
+        found = [paired_bootstrap_difference(one, other, n=500) for one, other in both]
         differ = found[0][0] * found[1][0] < 0
         told["pairs"] += 1
         told["swapped"] += differ

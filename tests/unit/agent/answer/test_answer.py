@@ -1,5 +1,8 @@
 """The winner against its controls: who is chosen, which uniform rungs are needed, and how lines are compared."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +11,11 @@ from tiny_task import TinyTask
 from prunefleet.agent.answer.controls import Evaluated, Point, against_uniform, evaluate, line
 from prunefleet.agent.answer.uniform import evenly, wanted
 from prunefleet.agent.answer.winner import choose, gain, published
-from prunefleet.agent.tasks.task import Budget
+from prunefleet.agent.tasks.task import Budget, interval_by
 from prunefleet.agent.tracking.tracked_run import RunRecord
+from prunefleet.objective.errors import BadInput
 from prunefleet.objective.goals.goal import Goal
+from prunefleet.objective.goals.stats import OfMeans, Recomputed
 
 RANDOM = np.random.default_rng(0)
 
@@ -102,7 +107,7 @@ def test_a_line_is_followed_both_ways() -> None:
 
 
 def _point(quality: float, ms: float) -> Point:
-    return Point((RANDOM.random((4000, 1)) < quality).astype(float), ms * (1 + 0.02 * RANDOM.random(200)))
+    return Point(OfMeans((RANDOM.random(4000) < quality).astype(float)), ms * (1 + 0.02 * RANDOM.random(200)))
 
 
 def test_a_better_network_gains_beyond_noise() -> None:
@@ -146,20 +151,21 @@ def test_a_metric_that_is_no_mean_has_intervals_too() -> None:
     network = task.network()
     task.fit(network, Budget(0.5, 0.1), lambda row: True)
     dense = evaluate(task, network, {}, "f1")
-    assert dense.examples is not None and dense.examples.shape == (500, 3)
+    assert isinstance(dense.on_test, OfMeans) and dense.on_test.columns.shape == (500, 3)
     assert dense.metric == pytest.approx(task.evaluate(dense.network, "test")["f1"])
     told = dense.quality()
     assert told["test_lo"] <= told["test"] <= told["test_hi"] and told["test_hi"] > told["test_lo"]
     assert dense.drop_from(dense) == {"test_drop": 0.0, "test_drop_lo": 0.0, "test_drop_hi": 0.0}
-    other = Point(dense.examples, 0.5 * np.ones(50))
-    found = against_uniform(other, [other], Point(dense.examples, np.ones(50)), dense.value, n=50)
+    other = Point(dense.on_test, 0.5 * np.ones(50))
+    found = against_uniform(other, [other], Point(dense.on_test, np.ones(50)), n=50)
     assert found["equal_latency"]["gain"] == pytest.approx(0)
 
 
 def test_a_share_of_all_is_not_certain() -> None:
     """Where every defect of few was found, the interval of the recall is Wilson's of those few, not a point."""
     examples = np.array([[1.0, 1.0]] * 20 + [[0.0, 0.0]] * 80)
-    told = Evaluated({}, torch.nn.Identity(), 1.0, examples, lambda means: means[..., 0] / means[..., 1]).quality()
+    recall = OfMeans(examples, lambda means: means[..., 0] / means[..., 1])
+    told = Evaluated({}, torch.nn.Identity(), 1.0, recall).quality()
     assert (told["test_lo"], told["test_hi"]) == pytest.approx((0.8389, 1.0), abs=1e-4)
 
 
@@ -180,3 +186,56 @@ def test_a_task_may_tell_shares_alone() -> None:
     told = evaluate(_Simple(), torch.nn.Identity(), {}, "share").quality()  # type: ignore[arg-type]
     assert (told["test"], told["test_lo"], told["test_hi"]) == pytest.approx((0.75, 0.3006, 0.9544), abs=1e-4)
     assert evaluate(_Simple(), torch.nn.Identity(), {}, "other").quality() == {"test": 0.5}  # type: ignore[arg-type]
+
+
+class _Medians(_Simple):
+    """A task whose metric is no function of means: how far the middle one of eleven answers goes."""
+
+    metrics = ("middle", "share")
+
+    def resampled(
+        self, network: torch.nn.Module, split: str, metric: str
+    ) -> tuple[int, Callable[[torch.Tensor], float]] | None:
+        answers = torch.linspace(0, 1, 11) * network(torch.ones(()))
+        return (11, lambda rows: float(answers[rows].median())) if metric == "middle" else None
+
+
+def test_a_metric_may_be_computed_anew_on_resamples() -> None:
+    """`resampled` gives interval, paired difference and the gain over uniform pruning in the metric itself."""
+    task: Any = _Medians()
+    dense, other = (evaluate(task, net, {}, "middle") for net in (torch.nn.Identity(), torch.nn.Hardtanh(0, 0.9)))
+    told, lost = dense.quality(), other.drop_from(dense)
+    assert told["test"] == 0.5 and 0.1 < told["test_lo"] < 0.5 < told["test_hi"] < 0.9
+    assert lost["test_drop"] == pytest.approx(0.05) and 0 < lost["test_drop_lo"] < 0.05 < lost["test_drop_hi"] < 0.1
+    assert isinstance(dense.on_test, Recomputed) and isinstance(other.on_test, Recomputed)
+    rungs = [Point(other.on_test, 0.5 * np.ones(50)), Point(dense.on_test, np.ones(50))]
+    found = against_uniform(rungs[0], rungs[:1], rungs[1])
+    assert found["equal_latency"]["gain"] == pytest.approx(0)
+
+
+def test_a_metric_that_resampled_leaves_out_goes_by_the_other_methods() -> None:
+    """None of `resampled` for a metric: `correct` tells its examples where that is the first one, else nothing does."""
+    task: Any = _Medians()
+    assert evaluate(task, torch.nn.Identity(), {}, "share").quality() == {"test": 0.75}
+    task.metrics = ("share", "middle")
+    assert set(evaluate(task, torch.nn.Identity(), {}, "share").quality()) == {"test", "test_lo", "test_hi"}
+
+
+def test_it_is_said_which_method_gives_an_interval() -> None:
+    """The task's method for a metric is named; where it has none, the one that would give the metric an interval."""
+    task: Any = _Simple()
+    assert interval_by(TinyTask(), "top1") == "interval of top1 by `statistics`"
+    assert interval_by(_Medians(), "middle") == "interval of middle by `resampled`"  # type: ignore[arg-type]
+    assert interval_by(task, "share") == "interval of share by `correct`"
+    assert interval_by(task, "other").startswith(
+        "no interval of other: give the task resampled(network, split, metric)"
+    )
+
+
+@pytest.mark.parametrize("returned", [0.5, (3, 0.5), (lambda rows: 0.5,), ("3", lambda rows: 0.5)])
+def test_what_resampled_returns_is_checked(returned: object) -> None:
+    """Anything but a number of examples with a function is refused in one line."""
+    task: Any = _Medians()
+    task.resampled = lambda network, split, metric: returned
+    with pytest.raises(BadInput, match=r"what `resampled` returns: got .*; return the number of examples"):
+        evaluate(task, torch.nn.Identity(), {}, "middle")

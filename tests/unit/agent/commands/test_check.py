@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from prunefleet.agent.__main__ import main
@@ -287,3 +288,26 @@ def test_a_file_that_is_not_there_is_bad_input(tmp_path: Path, capsys: pytest.Ca
     """A missing file is told by its path."""
     assert main(["check", str(tmp_path / "none.yaml")]) == 2
     assert "none.yaml" in capsys.readouterr().err
+
+
+class _Middle:
+    """A task whose metric is computed anew on resamples."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def resampled(self, network: object, split: str, metric: str) -> Any:
+        return 5, self.function
+
+
+def test_an_interval_is_tried_on_some_resamples(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the answer computes a thousand times is computed a few times, and it is said how long all would take."""
+    asked: list[object] = []
+    checks, network = module.Checks(module.StageWatch()), torch.nn.Identity()
+    task: Any = _Middle(lambda rows: float(asked.append(rows) or rows.double().median()))
+    module._interval(checks, task, network, "middle")
+    assert len(asked) == module.RESAMPLED
+    assert re.search(r"interval: middle \d.* untrained, 5 examples, \d+\.\d s for the 1000", capsys.readouterr().out)
+    task = _Middle(lambda rows: float("nan"))
+    with pytest.raises(BadInput, match="the function of `resampled`: got nan; let it be finite on any examples"):
+        module._interval(checks, task, network, "middle")
