@@ -1,6 +1,7 @@
 """Pruning from Python, without a sweep: list a network's groups, prune them, read a bundle back."""
 
 import difflib
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from torch import nn
 from prunefleet.agent.compress import bundle
 from prunefleet.agent.compress import prune as pruning
 from prunefleet.agent.compress.fold import copied
-from prunefleet.agent.compress.groups import Group, survey
+from prunefleet.agent.compress.group import Group
+from prunefleet.agent.compress.groups import Survey, survey
 from prunefleet.agent.compress.prune import Pruned
 from prunefleet.objective import checks
 from prunefleet.objective.errors import BadInput
@@ -33,7 +35,8 @@ class Groups:
         groups: the groups in forward order. All layers of a group keep the same channels. `name` is its name in
             `prune`, `width` the number of its channels, `members` the layers whose outputs are pruned together, and
             `multiple` the step in which channels are kept: 1 unless channels are tied together, as beside grouped
-            convolutions.
+            convolutions. `proof` says how the group was proven, "silence" or "influence". A group with a `branch` may
+            keep no channel: then that residual branch is left out.
         whole: each layer that is not pruned, by its name in the network, and the reason.
     """
 
@@ -60,7 +63,7 @@ def groups(network: nn.Module, example_input: torch.Tensor) -> Groups:
         BadInput: `example_input` has no batch dimension, or the network does not run on it, cannot be traced, or has
             nothing to prune.
     """
-    found = survey(network, _one_input(network, example_input))
+    found = _surveyed(network, _one_input(network, example_input))
     return Groups(found.groups, found.whole)
 
 
@@ -79,7 +82,8 @@ def prune(
     Args:
         network: the network to prune.
         example_input: an input that the network runs on, [n, ...]; only the first of the n is used.
-        kept: the number of channels that stay, by the group's name; a group that is left out is not pruned.
+        kept: the number of channels that stay, by the group's name; a group that is left out is not pruned. 0 leaves
+            out the residual branch of a group that has one.
         importance: the criterion by which channels are ranked, the least important go: "l1", "l2", "fpgm", "bn_scale"
             or "random".
         ranking: the weights that count: "filter" (of layers that write the channel), "channel" (of layers that read
@@ -100,7 +104,7 @@ def prune(
     if checks.whole("seed", seed) >= SEEDS:
         raise BadInput("seed", seed, "give a whole number below 2^63")
     one = _one_input(network, example_input)
-    found = survey(network, one).groups
+    found = _surveyed(network, one).groups
     _check_names(counts, found)
     return pruning.prune(network, one, found, counts, importance, seed, ranking)
 
@@ -119,6 +123,18 @@ def load_bundle(folder: str | Path, dense: nn.Module, example_input: torch.Tenso
     if not isinstance(folder, str | Path):
         raise BadInput("folder", folder, "give the path of a bundle's folder")
     return bundle.read(Path(folder), dense, _one_input(dense, example_input))
+
+
+_known: "weakref.WeakKeyDictionary[nn.Module, tuple[object, Survey]]" = weakref.WeakKeyDictionary()
+
+
+def _surveyed(network: nn.Module, one: torch.Tensor) -> Survey:
+    """The groups of a network, proven once for the same weights and the same kind of input."""
+    tensors = (*network.parameters(), *network.buffers())
+    now = (tuple((each.data_ptr(), each._version, each.shape) for each in tensors), one.shape, one.dtype)
+    if _known.get(network, (None,))[0] != (now, network.training):
+        _known[network] = (now, network.training), survey(network, one)
+    return _known[network][1]
 
 
 def _whole(field: str, got: object) -> int:

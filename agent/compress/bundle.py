@@ -51,7 +51,7 @@ def _kept(path: Path) -> dict[str, int]:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise BadInput("kept", str(path), f"give the file that was written with the weights: {error}") from error
-    return {name: checks.whole(f"kept.{name}", count, low=1) for name, count in checks.mapping("kept", found).items()}
+    return {name: checks.whole(f"kept.{name}", count) for name, count in checks.mapping("kept", found).items()}
 
 
 def _state(path: Path) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from typing import cast
 
 import torch
 from torch import nn
@@ -50,8 +51,14 @@ def _open_attention(module: nn.Module) -> None:
 
 def _fold(module: nn.Module) -> None:
     if parametrize.is_parametrized(module):
-        for name in list(module.parametrizations):  # type: ignore[arg-type]
+        # torch takes the property off the class, which a copy has in common with the network that it was made from.
+        own = type(module)
+        module.__class__ = type(own.__name__, own.__bases__, dict(own.__dict__))
+        attached = cast(nn.ModuleDict, module.parametrizations)
+        for name in list(attached):
+            trains = any(each.requires_grad for each in attached[name].parameters(recurse=False))
             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+            _as_parameter(module, name, trains)
     for hook in list(module._forward_pre_hooks.values()):
         if isinstance(hook, prune.BasePruningMethod):
             prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
@@ -59,3 +66,11 @@ def _fold(module: nn.Module) -> None:
             remove_weight_norm(module, hook.name)
         elif isinstance(hook, SpectralNorm):
             remove_spectral_norm(module, hook.name)
+
+
+def _as_parameter(module: nn.Module, name: str, trains: bool) -> None:
+    """Make a parameter of a weight that torch left as a plain tensor, as it does of one made of several."""
+    value = getattr(module, name)
+    for kept in (module._parameters, module._buffers, vars(module)):
+        kept.pop(name, None)
+    module.register_parameter(name, nn.Parameter(value.detach().clone(), requires_grad=trains))

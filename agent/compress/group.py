@@ -6,11 +6,49 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import nn
 
 from prunefleet.agent.compress.cut import Slot, by_groups, cut, find, width
 from prunefleet.agent.compress.trace.channel_sets import Count
 from prunefleet.objective.profiles.space import GroupSpec, levels
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A residual branch that can be left out.
+
+    `module` is the branch; or, where that also adds what it was given, `last` is the layer in it that ends the branch,
+    and `passed` are the others.
+    """
+
+    module: str
+    last: str = ""
+    passed: tuple[str, ...] = ()
+
+
+class Nothing(nn.Module):
+    """What a branch gives that was left out: zeros in the shape of its input."""
+
+    def forward(self, given: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        """[n, ...] → zeros, [n, ...]."""
+        return torch.zeros_like(given)
+
+
+class Passed(nn.Module):
+    """A layer of a branch that was left out: it gives what it is given."""
+
+    def forward(self, given: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        """[n, ...] → the same."""
+        return given
+
+
+def leave_out(network: nn.Module, branch: Branch) -> nn.Module:
+    """Return the network, changed, without the branch."""
+    network.set_submodule(branch.last or branch.module, Nothing())
+    for name in branch.passed:
+        network.set_submodule(name, Passed())
+    return network
 
 
 @dataclass(frozen=True)
@@ -22,7 +60,8 @@ class Group:
     must be a multiple of `multiple`, which is 1 except beside grouped convolutions, group norms and splits. `slots` are
     the layers' channels, and root channels of one number in `tied` go together. `counts` are numbers in modules that
     shrink in proportion. Of a `rolled` one, the order in which its channels are read depends on which ones go. `proof`
-    says how the group was proven: "silence" or "influence".
+    says how the group was proven: "silence" or "influence". With a `branch` the group may keep no channel: then that
+    residual branch is left out, with all groups in it.
     """
 
     name: str
@@ -34,6 +73,7 @@ class Group:
     tied: tuple[int, ...] = field(default=(), repr=False, compare=False)
     counts: tuple[Count, ...] = field(default=(), repr=False, compare=False)
     rolled: bool = False
+    branch: Branch | None = field(default=None, repr=False, compare=False)
     proof: str = ""
 
     def bundles(self) -> list[int]:
@@ -48,6 +88,8 @@ class Group:
 
 def remove(network: nn.Module, groups: Sequence[Group], roots: Mapping[str, set[int]]) -> None:
     """Cut root channels, by number and group name, from all layers they are in; changes `network`."""
+    left = {group.branch: group for group in groups if group.branch and len(roots[group.name]) == group.width}
+    groups = [group for group in groups if group.branch not in left]
     keep = kept_channels(network, groups, roots)
     slots = {(slot.layer, slot.out, slot.dim): slot for group in groups for slot in group.slots}
     by_group = {layer for layer, _, _ in slots if by_groups(find(network, layer))}
@@ -55,6 +97,9 @@ def remove(network: nn.Module, groups: Sequence[Group], roots: Mapping[str, set[
         cut(network, slots[key], channels, key[0] in by_group)
     for group in groups:
         _shrink_counts(network, group, group.width - len(roots[group.name]))
+    for branch in left:
+        if branch is not None:
+            leave_out(network, branch)
 
 
 def kept_channels(

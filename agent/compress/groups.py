@@ -11,6 +11,7 @@ from torch import nn
 
 from prunefleet.agent.compress.fold import copied, folded
 from prunefleet.agent.compress.group import Group, remove, specs
+from prunefleet.agent.compress.proof.branches import with_branches
 from prunefleet.agent.compress.proof.proposals import Proposals
 from prunefleet.agent.compress.proof.prove import check_steady, prove, two_inputs
 from prunefleet.agent.compress.trace.channel_sets import PRUNABLE
@@ -50,7 +51,7 @@ def survey(network: nn.Module, example_input: torch.Tensor, ignored: Sequence[st
         layers = ", ".join(sorted(whole, key=lambda name: order.get(name, 0))) or type(network).__name__
         remedy = "give a network with a convolution before its last layer: nothing to prune here"
         raise BadInput("network", layers, f"{remedy} ({'; '.join(dict.fromkeys(whole.values()))})" if whole else remedy)
-    return Survey(proven, whole)
+    return Survey(with_branches(dense, inputs, proven), whole)
 
 
 def as_traced(network: nn.Module, example_input: torch.Tensor) -> nn.Module:

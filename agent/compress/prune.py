@@ -47,9 +47,10 @@ def prune(
     """A pruned copy of `network` with exactly the `kept` channels in each group; a group not named stays whole.
 
     `example_input`: [1, ...]; `groups` are the network's own. The channels with the least `importance`, ranked by
-    filter, channel or group, go. `seed` and `backward` matter where the criterion is random or needs gradients.
-    Raises `BadInput` for an unknown group, a count outside 1..width or off the group's multiple, and, naming the layer,
-    where pruning breaks the forward pass or changes the output's shape.
+    filter, channel or group, go; 0 channels leave out the residual branch of a group that has one. `seed` and
+    `backward` matter where the criterion is random or needs gradients. Raises `BadInput` for an unknown group, a count
+    outside 1..width (0..width with a branch) or off the group's multiple, and, naming the layer, where pruning breaks
+    the forward pass or changes the output's shape.
     """
     wanted = _checked(groups, kept)
     check_method(importance, ranking)
@@ -111,10 +112,14 @@ def _checked(groups: Sequence[Group], kept: Mapping[str, int]) -> dict[str, int]
         if name not in by_name:
             raise BadInput(f"kept.{name}", count, f"name a group of the network: {', '.join(by_name)}")
         group = by_name[name]
-        if not 1 <= count <= group.width or count % group.multiple:
+        least = 0 if group.branch else 1
+        if not least <= count <= group.width or count % group.multiple:
             multiple = f" in multiples of {group.multiple}" if group.multiple > 1 else ""
-            raise BadInput(f"kept.{name}", count, f"keep 1 to {group.width} channels{multiple}")
-    return {group.name: int(kept.get(group.name, group.width)) for group in groups}
+            none = ", or 0 to leave its branch out" if group.branch else ""
+            raise BadInput(f"kept.{name}", count, f"keep 1 to {group.width} channels{multiple}{none}")
+    wanted = {group.name: int(kept.get(group.name, group.width)) for group in groups}
+    left = {group.branch for group in groups if group.branch and not wanted[group.name]}
+    return wanted | {group.name: 0 for group in groups if group.branch in left}
 
 
 def _gone(
@@ -154,7 +159,10 @@ def _verify_widths(
             key = slot.layer, slot.out, slot.dim
             lost = len(slot.removed(gone[group.name]))
             wanted[key] = wanted.get(key, width(find(network, slot.layer), *key[1:])) - lost
+    left = tuple(f"{group.branch.module}." for group in groups if group.branch and len(gone[group.name]) == group.width)
     for (layer, out, dim), count in wanted.items():
+        if layer.startswith(left):
+            continue
         got = width(find(smaller, layer), out, dim)
         if got != count:
             raise BadInput(f"network.{layer}", f"{got} channels", f"{count} were asked of it: report this as an error")

@@ -130,13 +130,13 @@ def muted(network: nn.Module, groups: Sequence[Group], gone: Mapping[str, set[in
 
 
 def _mute(channels: list[int]) -> object:
-    def hook(layer: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    def hook(layer: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         x = inputs[0].clone()
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear | nn.RNNBase):
             x[..., channels] = 0
         else:
             x[:, channels] = 0
-        return x
+        return (x,)
 
     return hook
 

@@ -15,7 +15,7 @@ from prunefleet.agent.compress.proof.depgraph_groups import DepGraphGroups
 from prunefleet.agent.compress.proof.forced import Disagreement, close, influence
 from prunefleet.agent.compress.proof.proposal import Gone, Masks, Proposal, patterns
 from prunefleet.agent.compress.proof.proposals import Proposals, others, uneven
-from prunefleet.agent.compress.proof.silence import STRICT, agrees, exact, matters
+from prunefleet.agent.compress.proof.silence import STRICT, TELLING, TOLERANCE, errors, exact
 from prunefleet.agent.compress.trace.tracer import NO_RULE
 from prunefleet.agent.compress.walk import tensors
 from prunefleet.objective.errors import BadInput
@@ -100,9 +100,10 @@ class _Proof:
             smaller, gone = copied(self._network), {group.name: roots}
             try:
                 pruned_copy_of(self._network, smaller, [group], gone, self._inputs)
-                if not agrees(self._network, smaller, [group], gone, self._inputs, STRICT):
+                error, change = errors(self._network, smaller, [group], gone, self._inputs)
+                if error > STRICT:
                     return False
-                told = told or matters(self._network, [group], gone, self._inputs)
+                told = told or change > TELLING * error
             except Exception:  # a layer that cannot be cut like this, or the network's own code
                 return False
         return told
@@ -177,7 +178,8 @@ class _Proof:
 
     def _agree(self, proposals: Sequence[Proposal], gone: Gone) -> bool:
         groups = [each.group for each in proposals]
-        return agrees(self._network, self._pruned(proposals, gone), groups, gone, self._inputs)
+        error, _ = errors(self._network, self._pruned(proposals, gone), groups, gone, self._inputs)
+        return error <= TOLERANCE
 
 
 def _named(proposals: Sequence[Proposal], known: Proposals) -> list[Proposal]:

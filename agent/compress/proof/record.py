@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunefleet.agent.compress.cut import Slot
-from prunefleet.agent.compress.group import Group
+from prunefleet.agent.compress.group import Branch, Group
 from prunefleet.agent.compress.trace.channel_sets import Count
 from prunefleet.agent.host.cache_files import replace_file
 
@@ -37,5 +37,12 @@ def _group(entry: Mapping[str, Any]) -> Group:
         Slot(**{**each, "channels": tuple(each["channels"]), "roots": tuple(each["roots"])}) for each in entry["slots"]
     )
     counts = tuple(Count(**each) for each in entry["counts"])
-    lists = {"members": tuple(entry["members"]), "tied": tuple(entry["tied"]), "slots": slots, "counts": counts}
+    branch = entry["branch"] and Branch(**{**entry["branch"], "passed": tuple(entry["branch"]["passed"])})
+    lists = {
+        "branch": branch,
+        "members": tuple(entry["members"]),
+        "tied": tuple(entry["tied"]),
+        "slots": slots,
+        "counts": counts,
+    }
     return Group(**{**entry, **lists})

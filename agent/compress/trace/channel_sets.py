@@ -72,12 +72,20 @@ class ChannelSets:
 
     def members(self, name: str, numbers: Mapping[int, Sequence[int]]) -> dict[int, torch.Tensor]:
         """Return all atoms that go with each set of the layer's channels; `numbers`: the channels of each set."""
-        everyone, rows = self._everyone, self._state.written[name]
+        rows = self._everyone[self._state.written[name]].tolist()
         found = {}
         for bundle, channels in numbers.items():
-            classes = torch.tensor(sorted({self._tied.top(int(rows[channel])) for channel in channels}))
-            found[bundle] = torch.isin(everyone, classes).nonzero().flatten()
+            classes = sorted({rows[channel] for channel in channels})
+            found[bundle] = torch.cat([self._by_class[each] for each in classes])
         return found
+
+    @cached_property
+    def _by_class(self) -> dict[int, torch.Tensor]:
+        """The atoms of each class."""
+        classes, order = self._everyone.sort(stable=True)
+        each, counts = classes.unique_consecutive(return_counts=True)  # type: ignore[no-untyped-call]
+        parts = torch.split(order, counts.tolist())
+        return dict(zip(each.tolist(), parts, strict=True))
 
     @cached_property
     def _everyone(self) -> torch.Tensor:

@@ -1,14 +1,17 @@
 """Ways in which layers are joined: each is pruned exactly, or the layer and the reason are named."""
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, weight_norm
+from torch.nn.utils import prune as masks
 
 from prunefleet.agent.compress.arrange import pruned_copy_of
-from prunefleet.agent.compress.fold import folded
+from prunefleet.agent.compress.fold import copied, folded
 from prunefleet.agent.compress.groups import Group, find_groups, remove, survey
 from prunefleet.agent.compress.prune import prune
 from prunefleet.objective.errors import BadInput
@@ -79,6 +82,42 @@ def paths(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
     both = torch.relu(net.a(x)).reshape(len(x), 2, -1, 12, 12)
     shares = net.gate(both.sum(1).mean((2, 3))).reshape(len(x), 2, -1).softmax(1)
     return net.b((both * shares[..., None, None]).sum(1))
+
+
+def halved(y: torch.Tensor) -> torch.Tensor:
+    return y[:, : y.shape[1] // 2]
+
+
+def old_weight_norm(layer: nn.Module) -> nn.Module:
+    """Return the layer with torch's weight norm of before parametrisations."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return weight_norm(layer)
+
+
+def cross_stage(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """One half goes through another convolution, and both meet it again in a concatenation."""
+    a, b = torch.relu(net.wide(x)).chunk(2, 1)
+    return net.last(torch.cat([a, b, net.inner(b)], 1))
+
+
+def along_space(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Coordinate attention: rows and columns are one image for a while."""
+    y = torch.relu(net.a(x))
+    both = torch.cat([y.mean(3, keepdim=True), y.mean(2, keepdim=True).transpose(2, 3)], 2)
+    rows, columns = torch.relu(net.squeeze(both)).split([12, 12], 2)
+    return net.b(y * torch.sigmoid(net.gate(rows)) * torch.sigmoid(net.gate(columns.transpose(2, 3))))
+
+
+def recurrent(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """A convolution's columns, read from left to right."""
+    columns = torch.relu(net.b(torch.relu(net.a(x)))).mean(2).transpose(1, 2)
+    return net.gru(columns)[0].transpose(1, 2)
+
+
+def normed(norm: Callable[..., nn.Module]) -> Net:
+    """A convolution whose weights something else computes."""
+    return Net(lambda net, x: net.b(torch.relu(net.a(x))), a=norm(conv(3, 12)), b=conv(12, 16))
 
 
 NETWORKS = {
@@ -159,6 +198,20 @@ NETWORKS = {
     "shuffled": Net(
         lambda net, x: net.b(nn.functional.channel_shuffle(net.a(x), 3)), a=conv(3, 12), b=conv(12, 16, groups=2)
     ),
+    "larger of two": Net(
+        lambda net, x: net.b(net.a(x).view(len(x), 2, -1, 12, 12).amax(1)), a=conv(3, 24), b=conv(12, 16)
+    ),
+    "half by size": Net(lambda net, x: net.b(halved(net.a(x))), a=conv(3, 24), b=conv(12, 16)),
+    "cross stage": Net(cross_stage, wide=conv(3, 16), inner=conv(8, 8), last=conv(24, 16)),
+    "along space": Net(
+        along_space, a=conv(3, 16), squeeze=conv(16, 8, kernel=1), gate=conv(8, 16, kernel=1), b=conv(16, 16)
+    ),
+    "recurrent": Net(recurrent, a=conv(3, 8), b=conv(8, 12), gru=nn.GRU(12, 16, batch_first=True)),
+    "weight norm": normed(parametrizations.weight_norm),
+    "spectral norm": normed(parametrizations.spectral_norm),
+    "orthogonal": normed(parametrizations.orthogonal),
+    "old weight norm": normed(old_weight_norm),
+    "masked": normed(lambda layer: masks.l1_unstructured(layer, "weight", amount=0.3)),
     "paths": Net(paths, a=conv(3, 24), gate=nn.Linear(12, 24), b=conv(12, 16)),
     "flattened": nn.Sequential(
         conv(3, 6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 144, 20), nn.ReLU(), nn.Linear(20, 4)
@@ -183,7 +236,7 @@ def test_joined_layers_keep_exactly_what_is_asked(name: str, ratio: float) -> No
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "group norm"])
 def test_joined_layers_lose_the_channels_that_belong_together(name: str) -> None:
     """What is left computes what the whole computes when the removed channels are silent."""
-    network = folded(copy.deepcopy(NETWORKS[name])).eval()
+    network = folded(copied(NETWORKS[name])).eval()
     groups = find_groups(network, IMAGE)
     assert not mixes(groups, network)  # in a norm over channels removing is more than silencing
     gone, smaller = random_gone(groups, 0.5, seed=1), copy.deepcopy(network)
@@ -283,7 +336,7 @@ def test_every_layer_is_in_a_group_or_has_a_reason() -> None:
         except BadInput:
             continue
         members = {member for group in found.groups for member in group.members}
-        plain = folded(copy.deepcopy(network))
+        plain = folded(copied(network))
         layers = {name for name, each in plain.named_modules() if isinstance(each, nn.Linear | nn.modules.conv._ConvNd)}
         assert members | set(found.whole) == layers
 
@@ -362,3 +415,14 @@ def test_a_network_that_is_not_steady_is_refused_by_its_output() -> None:
     random = Net(lambda net, x: net.a(x) + torch.rand(1), a=conv(3, 16))
     with pytest.raises(BadInput, match=r"output 0.*differs from call to call"):
         survey(random, IMAGE)
+
+
+@pytest.mark.parametrize("name", ["weight norm", "old weight norm", "masked"])
+def test_what_is_attached_to_weights_stays_on_the_network_that_was_given(name: str) -> None:
+    """It is folded in a copy alone: the network still computes its weights, and as before."""
+    network = copied(NETWORKS[name]).eval()
+    before = network(IMAGE)
+    names = [each for each, _ in network.named_parameters()]
+    prune(network, IMAGE, survey(network, IMAGE).groups, {"a": 5})
+    assert torch.equal(network(IMAGE), before)
+    assert [each for each, _ in network.named_parameters()] == names
