@@ -16,7 +16,7 @@ export OMP_NUM_THREADS := 1
 # The tree as it is installed, for tools that read folders: `prunefleet` with a link to each file.
 LINKS := .links/prunefleet
 
-.PHONY: help links demo check test test-all test-live bench-fidelity bench-objective bench-hub bench-fleet bench-overhead bench-trials bench-search bench-table bench-live format reference clean
+.PHONY: help links demo check test test-all test-live bench-fidelity bench-objective bench-hub bench-fleet bench-overhead bench-trials bench-search bench-table bench-live bench-zoo bench-cuda format reference clean
 help:                ## tell what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | column -t -s "$$(printf '\t')"
 
@@ -66,6 +66,12 @@ bench-table: $(VENV)/.dev  ## hundreds of real trials, and searches judged on th
 # 480 trials of 17 to 24 s of a core each.
 bench-live: $(VENV)/.dev  ## searches beside each other on real trials, about three core-hours; can be resumed on its host; writes docs/results/live.*
 	$(PYTEST) -m bench -s -p no:randomly tests/bench/test_live_bench.py
+
+bench-zoo: $(VENV)/.dev  ## what of each network of the zoo can be pruned, and the seconds of the proof; writes docs/results/zoo.*
+	$(PYTEST) -m bench -s -p no:randomly tests/bench/test_zoo_bench.py
+
+bench-cuda: $(VENV)/.dev  ## contract suites and two trials on a GPU, eight minutes at most; writes docs/results/cuda.*
+	cd tests && $(CURDIR)/$(BIN)/python -m studies.cuda.study
 
 format: $(VENV)/.dev ## put the code in its usual form
 	$(BIN)/ruff check --fix .

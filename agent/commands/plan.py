@@ -127,7 +127,8 @@ def _survey(context: TrialContext) -> Survey:
 def described(found: Survey) -> Iterator[str]:
     """A line for each group, for each layer that stays whole, and for groups that share a dimension of the search."""
     for group in found.groups:
-        yield f"group {group.name}: {group.width} channels of {', '.join(group.members)}"
+        proven = f" (proof: {group.proof})" if group.proof else ""
+        yield f"group {group.name}: {group.width} channels of {', '.join(group.members)}{proven}"
     for layer, reason in found.whole.items():
         yield f"whole {layer}: {reason}"
     for dimension in merge(found.groups):

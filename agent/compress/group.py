@@ -149,4 +149,4 @@ def specs(groups: Sequence[Group], step: int) -> tuple[GroupSpec, ...]:
 
 
 def _spec(group: Group, step: int) -> GroupSpec:
-    return GroupSpec(group.name, group.width, math.lcm(step, group.multiple))
+    return GroupSpec(group.name, group.width, math.lcm(step, group.multiple), group.proof or None)

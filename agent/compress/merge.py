@@ -13,7 +13,7 @@ from typing import Any
 
 from prunefleet.agent.compress.group import Group
 from prunefleet.objective.errors import BadInput
-from prunefleet.objective.profiles.space import GroupSpec, Space
+from prunefleet.objective.profiles.space import PROOFS, GroupSpec, Space
 
 MOST = 24
 OTHER_ROLE = 3.0
@@ -46,6 +46,11 @@ def merge(groups: Sequence[Group], most: int = MOST) -> tuple[Dimension, ...]:
         one, other = min(combinations(range(len(sets)), 2), key=lambda pair: (farthest(*pair), pair))
         sets[one] = sorted(sets[one] + sets.pop(other))
     return tuple(_dimension([groups[place].name for place in each]) for each in sets)
+
+
+def _weakest(proofs: Sequence[str | None]) -> str | None:
+    """The proof that all of some groups have: silence, if no other is among them."""
+    return next((each for each in reversed((*PROOFS, None)) if each in proofs), None)
 
 
 def _dimension(names: Sequence[str]) -> Dimension:
@@ -98,8 +103,10 @@ class MergedSpace(Space):
         """The space that is searched: one group for each dimension, with the width and the grid of its widest group."""
         specs = {spec.name: spec for spec in self.groups}
         widest = [max((specs[name] for name in each.groups), key=lambda spec: spec.width) for each in self.dimensions]
-        named = zip(self.dimensions, widest, strict=True)
-        return Space(tuple(GroupSpec(each.name, spec.width, spec.step) for each, spec in named), self.max_ratio)
+        proofs = [_weakest([specs[name].proof for name in each.groups]) for each in self.dimensions]
+        named = zip(self.dimensions, widest, proofs, strict=True)
+        found = tuple(GroupSpec(each.name, spec.width, spec.step, proof) for each, spec, proof in named)
+        return Space(found, self.max_ratio)
 
     def parameters(self) -> dict[str, Any]:
         """Return the ``ratio`` block of a sweep file: every ratio of every dimension on the grid."""

@@ -7,7 +7,7 @@ a multiple of the group's ``step`` (or the whole width), so each ratio has one k
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -17,20 +17,29 @@ from prunefleet.objective.errors import BadInput
 from prunefleet.objective.plain import Plain
 
 RATIO_DIGITS = 6
+PROOFS = ("silence", "influence")
+"""The ways in which a group is proven: docs/pruning.md."""
 
 
 @dataclass(frozen=True)
 class GroupSpec(Plain):
-    """One coupled layer group: its name, its width in channels, and the step of the device's channel grid."""
+    """One coupled layer group: its name, its width in channels, and the step of the device's channel grid.
+
+    ``proof`` says how the group was proven, one of ``PROOFS``; None in profiles of before it was said. Two specs that
+    differ in it alone are equal.
+    """
 
     name: str
     width: int
     step: int
+    proof: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         checks.name("group", self.name)
         checks.whole(f"width of {self.name}", self.width, low=1)
         checks.whole(f"step of {self.name}", self.step, low=1)
+        if self.proof not in (None, *PROOFS):
+            raise BadInput(f"proof of {self.name}", self.proof, f"give {' or '.join(PROOFS)}, or leave it out")
 
 
 def levels(spec: GroupSpec) -> tuple[int, ...]:

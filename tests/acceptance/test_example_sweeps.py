@@ -21,6 +21,8 @@ from support.paths import ROOT
 EXAMPLES = ROOT / "docs" / "examples"
 UNET = ("0_inner_1_inner_1_0", "0_inner_1_inner_2")
 """The deepest convolution, and the transposed one above it."""
+BLOCK = ("encoder_layers_encoder_layer_0_self_attention_query", "encoder_layers_encoder_layer_0_mlp_0")
+"""Heads of the first block of a transformer, and the inside of its perceptron."""
 COMMAND = ["${env}", sys.executable, "-m", "prunefleet.agent", "trial"]
 
 
@@ -108,7 +110,8 @@ def test_a_segmentation_is_swept(lab: Lab) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    ("example", "metric", "groups"), [("segmentation", "miou", UNET), ("defects", "recall", ("0_0", "1_0"))]
+    ("example", "metric", "groups"),
+    [("segmentation", "miou", UNET), ("defects", "recall", ("0_0", "1_0")), ("transformer", "top1", BLOCK)],
 )
 def test_a_task_of_another_kind_has_an_answer(lab: Lab, example: str, metric: str, groups: tuple[str, ...]) -> None:
     """A sweep whose metric is no mean over examples ends in a winner and controls, with intervals in that metric."""
@@ -165,7 +168,7 @@ def test_solar_cells_are_swept_in_miniature(lab: Lab) -> None:
     assert found["winner"]["test_lo"] <= found["winner"]["test"] <= found["winner"]["test_hi"]
 
 
-@pytest.mark.parametrize("name", ["segmentation", "defects"])
+@pytest.mark.parametrize("name", ["segmentation", "defects", "transformer"])
 def test_an_example_is_short(name: str) -> None:
     """A user's task is at most 40 lines, network, loss and loop included, and its sweep file is valid."""
     assert len(re.findall(r"\S.*\n", (EXAMPLES / f"{name}.py").read_text())) <= 40

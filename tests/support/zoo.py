@@ -1,22 +1,29 @@
 """The tested zoo, and what every pruned network has to stand."""
 
 import copy
+import os
 import random
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from prunefleet.agent.compress.groups import Group
-from prunefleet.agent.compress.prune import Pruned
+from prunefleet.agent.compress.prune import Pruned, count_macs, prune
 from prunefleet.agent.measure.export import export, parity
 from prunefleet.agent.tasks.networks.zoo import classifier
 
+from support.detectors import ssdlite
+from support.paths import TESTS
+from support.yolo_like import yolo_like
+
+CLASSES = 10
 ZOO = {
     "torchvision/resnet18": 64,
     "torchvision/resnet50": 64,
@@ -35,8 +42,24 @@ ZOO = {
     "torchvision/convnext_tiny": 64,
     "timm/mobilenetv4_conv_small": 64,
     "timm/repvgg_a0": 64,
+    "timm/skresnet18": 64,
+    "timm/cspresnet50": 64,
+    "timm/cspdarknet53": 64,
+    "torchvision/shufflenet_v2_x1_0": 64,
+    "timm/deit_tiny_patch16_224": 224,
+    "timm/swin_tiny_patch4_window7_224": 224,
+    "torchvision/vit_b_16": 224,
+    "timm/mobilevit_s": 64,
+    "timm/efficientformer_l1": 224,
+    "ours/yolo_like": 64,
+    "ours/ssdlite": 160,
 }
 """Names, and the side of the square images that they are tested with."""
+OURS: dict[str, Callable[[], nn.Module]] = {
+    "ours/yolo_like": lambda: yolo_like(CLASSES),
+    "ours/ssdlite": lambda: ssdlite(CLASSES),
+}
+"""Networks that are no classifiers: they return a list, and a dict."""
 MIXING = (nn.LayerNorm, nn.GroupNorm)
 """Layers in which a channel's value depends on the others: removing a channel is then more than silencing it."""
 READER = """
@@ -44,15 +67,15 @@ import pickle, sys, timm, torch
 from pathlib import Path
 from safetensors.torch import load_file, save_file
 from prunefleet.agent.compress import bundle
-from prunefleet.agent.tasks.networks.zoo import classifier
+from support.zoo import answers, made
 def refuse(*_, **__): raise SystemExit("a pickle was read")
 pickle.load = pickle.loads = pickle.Unpickler = torch.load = refuse
 for line in sys.stdin:
     name, folder = line.rstrip().split(" ", 1)
     image = load_file(Path(folder) / "image.safetensors")["image"]
-    network = bundle.read(Path(folder), classifier(name, classes=10, seed=99), image)
+    network = bundle.read(Path(folder), made(name, seed=99), image)
     with torch.no_grad():
-        save_file({"logits": network(image)}, Path(folder) / "logits.safetensors")
+        save_file(answers(network, image), Path(folder) / "answers.safetensors")
     print("done", flush=True)
 """
 
@@ -62,16 +85,17 @@ class Reader:
 
     def __init__(self) -> None:
         command = [sys.executable, "-c", READER]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        env = os.environ | {"PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"}
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
-    def read(self, name: str, folder: Path, image: torch.Tensor) -> torch.Tensor:
+    def read(self, name: str, folder: Path, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the network in the bundle `folder` computes there."""
         save_file({"image": image}, folder / "image.safetensors")
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(f"{name} {folder}\n")
         self._process.stdin.flush()
         assert self._process.stdout.readline() == "done\n"
-        return load_file(folder / "logits.safetensors")["logits"]
+        return load_file(folder / "answers.safetensors")
 
     def close(self) -> None:
         assert self._process.stdin and self._process.stdout
@@ -80,9 +104,23 @@ class Reader:
         assert self._process.wait(30) == 0
 
 
+def made(name: str, seed: int = 0) -> nn.Module:
+    """The network with ten classes and random weights."""
+    if name not in OURS:
+        return classifier(name, classes=CLASSES, seed=seed)
+    torch.manual_seed(seed)
+    return OURS[name]()
+
+
+def prunable_share(network: nn.Module, image: torch.Tensor, groups: Sequence[Group]) -> float:
+    """The share of the multiply-accumulates that is gone where each group keeps as little as it can."""
+    least = prune(network, image, groups, {group.name: group.multiple for group in groups})
+    return 1 - least.macs / count_macs(network, image)
+
+
 def dense(name: str) -> tuple[nn.Module, torch.Tensor]:
     """The network with ten classes, its norms as if it were trained, and an image."""
-    network = classifier(name, classes=10)
+    network = made(name)
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for module in network.modules():
@@ -155,15 +193,21 @@ def mixes(groups: Sequence[Group], network: nn.Module) -> bool:
 
 def difference(one: nn.Module, other: nn.Module, image: torch.Tensor) -> float:
     """Largest difference of their outputs in evaluation, relative to the largest output."""
+    a, b = answers(one.eval(), image), answers(other.eval(), image)
+    return max(float((a[name] - b[name]).abs().max() / a[name].abs().max()) for name in a)
+
+
+def answers(network: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
+    """All tensors that a network returns, by number."""
     with torch.no_grad():
-        a, b = one.eval()(image), other.eval()(image)
-    return float((a - b).abs().max() / a.abs().max())
+        return {str(at): each.clone() for at, each in enumerate(tree_leaves(network(image)))}
 
 
 def trains(network: nn.Module, image: torch.Tensor) -> bool:
     """Whether a forward and a backward pass in training mode reach every parameter."""
     network.train()
-    network(torch.cat([image, image.flip(3)])).square().sum().backward()
+    outputs = tree_leaves(network(torch.cat([image, image.flip(3)])))
+    sum(output.square().sum() for output in outputs).backward()
     return all(parameter.grad is not None for parameter in network.parameters())
 
 

@@ -1,8 +1,9 @@
 """Which groups of a network are what the trace says: decided by experiments, all groups at once, then one by one."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import nn
@@ -111,6 +112,7 @@ class _Proof:
     def _survivors(self, proposals: list[Proposal], whole: dict[str, str]) -> list[Proposal]:
         """The proposals that agree together; those that do not are mended, or their layers stay whole."""
         current, settled = {each.group.name: each for each in proposals}, set[str]()
+        before = dict[str, Proposal]()  # what a group was when another one like it was mended
         while current and (found := self._failure(list(current.values()))):
             round_, failure = found
             suspects = [each for each in current.values() if self._suspect(each, failure)] or list(current.values())
@@ -119,25 +121,52 @@ class _Proof:
                 blamed = [(each, failure) for each in suspects]
             for each, reason in blamed:
                 name = each.group.name
-                mended = None if name in settled else self._mended(each)
+                if current[name] is not each:
+                    continue  # mended with another one that it is like
+                at, mended = (None, None) if name in settled else self._mended(each, before.get(name))
                 settled.add(name)
                 if mended is None or _overlaps(mended, current, name):
                     del current[name]
                     whole |= dict.fromkeys(each.group.members, _reason(each, reason))
                 else:
                     current[name] = mended
+                    rest = [other for other in current.values() if other.group.name not in settled]
+                    for guess in self._likewise(each, at, rest):
+                        if not _overlaps(guess, current, guess.group.name):
+                            before.setdefault(guess.group.name, current[guess.group.name])
+                            current[guess.group.name] = guess
         return list(current.values())
 
     def _suspect(self, proposal: Proposal, failure: Disagreement) -> bool:
         return proposal.group.name in failure.groups or failure.layer in proposal.modules
 
-    def _mended(self, proposal: Proposal) -> Proposal | None:
-        """The group as something else that it could be, if that agrees."""
-        for other in others(self._proposals, proposal):
+    def _mended(self, proposal: Proposal, before: Proposal | None) -> tuple[int | None, Proposal | None]:
+        """The group as something else that it could be, if that agrees, and its place among all of these.
+
+        `before`: what was proposed, where `proposal` is what mended another group.
+        """
+        if before is not None and self._failure([before]) is None:
+            return None, before
+        for at, other in enumerate(others(self._proposals, before or proposal)):
             renamed = replace(other, group=replace(other.group, name=proposal.group.name))
             if self._failure([renamed]) is None:
-                return renamed
-        return None
+                return at, renamed
+        return None, None
+
+    def _likewise(self, mended: Proposal, at: int | None, proposals: Sequence[Proposal]) -> Iterator[Proposal]:
+        """Yield what mended a group, for those of `proposals` that are like it: the blocks of a network are alike.
+
+        They are proven with all others; what does not hold is mended by itself.
+        """
+        alike = [each for each in proposals if at is not None and self._kind(each) == self._kind(mended)]
+        for each in alike:
+            if other := next(islice(others(self._proposals, each), at, None), None):
+                yield replace(other, group=replace(other.group, name=each.group.name))
+
+    def _kind(self, proposal: Proposal) -> tuple[object, ...]:
+        """What code divides a group's channels, and which numbers there may shrink with them."""
+        modules = {type(self._network.get_submodule(name)) for name in proposal.modules}
+        return modules, [count.attribute for count in proposal.counts], proposal.choices
 
     def _failure(
         self, proposals: Sequence[Proposal], rounds: Sequence[int] = ROUNDS

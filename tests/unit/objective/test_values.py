@@ -85,6 +85,7 @@ def test_values_survive_json(value: object) -> None:
         (lambda: Goal.from_parameters({"max_dorp": 0.1}), "objective.max_dorp: got 0.1"),
         (lambda: Goal(max_drop=float("inf")), "objective.max_drop: got inf"),
         (lambda: replace(PROFILE, version=2), "make the profile anew"),
+        (lambda: GroupSpec("a", 8, 8, "guess"), "proof of a: got 'guess'; give silence or influence, or leave it out"),
         (lambda: Curve("a", (32, 16), (0.1, 0.2), (0.5, 0.6)), "ascending"),
     ],
 )
@@ -138,6 +139,19 @@ def test_a_profile_is_as_its_schema_says() -> None:
     for key in document.keys() - {"fingerprint", "devices"}:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({name: value for name, value in document.items() if name != key}, SCHEMA)
+
+
+@pytest.mark.parametrize("proof", ["silence", "influence", None])
+def test_a_profile_says_how_each_group_was_proven(proof: str | None) -> None:
+    """The proof survives JSON and its schema, and a profile without one, of an older release, is read and is equal."""
+    groups = tuple(replace(group, proof=proof) for group in GROUPS)
+    document = json.loads(json.dumps(replace(PROFILE, groups=groups).to_json()))
+    jsonschema.validate(document, SCHEMA)
+    assert {group.proof for group in Profile.from_json(document).groups} == {proof}
+    for group in document["groups"]:
+        del group["proof"]
+    jsonschema.validate(document, SCHEMA)
+    assert Profile.from_json(document) == PROFILE and Profile.from_json(document).groups[0].proof is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Many groups as few dimensions."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,3 +99,11 @@ def test_no_dimension_at_all_is_refused() -> None:
     """At least one is needed."""
     with pytest.raises(BadInput, match="most: got 0"):
         merge(BLOCKS, 0)
+
+
+@pytest.mark.parametrize(("proofs", "one"), [(["silence"] * 2, "silence"), (["silence", "influence"], "influence")])
+def test_a_dimension_is_proven_as_its_groups_are(proofs: list[str], one: str) -> None:
+    """By silence only where each of its groups is."""
+    groups = [replace(each, proof=proof) for each, proof in zip(BLOCKS[:2], proofs, strict=True)]
+    space = MergedSpace(specs(groups, 8), dimensions=merge(groups, most=1))
+    assert [each.proof for each in space.searched.groups] == [one] and [each.proof for each in space.groups] == proofs

@@ -127,13 +127,14 @@ def test_many_groups_are_profiled_as_few_dimensions(tmp_path: Path, monkeypatch:
     assert [group.name for group in profile.groups] == ["stem_and_2_more", "down_0"]
     assert [curve.group for curve in profile.curves] == ["stem_and_2_more", "down_0"]
     assert set(resolve({}, profile, "p:v0")["parameters"]["ratio"]["parameters"]) == {"stem_and_2_more", "down_0"}
+    assert {group.proof for group in profile.groups} == {"silence"}
 
 
 def test_a_plan_tells_groups_what_stays_whole_and_what_is_merged() -> None:
     """A line each, so that nothing is left out in silence."""
     task = SyntheticTask(lambda: Residual(32, (16,) * 4 + (32,) * 26, classes=4))
     lines = list(described(survey(task.network(), task.example_input())))
-    assert sum(line.startswith("group") for line in lines) == 31
+    assert sum(line.startswith("group") and line.endswith(" (proof: silence)") for line in lines) == 31
     assert "whole head: it makes the network's output" in lines
     assert 31 - sum(len(line.split(":")[1].split(",")) - 1 for line in lines if line.startswith("merged")) == 24
 
