@@ -131,8 +131,9 @@ def _other_axis(state: TraceState, layer: str | None, atoms: torch.Tensor, out: 
 
 
 def _strange_product(state: TraceState, one: torch.Tensor, other: torch.Tensor, out: torch.Tensor) -> None:
+    where = state.module or "the network"
     for each in (one, other):
-        state.pin(state.of(each), f"its channels pass through a product with weights (in {state.module or 'the network'})")
+        state.pin(state.of(each), f"its channels pass through a product with weights (in {where})")
     _site(state, "product", None, (), torch.zeros(()), False)
     state.set(out, torch.zeros((), dtype=torch.int64))
 
