@@ -41,7 +41,8 @@ def survey(network: nn.Module, example_input: torch.Tensor, ignored: Sequence[st
     Leaves the network as it was. Raises `BadInput`, naming the layer, where the network does not run, cannot be traced,
     or has nothing to prune.
     """
-    dense = as_traced(folded(copied(network)).requires_grad_(False), example_input)
+    dense, example_input = _on_this_processor(folded(copied(network)).requires_grad_(False), example_input)
+    dense = as_traced(dense, example_input)
     order, _ = run_once(dense, example_input)
     inputs = two_inputs(dense, example_input)
     check_steady(dense, inputs)
@@ -52,6 +53,14 @@ def survey(network: nn.Module, example_input: torch.Tensor, ignored: Sequence[st
         remedy = "give a network with a convolution before its last layer: nothing to prune here"
         raise BadInput("network", layers, f"{remedy} ({'; '.join(dict.fromkeys(whole.values()))})" if whole else remedy)
     return Survey(with_branches(dense, inputs, proven), whole)
+
+
+def _on_this_processor(network: nn.Module, example_input: torch.Tensor) -> tuple[nn.Module, torch.Tensor]:
+    """The network, changed, and its input where experiments run: in memory, in single precision at least."""
+    halves = [each for each in network.parameters() if each.dtype in (torch.float16, torch.bfloat16)]
+    if halves:
+        return network.float().cpu(), example_input.float().cpu()
+    return network.cpu(), example_input.cpu()
 
 
 def as_traced(network: nn.Module, example_input: torch.Tensor) -> nn.Module:

@@ -1,7 +1,8 @@
 """One forward pass, and the layer that fails in it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from functools import partial
 
 import torch
@@ -14,8 +15,15 @@ def tensors(value: object) -> list[torch.Tensor]:
     """Return all tensors in what a network returns, in order."""
     if isinstance(value, torch.Tensor):
         return [value]
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    return [tensor for each in inner for tensor in tensors(each)]
+    return [tensor for each in _inside(value) for tensor in tensors(each)]
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    if is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in fields(value)]
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def run_once(network: nn.Module, example_input: torch.Tensor) -> tuple[dict[str, int], list[torch.Tensor]]:

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from prunefleet.agent.compress.group import Branch, Group, leave_out
 from prunefleet.agent.compress.proof.forced import observed
 from prunefleet.agent.compress.proof.silence import TELLING, TOLERANCE, gap, silent
+from prunefleet.agent.compress.walk import tensors
 
 
 def with_branches(network: nn.Module, inputs: torch.Tensor, groups: Sequence[Group]) -> tuple[Group, ...]:
@@ -64,11 +64,11 @@ def _proven(network: nn.Module, inputs: torch.Tensor, stream: Group, last: str, 
     everything = {stream.name: set(range(stream.width))}
     try:
         with observed():
-            before = tree_leaves(network(inputs))
+            before = tensors(network(inputs))
             with silent(network, [ending], everything):
-                expected = tree_leaves(network(inputs))
+                expected = tensors(network(inputs))
             with _without(network, branch):
-                got = tree_leaves(network(inputs))
+                got = tensors(network(inputs))
     except Exception:  # the network's own code, which wants something else of the branch than a tensor
         return False
     error = gap(expected, got)

@@ -21,7 +21,7 @@ from prunefleet.agent.compress.cut import READ_ONLY
 from prunefleet.agent.compress.proof.proposal import Masks
 from prunefleet.agent.compress.trace.trace_state import Site
 from prunefleet.agent.compress.trace.tracer import aten, is_site, mha_unfused
-from prunefleet.agent.compress.walk import brief, named_module
+from prunefleet.agent.compress.walk import brief, named_module, tensors
 
 TOLERANCE = 1e-4
 """The largest difference allowed, over the largest value: single precision, and no error adds up over layers."""
@@ -254,21 +254,21 @@ def influence(dense: nn.Module, pruned: nn.Module, inputs: torch.Tensor, sites: 
     """
     first = _Dense(sites, masks)
     with observed(), first.on(dense):
-        expected = tree_leaves(dense(inputs))
+        expected = tensors(dense(inputs))
     second = _Pruned(sites, masks, first.records)
     with observed(), named_module(pruned) as running:
         try:
             with second.on(pruned):
-                got = tree_leaves(pruned(inputs))
+                got = tensors(pruned(inputs))
         except Disagreement:
             raise
         except Exception as error:  # whatever a network's own code raises
             what = f"pruning it breaks {running()}: {brief(error)}"
             raise Disagreement(running(), what) from error
-    if second.at != len(sites):
+    if second.at != len(sites) or len(got) != len(expected):
         raise Disagreement("forward", "the network takes another way when it is smaller")
     for one, other in zip(expected, got, strict=False):
-        if isinstance(one, torch.Tensor) and (not isinstance(other, torch.Tensor) or not close(one, other)):
+        if not close(one, other):
             raise Disagreement("forward", "pruning it changes the network's output")
 
 

@@ -248,6 +248,8 @@ def check_steady(network: nn.Module, inputs: torch.Tensor) -> None:
     """Raise `BadInput` where the network gives values that are not finite, or others on the same input again."""
     with torch.no_grad():
         first, again = (tensors(network(inputs)) for _ in range(2))
+    if not first:
+        raise BadInput("network", type(network).__name__, "return tensors, in tuples, lists, dicts or dataclasses")
     for number, (one, other) in enumerate(zip(first, again, strict=True)):
         if one.is_floating_point() and not bool(torch.isfinite(one).all()):
             remedy = "its values are not finite on the example input: train it anew, or give it weights that are"

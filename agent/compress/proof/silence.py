@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from prunefleet.agent.compress.cut import dense as own_rows
 from prunefleet.agent.compress.cut import find
@@ -15,6 +14,7 @@ from prunefleet.agent.compress.group import Group
 from prunefleet.agent.compress.proof.forced import Pass, observed
 from prunefleet.agent.compress.proof.proposal import Gone, Masks, Proposal
 from prunefleet.agent.compress.trace.trace_state import Site
+from prunefleet.agent.compress.walk import tensors
 
 TOLERANCE = 2e-4
 """The largest difference of the outputs over the largest output: rounding adds up over layers."""
@@ -100,13 +100,13 @@ def exact(
     return {group.name for group in groups} - listener.groups
 
 
-def gap(expected: Sequence[Any], got: Sequence[Any]) -> float:
+def gap(expected: Sequence[torch.Tensor], got: Sequence[torch.Tensor]) -> float:
     """Return the largest difference of outputs, over the largest value of each; infinite where shapes differ."""
     worst = 0.0
     for one, other in zip(expected, got, strict=True):
-        if isinstance(one, torch.Tensor) and one.numel():
-            if not isinstance(other, torch.Tensor) or one.shape != other.shape:
-                return math.inf
+        if one.shape != other.shape:
+            return math.inf
+        if one.numel():
             largest = float(one.double().abs().max()) or 1.0
             error = float((one.double() - other.double()).abs().max()) / largest
             worst = max(worst, error) if math.isfinite(error) else math.inf
@@ -122,6 +122,6 @@ def errors(
     """
     with observed():
         with silent(dense, groups, gone):
-            expected = tree_leaves(dense(inputs))
-        got, before = tree_leaves(pruned(inputs)), tree_leaves(dense(inputs))
+            expected = tensors(dense(inputs))
+        got, before = tensors(pruned(inputs)), tensors(dense(inputs))
     return gap(expected, got), gap(before, expected)

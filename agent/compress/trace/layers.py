@@ -18,6 +18,9 @@ def convolution(state: TraceState, func: Any, args: Any, kwargs: Any, out: torch
     image, weight, groups = args[0], args[1], args[8]
     atoms, shape = state.of(image), [1, -1] + [1] * (image.ndim - 2)
     width, count = image.shape[1], out.shape[1]
+    if not varies(atoms, 1) and any(varies(atoms, dim) for dim in range(2, image.ndim)):
+        state.pin(atoms, f"{state.module or 'a convolution'} computes along the dimension of its channels")
+        atoms = torch.zeros((), dtype=torch.int64).expand(image.shape)
     read = state.along(atoms, 1)
     origin = state.origin(weight)
     layer, plain = _layer(state, origin, 0)

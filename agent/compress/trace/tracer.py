@@ -15,6 +15,7 @@ from prunefleet.agent.compress.cut import READ_ONLY
 from prunefleet.agent.compress.trace import layers, pointwise
 from prunefleet.agent.compress.trace.movement import moved, moves
 from prunefleet.agent.compress.trace.trace_state import Side, Site, TraceState
+from prunefleet.agent.compress.walk import tensors
 
 aten = torch.ops.aten
 Rule = Callable[[TraceState, Any, Any, Any, Any], None]
@@ -160,7 +161,7 @@ def trace(network: nn.Module, example_input: torch.Tensor) -> TraceState:
     follower = _Follower(state)
     with _hooked(network, state, follower), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), mha_unfused(), follower:
         found = network(image)
-    state.outputs = [each for each in tree_leaves(found) if isinstance(each, torch.Tensor)]
+    state.outputs = tensors(found)
     for each in state.outputs:
         if state.known(each):
             state.pin(state.of(each), "it makes the network's output")

@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -426,3 +427,24 @@ def test_what_is_attached_to_weights_stays_on_the_network_that_was_given(name: s
     prune(network, IMAGE, survey(network, IMAGE).groups, {"a": 5})
     assert torch.equal(network(IMAGE), before)
     assert [each for each, _ in network.named_parameters()] == names
+
+
+def test_outputs_in_a_dataclass_stay_whole() -> None:
+    """What a network returns is found in any container."""
+
+    @dataclass
+    class Both:
+        logits: torch.Tensor
+        features: torch.Tensor
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = conv(3, 8), conv(8, 12), nn.Linear(12, 4)
+
+        def forward(self, x: torch.Tensor) -> Both:
+            features = self.second(torch.relu(self.first(x)))
+            return Both(self.head(features.mean((2, 3))), features)
+
+    found = survey(Network(), IMAGE)
+    assert [group.name for group in found.groups] == ["first"] and set(found.whole) == {"second", "head"}
