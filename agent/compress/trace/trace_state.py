@@ -247,4 +247,6 @@ def _attributes(network: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 def key(tensor: torch.Tensor) -> Key:
     """Return where a tensor lies in memory, and how."""
-    return tensor.untyped_storage()._cdata, int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride())
+    # Where a dimension has a length of one, torch gives it whatever stride is at hand.
+    strides = tuple(stride if size > 1 else 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.untyped_storage()._cdata, int(tensor.storage_offset()), tuple(tensor.shape), strides

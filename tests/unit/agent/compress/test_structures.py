@@ -204,6 +204,11 @@ NETWORKS = {
     ),
     "half by size": Net(lambda net, x: net.b(halved(net.a(x))), a=conv(3, 24), b=conv(12, 16)),
     "cross stage": Net(cross_stage, wide=conv(3, 16), inner=conv(8, 8), last=conv(24, 16)),
+    "norm of one place": Net(
+        lambda net, x: net.norm(net.a(x).mean((2, 3), keepdim=True).permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+        a=conv(3, 16),
+        norm=nn.LayerNorm(16),
+    ),
     "along space": Net(
         along_space, a=conv(3, 16), squeeze=conv(16, 8, kernel=1), gate=conv(8, 16, kernel=1), b=conv(16, 16)
     ),
@@ -234,7 +239,7 @@ def test_joined_layers_keep_exactly_what_is_asked(name: str, ratio: float) -> No
     assert all(parameter.grad is not None for parameter in pruned.network.parameters())
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "group norm"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("group norm", "norm of one place")])
 def test_joined_layers_lose_the_channels_that_belong_together(name: str) -> None:
     """What is left computes what the whole computes when the removed channels are silent."""
     network = folded(copied(NETWORKS[name])).eval()
