@@ -92,7 +92,8 @@ def _note(state: TraceState, func: Any, args: Any, given: Any, out: Any) -> None
         parts = state.along(given[0], given[0].ndim - 3).reshape(-1, args[1] ** 2)
         state.divisions.append(Division(parts, state.module, likely=0))
     elif packet is aten.roll:
-        if thin(given[0]).numel() > 1:
+        dims = (args[2] if len(args) > 2 else None) or range(given[0].ndim)
+        if any(varies(given[0], dim) for dim in dims):  # not along the rows of a picture alone
             state.rolled.append(thin(given[0]).flatten())
     elif packet in (aten.expand, aten.index, aten.index_select, aten.constant_pad_nd):
         _touch(state, given[0])
