@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from support.measure import machine
@@ -68,10 +68,11 @@ def measured(name: str) -> dict[str, Any]:
     }
 
 
-def keep(found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the page and the raw data."""
+def keep(found: Mapping[str, Mapping[str, Any]], names: Collection[str]) -> None:
+    """Write the page and the raw data of what was found of the networks `names`."""
     (RESULTS / "zoo.json").write_text(json.dumps(list(found.values()), indent=1) + "\n")
-    (RESULTS / "zoo.md").write_text(page(found))
+    missing = [name for name in names if name not in found]
+    (RESULTS / "zoo.md").write_text(page(found) + (f"\nNot measured yet: {', '.join(missing)}.\n" if missing else ""))
 
 
 def kept() -> dict[str, dict[str, Any]]:
