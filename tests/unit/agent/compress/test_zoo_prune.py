@@ -36,6 +36,7 @@ from support.zoo import (
 RATIOS = (0.3, 0.5, 0.8)
 STAYS = {
     "torchvision/shufflenet_v2_x1_0": "all its channels depend on each other",
+    "timm/swin_tiny_patch4_window7_224": "its one channel meets many channels of others",
     "timm/efficientformer_l1": "its channels are split into unequal parts",
 }
 """How the reasons begin why layers stay whole that do not make the output."""
