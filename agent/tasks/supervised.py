@@ -85,6 +85,15 @@ class Supervised(ABC):
 
 
 def cut(sizes: Mapping[str, int], inputs: torch.Tensor, targets: torch.Tensor) -> dict[str, Pair]:
-    """Examples in a random order as splits of these sizes, one after the other."""
+    """Return examples in a random order as splits of these sizes, one after the other.
+
+    Raises `BadInput` where there are not as many inputs or targets as the sizes say.
+    """
+    total = sum(sizes.values())
+    for name, each in (("inputs", inputs), ("targets", targets)):
+        if len(each) != total:
+            raise BadInput(
+                f"sizes of {name}", dict(sizes), f"make them {len(each)} in all, as many as there are {name}"
+            )
     parts = (torch.split(each, list(sizes.values())) for each in (inputs, targets))
     return dict(zip(sizes, zip(*parts, strict=True), strict=True))

@@ -29,7 +29,8 @@ most eight minutes, n = 1.
 """
 NOT_RUN = """\
 **Not run yet**: no GPU was at hand. Seen without one: the demonstration's trial with the runner `torch_cpu`, and that a
-host without a GPU is told so. `make test-all` has both trials (`tests/unit/studies/test_cuda.py`); they have not been seen to pass.
+host without a GPU is told so. `make test-all` has both trials (`tests/unit/studies/test_cuda.py`); they have not been
+seen to pass.
 """
 
 

@@ -70,3 +70,9 @@ def test_wrong_splits_are_one_line(monkeypatch: pytest.MonkeyPatch, splits: dict
     monkeypatch.setattr(Signs, "splits", lambda self: splits)
     with pytest.raises(BadInput, match=words):
         _ = Signs().data
+
+
+def test_splits_of_another_number_of_examples_are_refused() -> None:
+    """In one line with the sizes and how many there are."""
+    with pytest.raises(BadInput, match=r"sizes of targets: got .*make them 9 in all"):
+        cut({"train": 8, "test": 2}, torch.zeros(10, 1), torch.zeros(9))
