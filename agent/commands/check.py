@@ -122,7 +122,7 @@ def _check(sweep_file: Path, checks: Checks) -> None:
 
 
 def _searched_by(config: Mapping[str, Any]) -> str | None:
-    """What to know of a metric that is not the score: our search goes by the objective, W&B's own by this metric."""
+    """Tell that a metric is not the score: our search goes by the objective, W&B's own by this metric."""
     metric = config.get("metric")
     named = metric if isinstance(metric, Mapping) else {}
     name, goal = named.get("name"), named.get("goal", "minimize")

@@ -94,7 +94,7 @@ def _asked(question: FlagQuestion, answers: Answers) -> str:
 
 
 def _start(answers: Mapping[str, str]) -> Start:
-    """What the answers come to, the data found and the network tried on a picture."""
+    """Return what the answers come to; look for the data, and try the network on a picture."""
     out = Path(answers["out"])
     task = TaskName.of(answers["network"])
     data = _located(answers["data"]) if answers.get("data") else None
@@ -151,7 +151,7 @@ def _size_for(architecture: str, classes: int) -> int:
 
 
 def _root(data: Path, beside: Path) -> str:
-    """How the sweep file names its pictures: below PRUNEFLEET_DATA or beside the file where they are, else in full."""
+    """Return the path of the pictures for the sweep file: relative to it or to PRUNEFLEET_DATA, or else in full."""
     from prunefleet.agent.tasks.ready.labelled import DATA
 
     for folder in (os.environ.get(DATA), beside):
@@ -168,7 +168,7 @@ def _full(path: Path) -> Path:
 
 
 def _found_as(name: Path, beside: Path) -> Path:
-    """Where a task will look for a relative name."""
+    """Return the folders in which a task will look for a relative name."""
     from prunefleet.agent.tasks.ready.labelled import located
 
     return beside / name if (beside / name).is_dir() else _full(located(str(name)))

@@ -45,7 +45,7 @@ class TaskName:
 
 @dataclass(frozen=True)
 class Start:
-    """What to write: pictures in `root` for an `architecture`, or a `task` of the user's own in `task_file`."""
+    """The files to write: pictures in `root` for an `architecture`, or a `task` of the user's own in `task_file`."""
 
     out: Path
     task: TaskName | None
@@ -62,12 +62,12 @@ class Start:
 
     @property
     def judges_images(self) -> bool:
-        """Whether the metric is one of `prunefleet.Classification`."""
+        """Return whether the metric is one of `prunefleet.Classification`."""
         return self.metric in IMAGE_METRICS or re.fullmatch(r"top[1-9]\d*", self.metric) is not None
 
     @property
     def name(self) -> str:
-        """What the sweep is called."""
+        """The sweep's name."""
         data = Path(self.root).name if self.root else ""
         return _plain(self.task.name if self.task else f"{data}-{self.architecture}") or "sweep"
 

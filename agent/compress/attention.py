@@ -69,7 +69,7 @@ class Attention(nn.Module):
     def _mask(
         self, attention: torch.Tensor | None, padding: torch.Tensor | None, asked: torch.Tensor
     ) -> torch.Tensor | None:
-        """What is added to the scores, [n or 1, heads or 1, length, length]."""
+        """Return the mask that is added to the scores, [n or 1, heads or 1, length, length]."""
         total: torch.Tensor | None = None
         if attention is not None:
             shaped = attention.reshape(-1, self.heads, *attention.shape[-2:]) if attention.ndim == 3 else attention

@@ -61,7 +61,7 @@ def can_cut(layer: object, out: bool) -> bool:
 
 
 def by_groups(layer: object) -> bool:
-    """Whether a convolution's groups have one input or one output each, so that channels go with their groups."""
+    """Return whether a convolution's groups have one input or one output each: channels then go with their groups."""
     if not isinstance(layer, Convolution) or depthwise(layer):
         return False
     return 1 < layer.groups in (layer.in_channels, layer.out_channels)
@@ -139,7 +139,7 @@ def _cut_bare(network: nn.Module, slot: Slot, tensor: torch.Tensor, index: torch
 
 
 def permutes(tensor: torch.Tensor) -> bool:
-    """Whether a tensor holds the numbers from 0 on, each once: the order in which channels are taken."""
+    """Return whether a tensor holds the numbers from 0 on, each once: the order in which channels are taken."""
     whole = tensor.ndim == 1 and not tensor.is_floating_point() and not tensor.is_complex()
     return whole and tensor.dtype != torch.bool and tensor.sort().values.tolist() == list(range(len(tensor)))
 

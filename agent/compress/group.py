@@ -28,7 +28,7 @@ class Branch:
 
 
 class Nothing(nn.Module):
-    """What a branch gives that was left out: zeros in the shape of its input."""
+    """The place of a branch that was left out: it gives zeros in the shape of its input."""
 
     def forward(self, given: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         """[n, ...] → zeros, [n, ...]."""

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from prunefleet.agent.compress.arrange import pruned_copy_of
@@ -14,6 +13,7 @@ from prunefleet.agent.compress.cut import find, width
 from prunefleet.agent.compress.fold import copied, folded
 from prunefleet.agent.compress.groups import Group, as_traced, output_shapes
 from prunefleet.agent.compress.importance import Backward, check_method, saliency_of, scores
+from prunefleet.agent.compress.walk import Watcher
 from prunefleet.objective.errors import BadInput
 
 
@@ -84,25 +84,18 @@ def count_macs(network: nn.Module, example_input: torch.Tensor) -> int:
     return counted.flops // 2
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Operations(Watcher):  # type: ignore[no-untyped-call]
     """Counts by torch's own formulae, like its FlopCounterMode, which tells them by module and imports the compiler."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.flops = 0
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Keep torch from importing its compiler, only to tell it that this is none of its business: two seconds."""
-        return False
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def ran(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation and count it."""
-        found = func(*args, **(kwargs or {}))
+        found = func(*args, **kwargs)
         if formula := flop_registry.get(func._overloadpacket):
-            self.flops += int(formula(*args, **(kwargs or {}), out_val=found))
+            self.flops += int(formula(*args, **kwargs, out_val=found))
         return found
 
 

@@ -4,11 +4,35 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunefleet.objective.errors import BadInput
+
+
+class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode in which each operation of torch's is run by `ran`."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from importing its compiler, only to tell it that this is none of its business: two seconds."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Hand an operation to `ran`."""
+        return self.ran(func, args, kwargs or {})
+
+    def ran(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation, and return what it gives."""
+        return func(*args, **kwargs)
 
 
 def tensors(value: object) -> list[torch.Tensor]:

@@ -174,7 +174,7 @@ def _of_two(network: nn.Module, batch: torch.Tensor) -> object:
     """What it returns for a batch; None where it takes one input at a time: then shapes tell the first dimension."""
     try:
         found: object = network(batch)
-    except Exception:
+    except Exception:  # whatever a network's own code raises of a batch that it does not take
         return None
     return found
 

@@ -9,9 +9,9 @@ from weakref import ref
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from prunefleet.agent.compress.walk import Watcher
 from prunefleet.agent.measure.outputs import noise_like, tensors
 from prunefleet.objective.errors import BadInput
 
@@ -119,25 +119,18 @@ class _Made:
         return found is not None and found() is value
 
 
-class _Reading(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Reading(Watcher):  # type: ignore[no-untyped-call]
     """Follows what is made of a tensor, and notes what is made of it that is no tensor any more."""
 
     def __init__(self, batch: torch.Tensor, innermost: Callable[[], str], turned: int | None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.found: list[Read] = []
         self._made, self._innermost, self._turned = _Made(), innermost, turned
         self._made.add(batch)
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Keep torch from importing its compiler, only to tell it that this is none of its business."""
-        return False
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def ran(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation; note its result."""
-        found = func(*args, **(kwargs or {}))
+        found = func(*args, **kwargs)
         if not any(each in self._made for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)):
             return found
         for each in tree_leaves(found):

@@ -57,7 +57,7 @@ def _module(network: nn.Module, name: str) -> object:
 
 
 def _proven(network: nn.Module, inputs: torch.Tensor, stream: Group, last: str, branch: Branch) -> bool:
-    """Whether leaving the branch out is the same as silencing its end, and makes a difference."""
+    """Return whether leaving the branch out is the same as silencing its end, and makes a difference."""
     inside = branch.module + "."
     slots = tuple(slot for slot in stream.slots if slot.out and (slot.layer == last or slot.layer.startswith(inside)))
     ending = replace(stream, slots=slots)

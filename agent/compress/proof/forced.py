@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from prunefleet.agent.compress.cut import READ_ONLY
 from prunefleet.agent.compress.proof.proposal import Masks
 from prunefleet.agent.compress.trace.trace_state import Site
 from prunefleet.agent.compress.trace.tracer import aten, is_site, mha_unfused
-from prunefleet.agent.compress.walk import brief, named_module, tensors
+from prunefleet.agent.compress.walk import Watcher, brief, named_module, tensors
 
 TOLERANCE = 1e-4
 """The largest difference allowed, over the largest value: single precision, and no error adds up over layers."""
@@ -44,24 +43,18 @@ class _Record:
     gave: Any
 
 
-class Pass(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Pass(Watcher):  # type: ignore[no-untyped-call]
     """A forward pass whose sites are taken in turn."""
 
     def __init__(self, sites: list[Site], masks: Masks) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.sites, self.masks, self.at, self.closed = sites, masks, 0, 0
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def ran(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation, at a site as this pass does."""
         if self.closed or not is_site(func, args):
-            return func(*args, **(kwargs or {}))
-        return self.take(self._next(), self.at - 1, func, args, kwargs or {})
+            return func(*args, **kwargs)
+        return self.take(self._next(), self.at - 1, func, args, kwargs)
 
     def _next(self) -> Site:
         if self.at >= len(self.sites):

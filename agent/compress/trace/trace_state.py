@@ -81,7 +81,6 @@ class TraceState:
     rolled: list[torch.Tensor] = field(default_factory=list)
     ties: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
-    outputs: list[torch.Tensor] = field(default_factory=list)
     stack: list[str] = field(default_factory=list)
     names: dict[str, nn.Module] = field(default_factory=dict)
     _atoms: dict[Key, torch.Tensor] = field(default_factory=dict)

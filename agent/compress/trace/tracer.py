@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from prunefleet.agent.compress.cut import READ_ONLY
 from prunefleet.agent.compress.trace import layers, pointwise
 from prunefleet.agent.compress.trace.movement import moved, moves
 from prunefleet.agent.compress.trace.trace_state import Side, Site, TraceState
-from prunefleet.agent.compress.walk import tensors
+from prunefleet.agent.compress.walk import Watcher, tensors
 
 aten = torch.ops.aten
 Rule = Callable[[TraceState, Any, Any, Any, Any], None]
@@ -75,23 +74,17 @@ def _is_data(args: Any) -> bool:
     return bool(args) and isinstance(args[0], torch.Tensor) and args[0].is_floating_point() and args[0].ndim > 0
 
 
-class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Follower(Watcher):  # type: ignore[no-untyped-call]
     """Calls a rule for each operation that runs."""
 
     def __init__(self, state: TraceState) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._state = state
         self.closed = 0
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def ran(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation and follow it."""
-        out = func(*args, **(kwargs or {}))
+        out = func(*args, **kwargs)
         if not self.closed:
             self._follow(func, args, kwargs, out)
         return out
@@ -161,8 +154,7 @@ def trace(network: nn.Module, example_input: torch.Tensor) -> TraceState:
     follower = _Follower(state)
     with _hooked(network, state, follower), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), mha_unfused(), follower:
         found = network(image)
-    state.outputs = tensors(found)
-    for each in state.outputs:
+    for each in tensors(found):
         if state.known(each):
             state.pin(state.of(each), "it makes the network's output")
     return state
